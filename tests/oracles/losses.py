@@ -1,0 +1,66 @@
+"""Slow loops written from the formulas, one per loss. No vectorisation on purpose."""
+
+import math
+
+
+def sinkhorn_loop(logits, temperature, iterations=3):
+    n, k = len(logits), len(logits[0])
+    q = [[math.exp(logits[i][j] / temperature) for j in range(k)] for i in range(n)]
+    total = sum(sum(row) for row in q)
+    q = [[v / total for v in row] for row in q]
+    for _ in range(iterations):
+        for j in range(k):
+            mass = sum(q[i][j] for i in range(n))
+            for i in range(n):
+                q[i][j] /= mass * k
+        for i in range(n):
+            mass = sum(q[i])
+            q[i] = [v / (mass * n) for v in q[i]]
+    return [[v * n for v in row] for row in q]
+
+
+def log_softmax_loop(row, temperature):
+    scaled = [v / temperature for v in row]
+    peak = max(scaled)
+    total = math.log(sum(math.exp(v - peak) for v in scaled)) + peak
+    return [v - total for v in scaled]
+
+
+def dino_loop(student, teacher, temperature=0.1, ignore_diagonal=False):
+    total, pairs = 0.0, 0
+    for s, student_crop in enumerate(student):
+        for t, teacher_crop in enumerate(teacher):
+            if ignore_diagonal and s == t:
+                continue
+            pairs += 1
+            for b in range(len(student_crop)):
+                log_p = log_softmax_loop(student_crop[b], temperature)
+                total -= sum(q * lp for q, lp in zip(teacher_crop[b], log_p, strict=True))
+    return total / (pairs * len(student[0]))
+
+
+def ibot_loop(student, teacher, crop_of_patch, num_crops, temperature=0.1):
+    masked = [crop_of_patch.count(c) for c in range(num_crops)]
+    total = 0.0
+    for i, c in enumerate(crop_of_patch):
+        log_p = log_softmax_loop(student[i], temperature)
+        total -= sum(q * lp for q, lp in zip(teacher[i], log_p, strict=True)) / masked[c]
+    return total / num_crops
+
+
+def koleo_loop(features, group_size=16, eps=1e-8):
+    x = []
+    for row in features:
+        norm = max(math.sqrt(sum(v * v for v in row)), eps)
+        x.append([v / norm for v in row])
+    starts = list(range(0, len(x), group_size))
+    if len(starts) > 1 and len(x) - starts[-1] < group_size:
+        starts.pop()
+    total = 0.0
+    for g, start in enumerate(starts):
+        members = range(start, starts[g + 1] if g + 1 < len(starts) else len(x))
+        for i in members:
+            nearest = max((j for j in members if j != i), key=lambda j: sum(a * b for a, b in zip(x[i], x[j], strict=True)))
+            distance = math.sqrt(sum((a - b + eps) ** 2 for a, b in zip(x[i], x[nearest], strict=True)))
+            total -= math.log(distance + eps)
+    return total / len(x)
