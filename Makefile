@@ -1,0 +1,39 @@
+# Sets up .venv and runs. Needed before: Python 3.11 or newer with venv and pip, and make.
+PY ?= python3
+DEMO ?= fast,demo
+TEST ?= all,demo,test,oracle,browser
+# A machine without a registry: make demo OFFLINE=1 DEMO=test, with the missing wheels in wheels/.
+ifdef OFFLINE
+VENVFLAGS := --system-site-packages
+PIPFLAGS := --no-index --find-links wheels --no-build-isolation
+endif
+BIN := .venv/bin
+
+.PHONY: demo test lint bench docs clean
+
+.venv/bin/python:
+	$(PY) -m venv $(VENVFLAGS) .venv
+
+.venv/.ok-%: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIPFLAGS) -e ".[$*]"
+	touch $@
+
+demo: .venv/.ok-$(DEMO)
+	$(BIN)/opendino demo
+
+test: .venv/.ok-$(TEST)
+	$(BIN)/python -m pytest
+
+lint: .venv/.ok-dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: .venv/.ok-$(TEST)
+	$(BIN)/python -m benchmarks.ssl_step
+	$(BIN)/python -m benchmarks.loader
+	$(BIN)/python -m benchmarks.baselines
+
+docs: .venv/.ok-docs
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache

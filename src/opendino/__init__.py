@@ -1,0 +1,28 @@
+"""opendino: DINOv3-style self-supervised learning on your own pictures.
+
+Every command is a function of the same name here; each is imported on first use, so `import opendino` loads no torch.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "load": "opendino.weights",
+    "pretrain": "opendino.cli.pretrain",
+    "demo": "opendino.cli.demo",
+    "show": "opendino.cli.show",
+    "list_models": "opendino.cli.models",
+}
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'opendino' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

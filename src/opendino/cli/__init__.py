@@ -1,0 +1,80 @@
+"""The command line: one table of verbs, one small file a verb. Only the chosen verb's module is imported.
+
+A verb's file has a public function of the verb's name, which wires the rooms, and `run(argv) -> exit code`, which
+parses and prints. To add one: the file, and its line in `VERBS`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+from opendino import __version__
+from opendino.errors import OpendinoError, UsageError
+
+VERBS = {
+    "demo": "see it learn on real photographs in under 3 minutes, no data needed",
+    "pretrain": "learn from a folder of pictures without labels",
+    "show": "PCA, similarity and attention pictures of a model",
+    "models": "list the model family",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `opendino ARGV` and return its exit code; every expected failure is one line on standard error."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        return _dispatch(arguments)
+    except OpendinoError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"opendino: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("opendino: stopped", file=sys.stderr)
+        return 75
+    except BrokenPipeError:
+        # The reader of our output (head, less) went away: not a failure, and no trace at interpreter exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ModuleNotFoundError as error:
+        if debug:
+            traceback.print_exc()
+        print(
+            f"opendino: {error.name} is not installed; pip install {error.name}, or 'opendino[all]'", file=sys.stderr
+        )
+        return 1
+    except Exception as error:  # the last line of defence: a bug is still one line, with the way to its trace
+        if debug:
+            traceback.print_exc()
+        print(f"opendino: {type(error).__name__}: {error}; a bug: run again with --debug and report it", file=sys.stderr)
+        return 1
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        _print_help()
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"opendino {__version__}")
+        return 0
+    verb, *rest = arguments
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        fix = f"did you mean {near[0]}?" if near else f"commands: {', '.join(VERBS)}"
+        raise UsageError(verb, "no such command", fix)
+    result: int = import_module(f"opendino.cli.{verb}").run(rest)
+    return result
+
+
+def _print_help() -> None:
+    print("opendino: self-supervised learning on your own pictures\n\nusage: opendino COMMAND ... [--help]\n")
+    for verb, words in VERBS.items():
+        print(f"  {verb:<10} {words}")
+    print("\nfirst:  opendino demo\nthen:   opendino pretrain PICTURES/")

@@ -1,0 +1,132 @@
+"""Pictures in a folder and the folders below it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+
+from opendino.data import images
+from opendino.data.listing import Listing, Skipped, Skips, build_listing, encode_id, has_picture_ending, left_out
+
+# Files smaller than this are looked into even when their name says picture: large-file storage leaves such stand-ins.
+_POINTER_BYTES = 400
+
+
+class FolderSource:
+    """The pictures of a folder; see `sources.Source`."""
+
+    def __init__(self, root: bytes, listing: Listing) -> None:
+        self._root = root
+        self._listing = listing
+        self.classes = listing.classes
+        self.fingerprint = listing.fingerprint
+        self.skipped: tuple[Skipped, ...] = listing.skips.named
+        self.skip_counts: dict[str, int] = dict(listing.skips.counts)
+
+    def __len__(self) -> int:
+        return len(self._listing)
+
+    def id(self, index: int) -> str:
+        """Relative path as text, one to one."""
+        return encode_id(self._listing.name(index))
+
+    def label(self, index: int) -> int | None:
+        """Number of the class, or None."""
+        label = int(self._listing.labels[index])
+        return None if label < 0 else label
+
+    def read(self, index: int) -> images.Image:
+        """Decode one picture. Raises an ImageError that names its id."""
+        path = Path(os.fsdecode(os.path.join(self._root, self._listing.name(index))))
+        return images.read(path, name=self.id(index))
+
+
+class FolderScan:
+    """One pass over a folder tree.
+
+    Attributes:
+        names, sizes: candidates for pictures, in the order of finding. shards: names of `.tar` files.
+        skips: everything else.
+    """
+
+    def __init__(self, root: bytes, follow: bool) -> None:
+        self.names: list[bytes] = []
+        self.sizes: list[int] = []
+        self.shards: list[bytes] = []
+        self.skips = Skips()
+        self._follow = follow
+        self._seen: set[tuple[int, int]] = set()
+        self._folders = [(root, b"")]
+        if follow:
+            status = os.stat(root)
+            self._seen.add((status.st_dev, status.st_ino))
+        while self._folders:
+            self._scan(*self._folders.pop())
+
+    def _scan(self, path: bytes, prefix: bytes) -> None:
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    name = prefix + entry.name
+                    try:
+                        reason = left_out(entry.name) or self._look(entry, name)
+                    except PermissionError:
+                        reason = "denied"
+                    except FileNotFoundError:
+                        reason = "broken link" if entry.is_symlink() else "vanished"
+                    except OSError as error:
+                        reason = f"storage error ({error.strerror})"
+                    if reason:
+                        self.skips.add(name, reason)
+        except PermissionError:
+            self.skips.add(prefix, "denied")
+        except OSError as error:
+            self.skips.add(prefix, f"storage error ({error.strerror})")
+
+    def _look(self, entry: os.DirEntry[bytes], name: bytes) -> str | None:
+        """Take an entry in, or return why not."""
+        status = entry.stat()
+        if stat.S_ISDIR(status.st_mode):
+            if entry.is_symlink() and not self._follow:
+                return "link to a folder"
+            if self._follow:
+                key = (status.st_dev, status.st_ino)
+                if key in self._seen:
+                    return "folder met before"
+                self._seen.add(key)
+            self._folders.append((entry.path, name + b"/"))
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            return "not a regular file"
+        if status.st_size == 0:
+            return "empty"
+        if entry.name.lower().endswith(b".tar"):
+            self.shards.append(name)
+            return None
+        named_so = has_picture_ending(entry.name)
+        if not named_so or status.st_size < _POINTER_BYTES:
+            head = _read_head(entry.path)
+            if images.is_pointer(head):
+                return "pointer of large-file storage"
+            if not named_so and images.find_kind(head) is None:
+                return "no image"
+        self.names.append(name)
+        self.sizes.append(status.st_size)
+        return None
+
+    def listing(self) -> Listing:
+        """The candidates sorted by the raw bytes of their relative paths."""
+        order = sorted(range(len(self.names)), key=self.names.__getitem__)
+        sizes = np.array(self.sizes, np.int64)[order] if order else np.zeros(0, np.int64)
+        return build_listing([self.names[index] for index in order], sizes, self.skips)
+
+
+def _read_head(path: bytes) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, images.HEAD_BYTES)
+    finally:
+        os.close(descriptor)

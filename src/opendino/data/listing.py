@@ -1,0 +1,141 @@
+"""The list of pictures of a source: names, sizes and classes of millions of files in a few flat arrays."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+import numpy as np
+
+# Of each reason this many are kept by name; the counts are exact.
+MAX_NAMED = 1000
+# A folder still counts as sorted into classes when fewer than this share of its pictures lie outside them.
+MAX_UNSORTED = 0.01
+PICTURE_ENDINGS = (
+    b".jpg .jpeg .jpe .jfif .png .gif .webp .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .jp2 .j2k .jpx .avif .mpo .apng"
+).split()
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that is not used: its id, and why in a word or a short sentence."""
+
+    id: str
+    reason: str
+
+
+class Skips:
+    """Collects what a scan leaves out: exact counts, and the first names of each reason."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._named: list[Skipped] = []
+
+    def add(self, name: bytes, reason: str) -> None:
+        """Count one file or folder."""
+        self.counts[reason] += 1
+        if self.counts[reason] <= MAX_NAMED:
+            self._named.append(Skipped(encode_id(name), reason))
+
+    @property
+    def named(self) -> tuple[Skipped, ...]:
+        """Up to MAX_NAMED of each reason, sorted by id."""
+        return tuple(sorted(self._named, key=lambda skipped: skipped.id))
+
+    def in_words(self) -> str:
+        """`3 no image, 2 empty`, or `no other files`."""
+        return ", ".join(f"{count} {reason}" for reason, count in sorted(self.counts.items())) or "no other files"
+
+
+def encode_id(name: bytes) -> str:
+    """A file name as text, one to one: bytes that are not UTF-8, control characters and `%` become `%XX`."""
+    text = name.decode("utf-8", "surrogateescape")
+    if text.isprintable() and "%" not in text:
+        return text
+    return "".join(_escape(character) for character in text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"%{code - 0xDC00:02X}"
+    if code < 0x20 or code == 0x7F or character in "%\u0085\u2028\u2029":
+        return "".join(f"%{byte:02X}" for byte in character.encode())
+    return character
+
+
+def decode_id(id: str) -> bytes:
+    """The file name whose `encode_id` this is."""
+    return unquote_to_bytes(id)
+
+
+def left_out(base: bytes) -> str | None:
+    """Why a file or folder of this name (without its path) is never a picture of the user's; None when it may be."""
+    if base.startswith(b"._"):
+        return "AppleDouble"
+    if base in (b"@eaDir", b"Thumbs.db", b"__MACOSX", b"desktop.ini"):
+        return "system file"
+    return "hidden" if base.startswith(b".") else None
+
+
+def has_picture_ending(name: bytes) -> bool:
+    """Whether a name ends like a picture's, in any case of letters."""
+    dot = name.rfind(b".")
+    return dot >= 0 and name[dot:].lower() in PICTURE_ENDINGS
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The pictures of a source, sorted by the raw bytes of their names.
+
+    Args:
+        names: all names, one after another. ends: [n] int64, where each name ends.
+        sizes: [n] int64 bytes. labels: [n] int32, -1 where there is none.
+        classes: names of the classes in byte order; () when the pictures are not sorted into any.
+        skips: what was left out.
+    """
+
+    names: bytes
+    ends: np.ndarray
+    sizes: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    skips: Skips
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def name(self, index: int) -> bytes:
+        """Raw name of a picture, relative to the source. Raises IndexError outside 0 to n - 1."""
+        if not 0 <= index < len(self.ends):
+            raise IndexError(f"picture {index} of {len(self.ends)}")
+        return self.names[int(self.ends[index - 1]) if index else 0 : int(self.ends[index])]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all names and sizes, 16 hex digits: equal for a folder and a tar of it."""
+        digest = hashlib.sha256(self.names)
+        digest.update(self.ends.tobytes())
+        digest.update(self.sizes.tobytes())
+        return digest.hexdigest()[:16]
+
+
+def build_listing(names: Sequence[bytes], sizes: np.ndarray, skips: Skips, *, depth: int = 0) -> Listing:
+    """Pack names (already sorted) and sizes; find the classes in the path component `depth` (0 = the first)."""
+    firsts = [_component(name, depth) for name in names]
+    found = sorted({first for first in firsts if first is not None})
+    loose = sum(first is None for first in firsts)
+    if len(found) < 2 or loose > MAX_UNSORTED * len(names):
+        found = []
+    numbers = {first: number for number, first in enumerate(found)}
+    labels = np.fromiter((numbers.get(first, -1) if first is not None else -1 for first in firsts), np.int32, len(names))
+    ends = np.cumsum(np.fromiter(map(len, names), np.int64, len(names)), dtype=np.int64)
+    return Listing(b"".join(names), ends, sizes, labels, tuple(map(encode_id, found)), skips)
+
+
+def _component(name: bytes, depth: int) -> bytes | None:
+    parts = name.lstrip(b"/").split(b"/", depth + 1)
+    return parts[depth] if len(parts) > depth + 1 else None

@@ -1,0 +1,216 @@
+"""Training batches by step number: read, draw, cut in workers; augment on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from opendino.data.augment import augment
+from opendino.data.config import DataConfig
+from opendino.data.crops import cut
+from opendino.data.draws import BatchDraws, Draws, draw
+from opendino.data.images import ImageError
+from opendino.data.listing import Skipped
+from opendino.data.masks import block_masks
+from opendino.data.order import Order
+from opendino.data.sources import Source
+from opendino.errors import DataError
+
+# So many neighbours are tried in place of a picture that cannot be read.
+MAX_SUBSTITUTES = 100
+
+
+@dataclass(frozen=True)
+class Crops:
+    """One training batch of B pictures, view-major: all first views, then all second ones, ...
+
+    Args:
+        global_crops: [2B, 3, S, S] float32, augmented and normalised. local_crops: [L*B, 3, s, s], None without locals.
+        gram_crops: None; a stage that needs them fills them.
+        masks: [2B, h, w] bool on the device, True = hidden; None for a model without masking.
+        positions: [B] int64 of the run's order. ids: B names of the pictures shown.
+        bad: pictures of these positions that could not be read; another one was shown in their place.
+    """
+
+    global_crops: Tensor
+    local_crops: Tensor | None
+    gram_crops: Tensor | None
+    masks: Tensor | None
+    positions: Tensor
+    ids: tuple[str, ...]
+    bad: tuple[Skipped, ...]
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """What a worker hands over: uint8 crops [V*B, 3, S, S] and the draws that the device still has to apply."""
+
+    globals_: Tensor
+    locals_: Tensor | None
+    masks: Tensor | None
+    draws: tuple[Draws, ...]
+    ids: tuple[str, ...]
+    bad: tuple[Skipped, ...]
+    failure: tuple[str, str, str] | None = None  # an error: exceptions with fields do not survive a worker's pipe
+
+    def pin_memory(self) -> _Cut:
+        """Called by DataLoader before a copy to CUDA."""
+        pinned = {name: getattr(self, name) for name in ("globals_", "locals_", "masks")}
+        return replace(self, **{name: tensor.pin_memory() for name, tensor in pinned.items() if tensor is not None})
+
+
+class _Steps(Dataset[_Cut]):
+    """Batches by step number; lives in the workers."""
+
+    def __init__(
+        self, source: Source, config: DataConfig, grid: tuple[int, int] | None, stage: int, cache_bytes: int
+    ) -> None:
+        self._source = source
+        self._config = config
+        self._grid = grid
+        self._stage = stage
+        self._order = Order(len(source), config.seed)
+        self._cache: dict[int, np.ndarray] = {}
+        self._cache_bytes = cache_bytes
+
+    def __getitem__(self, step: int) -> _Cut:
+        size, config = self._config.batch_size, self._config.crops
+        globals_ = torch.empty(2, size, 3, config.global_px, config.global_px, dtype=torch.uint8)
+        locals_ = torch.empty(config.num_locals, size, 3, config.local_px, config.local_px, dtype=torch.uint8)
+        draws, ids, bad = [], [], []
+        for row, position in enumerate(range(step * size, (step + 1) * size)):
+            try:
+                index, array = self._read(self._order(position), bad)
+            except DataError as error:
+                failure = (error.thing, error.cause, error.fix)
+                return _Cut(globals_, None, None, (), (), tuple(bad), failure)
+            sample = draw(
+                self._config.seed, self._stage, position, config, self._config.color, *array.shape[:2]
+            )
+            for view, crop in enumerate(cut(array, sample)):
+                (globals_[view] if view < 2 else locals_[view - 2])[row] = crop
+            draws.append(sample)
+            ids.append(self._source.id(index))
+        return _Cut(
+            globals_.flatten(0, 1),
+            locals_.flatten(0, 1) if config.num_locals else None,
+            self._masks(step),
+            tuple(draws),
+            tuple(ids),
+            tuple(bad),
+        )
+
+    def _masks(self, step: int) -> Tensor | None:
+        if self._grid is None:
+            return None
+        config = self._config
+        masks = block_masks(config.seed, self._stage, step, 2 * config.batch_size, self._grid, config.masks)
+        return torch.from_numpy(masks)
+
+    def _read(self, wanted: int, bad: list[Skipped]) -> tuple[int, np.ndarray]:
+        """The wanted picture, or the next one after it that can be read: the same one whoever asks."""
+        count = len(self._source)
+        for distance in range(min(count, MAX_SUBSTITUTES + 1)):
+            index = (wanted + distance) % count
+            array = self._cache.get(index)
+            if array is not None:
+                return index, array
+            try:
+                array = self._source.read(index).array
+            except ImageError as error:
+                # A neighbour that fails too is listed when its own position comes.
+                if distance == 0:
+                    bad.append(Skipped(self._source.id(index), f"{error.reason}: {error.cause}"))
+                continue
+            if array.nbytes <= self._cache_bytes:
+                self._cache_bytes -= array.nbytes
+                self._cache[index] = array
+            return index, array
+        tried = min(count, MAX_SUBSTITUTES + 1)
+        last = bad[-1] if bad else Skipped(self._source.id(wanted), "bad")
+        cause = f"{tried} pictures in a row cannot be read, the first is {last.id} ({last.reason})"
+        raise DataError(self._config.path or "pictures", cause, "check the pictures, or the storage they lie on")
+
+
+def _identity(batch: _Cut) -> _Cut:
+    return batch
+
+
+class Loader:
+    """Batches of a source, each a function of (seed, stage, step) alone: workers and restarts change nothing.
+
+    Args:
+        source: at least one picture; fewer than a batch are enough, since positions run on through the epochs.
+        config: batch size, crops, colour, masks, workers, cache.
+        grid: (h, w) patches of a global crop for the masks; None for no masks.
+        device: where the crops are augmented and handed over.
+        stage: number of the training stage; another stage draws other crops and masks.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        config: DataConfig,
+        grid: tuple[int, int] | None,
+        device: torch.device | str,
+        *,
+        stage: int = 0,
+    ) -> None:
+        self._config = config
+        self._device = torch.device(device)
+        self._count = len(source)
+        cache_bytes = config.cache_mb * 10**6 // max(1, config.workers)
+        self._steps = _Steps(source, config, grid, stage, cache_bytes)
+        self._bad: set[str] = set()
+
+    def batches(self, start_step: int, end_step: int) -> Iterator[Crops]:
+        """Yield the batches of steps start_step to end_step - 1; step s holds positions [s * B, (s + 1) * B).
+
+        Raises:
+            DataError: more pictures than `max_bad` failed to read (one always may), or none in a row can be read.
+        """
+        cuts = DataLoader(
+            self._steps,
+            batch_size=None,
+            sampler=range(start_step, end_step),
+            num_workers=self._config.workers,
+            collate_fn=_identity,
+            pin_memory=self._device.type == "cuda",
+        )
+        for step, batch in zip(range(start_step, end_step), cuts, strict=True):
+            self._count_bad(batch)
+            yield self._finish(step, batch)
+
+    def _count_bad(self, batch: _Cut) -> None:
+        if batch.failure is not None:
+            raise DataError(*batch.failure)
+        if not batch.bad:
+            return
+        self._bad.update(skipped.id for skipped in batch.bad)
+        if len(self._bad) > max(1, self._config.max_bad * self._count):
+            last = batch.bad[-1]
+            cause = f"{len(self._bad)} of {self._count} pictures cannot be read, the last is {last.id} ({last.reason})"
+            fix = f"repair or remove them, or allow a larger share than {self._config.max_bad:g} by --data.max-bad"
+            raise DataError(self._config.path or "pictures", cause, fix)
+
+    def _finish(self, step: int, batch: _Cut) -> Crops:
+        size = self._config.batch_size
+        local_crops = None if batch.locals_ is None else self._augment(batch.locals_, batch.draws, slice(2, None))
+        return Crops(
+            global_crops=self._augment(batch.globals_, batch.draws, slice(0, 2)),
+            local_crops=local_crops,
+            gram_crops=None,
+            masks=None if batch.masks is None else batch.masks.to(self._device, non_blocking=True),
+            positions=torch.arange(step * size, (step + 1) * size),
+            ids=batch.ids,
+            bad=batch.bad,
+        )
+
+    def _augment(self, crops: Tensor, samples: tuple[Draws, ...], views: slice) -> Tensor:
+        on_device = crops.to(self._device, non_blocking=True)
+        return augment(on_device, BatchDraws.stack(samples, views), self._config.mean, self._config.std)

@@ -1,0 +1,152 @@
+"""What a source of pictures is, how one is opened from a path, and how it is split."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from opendino.data.folder import FolderScan, FolderSource
+from opendino.data.images import Image
+from opendino.data.listing import Skipped, decode_id, encode_id
+from opendino.data.tar import open_tars
+from opendino.errors import DataError, UsageError
+
+__all__ = ["Skipped", "Source", "decode_id", "encode_id", "open_source", "split_stratified", "subset"]
+
+
+class Source(Protocol):
+    """Pictures by number. Opening one reads no pixels; it can be pickled into worker processes.
+
+    Attributes:
+        classes: names in byte order, () when the pictures are not sorted into classes.
+        skipped: what the scan left out, at most 1,000 names of each reason.
+        skip_counts: how many were left out, by reason, exact.
+        fingerprint: hash of all ids and sizes.
+    """
+
+    classes: tuple[str, ...]
+    skipped: tuple[Skipped, ...]
+    skip_counts: dict[str, int]
+    fingerprint: str
+
+    def __len__(self) -> int: ...
+
+    def id(self, index: int) -> str:
+        """Name of picture `index` relative to the source; `decode_id` gives its raw bytes back."""
+        ...
+
+    def label(self, index: int) -> int | None:
+        """Index into `classes`, or None."""
+        ...
+
+    def read(self, index: int) -> Image:
+        """Decode picture `index`; raises an ImageError naming its id."""
+        ...
+
+
+def open_source(path: Path, *, follow: bool = False) -> Source:
+    """Find the pictures in a folder, in a `.tar` file, or in a folder of `.tar` files.
+
+    Pictures are found by content as well as by name, and sorted by the raw bytes of their names. They have classes
+    when at least two first-level folders hold pictures and less than 1 % lie outside of such folders.
+
+    Args:
+        path: folder or tar file.
+        follow: also enter links to folders.
+    Raises:
+        DataError: no such path, no pictures, or no readable tar; says what was found instead.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(path, "no such file or folder", "give a folder of pictures or a .tar of them")
+    if not path.is_dir():
+        source: Source = open_tars([(b"", path)])
+    else:
+        root = os.fsencode(path)
+        scan = FolderScan(root, follow)
+        if scan.shards and not scan.names:
+            shards = sorted(scan.shards)
+            paths = [Path(os.fsdecode(os.path.join(root, name))) for name in shards]
+            source = open_tars([(name + b"/", shard) for name, shard in zip(shards, paths, strict=True)], scan.skips)
+        else:
+            for name in scan.shards:
+                scan.skips.add(name, "tar beside pictures")
+            source = FolderSource(root, scan.listing())
+    if len(source) == 0:
+        counts = ", ".join(f"{count} {reason}" for reason, count in sorted(source.skip_counts.items()))
+        cause = f"no pictures found ({counts or 'it is empty'})"
+        raise DataError(path, cause, "give a folder of pictures (JPEG, PNG, WebP, TIFF, ...) or a .tar of them")
+    return source
+
+
+class _Subset:
+    def __init__(self, source: Source, indices: np.ndarray) -> None:
+        self._source = source
+        self._indices = indices
+        self.classes = source.classes
+        self.skipped = source.skipped
+        self.skip_counts = source.skip_counts
+        digest = hashlib.sha256(source.fingerprint.encode())
+        digest.update(indices.tobytes())
+        self.fingerprint = digest.hexdigest()[:16]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def id(self, index: int) -> str:
+        return self._source.id(self._at(index))
+
+    def label(self, index: int) -> int | None:
+        return self._source.label(self._at(index))
+
+    def read(self, index: int) -> Image:
+        return self._source.read(self._at(index))
+
+    def _at(self, index: int) -> int:
+        if not 0 <= index < len(self._indices):
+            raise IndexError(f"picture {index} of {len(self._indices)}")
+        return int(self._indices[index])
+
+
+def subset(source: Source, indices: Sequence[int] | np.ndarray) -> Source:
+    """A part of a source, in the order of `indices`; classes and their numbers stay those of the whole.
+
+    Raises:
+        UsageError: an index outside the source.
+    """
+    chosen = np.asarray(indices, np.int64).reshape(-1)
+    if len(chosen) and (chosen.min() < 0 or chosen.max() >= len(source)):
+        raise UsageError("subset", f"indices must be from 0 to {len(source) - 1}, got {chosen.min()} to {chosen.max()}")
+    return _Subset(source, chosen)
+
+
+def split_stratified(source: Source, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split a source in two, each class by the same share; pictures without a class are one group more.
+
+    Args:
+        source: at least one picture.
+        fraction: share of the second part, above 0 and below 1. A group of two or more gives at least one picture to
+            each part; a single picture goes to the first.
+        seed: the split is a function of it and of the order of the source.
+    Returns:
+        Indices (train, val), int64, ascending, together every picture once.
+    Raises:
+        UsageError: fraction outside its range.
+    """
+    if not 0 < fraction < 1:
+        raise UsageError("fraction", f"must be above 0 and below 1, got {fraction}")
+    labels = np.array([-1 if (label := source.label(index)) is None else label for index in range(len(source))])
+    train, val = [], []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, int(label) + 1])))
+        shuffled = generator.permutation(members)
+        count = min(max(1, round(len(members) * fraction)), len(members) - 1)
+        val.append(shuffled[:count])
+        train.append(shuffled[count:])
+    return np.sort(np.concatenate(train)), np.sort(np.concatenate(val))

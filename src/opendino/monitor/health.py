@@ -1,0 +1,242 @@
+"""Health of a self-distillation run on a fixed probe batch: seven gauges, their words, and alarms with the key to turn.
+
+No gauge here shows quality: effective rank rises in failed runs too (KoLeo alone lifts it). They show whether the
+objective is alive; only k-NN against the run's own start shows that features get better.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from opendino.errors import ShapeError
+
+UNIFORM_SHARE = 0.97
+"""Teacher entropy above this share of ln K counts as uniform: runs above it did not move in k-NN, runs below .9 did."""
+ONE_PROTOTYPE_SHARE = 0.05
+"""Teacher entropy below this share of ln K: the target is one prototype, whatever the picture shows."""
+DEAD_INFORMATION = 0.02
+"""Predicted information in nats: failed runs measured 0.00 to 0.02, moving ones 0.7 to 1.3."""
+USAGE_FLOOR = 0.05
+"""Share of the prototypes that could be in use. Of 64 pictures one is already 1.6 %: 1 % would never ring."""
+RANK_FLOOR = 0.05
+"""Effective rank of CLS as a share of what the probe batch allows."""
+RANK_LOSS = 0.5
+"""Rank below this share of its best since training began."""
+PATCH_COSINE_CEILING = 0.9
+"""Mean cosine of different patches of a picture; above it the patch map is nearly one colour."""
+DRIFT_RISE = 0.2
+"""Rise of cos(CLS, patch) above its minimum: patches turn into copies of CLS. Source: arXiv 2508.10104, figure 5."""
+NORM_RATIO_CEILING = 5.0
+"""99th percentile of patch norms over the median: a few patches carry the picture. Source: arXiv 2309.16588."""
+PERSISTENCE = 3
+"""Measurements in a row, step 0 left out, before a slow alarm rings: untrained networks fail several gauges."""
+EQUAL_SPREAD = 1e-3
+"""CLS tokens whose spread is below this share of their length are one vector with rounding noise: rank 1."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a method shows on the fixed probe batch.
+
+    cls [B, D] and patches [B, N, D] of the teacher; teacher_logits [B, K] as they enter Sinkhorn, divided by the
+    teacher temperature; student_logits [B, K] divided by the student temperature.
+    """
+
+    cls: Tensor
+    patches: Tensor
+    teacher_logits: Tensor
+    student_logits: Tensor
+
+
+@dataclass(frozen=True)
+class Health:
+    """Gauges of one moment.
+
+    teacher_entropy: mean entropy of softmax(teacher logits), before Sinkhorn, in nats; at most max_entropy = ln K.
+    prototype_usage: distinct arg-max prototypes of the teacher / min(B, K), in (0, 1].
+    rank: effective rank of CLS, exp of the entropy of the singular values of centred CLS, in [1, rank_max = min(B, D)].
+    cls_patch_cosine: mean cosine of CLS and the patches of its picture, in [-1, 1].
+    patch_cosine: mean cosine of different patches of a picture, in [-1, 1].
+    norm_ratio: 99th percentile of all patch norms over their median.
+    information: entropy of the mean student prediction minus the mean entropy of predictions, in nats; 0 when the
+        prediction does not depend on the picture.
+    images: pictures in the probe batch.
+    """
+
+    teacher_entropy: float
+    max_entropy: float
+    prototype_usage: float
+    rank: float
+    rank_max: int
+    cls_patch_cosine: float
+    patch_cosine: float
+    norm_ratio: float
+    information: float
+    images: int
+
+    @property
+    def prototypes_in_use(self) -> int:
+        """Distinct arg-max prototypes."""
+        return round(self.prototype_usage * self.prototypes_possible)
+
+    @property
+    def prototypes_possible(self) -> int:
+        """min(B, K)."""
+        return min(self.images, round(math.exp(self.max_entropy)))
+
+    @property
+    def uniform(self) -> bool:
+        """The targets, or the student's predictions, are the same for all pictures and say nothing."""
+        return self.teacher_entropy > UNIFORM_SHARE * self.max_entropy or self.information < DEAD_INFORMATION
+
+    @property
+    def collapsed(self) -> bool:
+        """All pictures have the same features, or nearly the same target."""
+        one_target = self.prototypes_possible > 1 and self.prototypes_in_use <= max(
+            1, math.floor(USAGE_FLOOR * self.prototypes_possible)
+        )
+        return one_target or self.rank < max(1.01, RANK_FLOOR * self.rank_max)
+
+
+def measure(probe: Probe) -> Health:
+    """Read all gauges, in float32 on the probe's device. Raises ShapeError when the batch has fewer than 2 pictures."""
+    cls, patches = probe.cls.detach().float(), probe.patches.detach().float()
+    teacher, student = probe.teacher_logits.detach().float(), probe.student_logits.detach().float()
+    batch, num_prototypes = teacher.shape
+    if batch < 2 or cls.shape[0] != batch or patches.shape[0] != batch or student.shape[0] != batch:
+        raise ShapeError(
+            "probe",
+            f"needs the same 2 or more pictures in all parts, got {[len(t) for t in (cls, patches, teacher, student)]}",
+        )
+    student_probs = student.softmax(dim=-1)
+    norms = patches.norm(dim=-1).flatten()
+    return Health(
+        teacher_entropy=float(entropy(teacher.softmax(dim=-1)).mean()),
+        max_entropy=math.log(num_prototypes),
+        prototype_usage=teacher.argmax(dim=-1).unique().numel() / min(batch, num_prototypes),
+        rank=effective_rank(cls),
+        rank_max=min(cls.shape),
+        cls_patch_cosine=float(F.cosine_similarity(cls[:, None], patches, dim=-1).mean()),
+        patch_cosine=_patch_cosine(patches),
+        norm_ratio=float(_quantile(norms, 0.99) / _quantile(norms, 0.5).clamp_min(1e-12)),
+        information=max(0.0, float(entropy(student_probs.mean(dim=0)) - entropy(student_probs).mean())),
+        images=batch,
+    )
+
+
+def entropy(probs: Tensor) -> Tensor:
+    """Entropy in nats over the last dimension; 0 log 0 = 0."""
+    return torch.special.entr(probs).sum(dim=-1)
+
+
+def effective_rank(tokens: Tensor) -> float:
+    """exp of the entropy of the normalised singular values of the centred [B, D] tokens; 1 when all rows are equal.
+
+    Source: Roy and Vetterli, "The effective rank", EUSIPCO 2007.
+    """
+    centred = tokens - tokens.mean(dim=0, keepdim=True)
+    if not centred.norm() > EQUAL_SPREAD * tokens.norm():
+        return 1.0
+    values = torch.linalg.svdvals(centred.cpu())
+    return float(entropy(values / values.sum()).exp())
+
+
+def _patch_cosine(patches: Tensor) -> float:
+    """Mean off-diagonal cosine within pictures, without the N x N matrix: (|sum of units|^2 - N) / (N (N - 1))."""
+    units = F.normalize(patches, dim=-1)
+    num = patches.shape[1]
+    if num < 2:
+        return 0.0
+    squared = units.sum(dim=1).square().sum(dim=-1) - units.square().sum(dim=(1, 2))
+    return float((squared / (num * (num - 1))).mean())
+
+
+def _quantile(values: Tensor, share: float) -> Tensor:
+    """The value at `share` of the sorted list; torch.quantile refuses more than 16 million values."""
+    return values.kthvalue(max(1, math.ceil(share * values.numel()))).values
+
+
+def in_words(health: Health, first: Health | None = None) -> str:
+    """One line for a person; with `first`, the health at step 0, it says from where the gauges came."""
+    if health.collapsed:
+        state = "outputs are nearly the same for all pictures"
+    elif health.uniform:
+        state = "outputs are uniform"
+    else:
+        state = "targets are spread"
+    before = "" if first is None else f", {first.information:.2f} at the start"
+    rank_before = "" if first is None else f" ({first.rank:.0f} at the start)"
+    return (
+        f"{state} ({health.teacher_entropy:.1f} of {health.max_entropy:.1f} nats), "
+        f"{health.prototypes_in_use} of {health.prototypes_possible} prototypes in use, "
+        f"features use {health.rank:.0f} of {health.rank_max} directions{rank_before}, "
+        f"predictions tell {health.information:.2f} nats{before}"
+    )
+
+
+def alarms(history: Sequence[Health]) -> list[str]:
+    """Sentences about what is wrong now, each with the key to change; empty for a healthy run.
+
+    `history` starts with step 0, which is never judged: untrained networks fail several gauges.
+    """
+    trained = list(history[1:])
+    if not trained:
+        return []
+    now, recent = trained[-1], trained[-PERSISTENCE:]
+    lasting = len(recent) == PERSISTENCE
+    sentences = []
+    if lasting and all(h.teacher_entropy > UNIFORM_SHARE * h.max_entropy for h in recent):
+        sentences.append(
+            f"targets are uniform: teacher entropy is {now.teacher_entropy:.2f} of at most {now.max_entropy:.2f} nats, "
+            "so there is nothing to learn; set method.unit_prototypes and method.target_spread 0.2"
+        )
+    if lasting and all(h.information < DEAD_INFORMATION for h in recent):
+        sentences.append(
+            f"predictions do not depend on the picture ({now.information:.3f} nats of information); raise "
+            "method.target_spread or lower method.prototypes, and check optim.lr"
+        )
+    if lasting and all(
+        h.teacher_entropy < ONE_PROTOTYPE_SHARE * h.max_entropy and h.prototype_usage < 0.5 for h in recent
+    ):
+        sentences.append(
+            f"targets are single prototypes (teacher entropy {now.teacher_entropy:.2f} of {now.max_entropy:.2f} nats) "
+            f"and only {now.prototypes_in_use} are in use; raise method.teacher_temperature"
+        )
+    if lasting and all(h.prototype_usage <= USAGE_FLOOR for h in recent):
+        sentences.append(
+            f"only {now.prototypes_in_use} of {now.prototypes_possible} prototypes are in use; set method.queue, or "
+            "lower method.prototypes"
+        )
+    best_rank = max(h.rank for h in trained)
+    if now.rank < max(1.01, RANK_FLOOR * now.rank_max):
+        sentences.append(
+            f"all pictures have nearly the same features ({now.rank:.1f} of {now.rank_max} directions); go back to an "
+            "earlier checkpoint with a lower optim.lr, or raise method.koleo_weight"
+        )
+    elif now.rank < RANK_LOSS * best_rank:
+        sentences.append(
+            f"features shrink: they use {now.rank:.0f} directions and used {best_rank:.0f}; lower optim.lr or raise "
+            "method.koleo_weight"
+        )
+    if lasting and all(h.patch_cosine > PATCH_COSINE_CEILING for h in recent):
+        sentences.append(
+            f"patches of a picture are nearly equal (mean cosine {now.patch_cosine:.2f}); raise method.ibot_weight"
+        )
+    lowest = min(h.cls_patch_cosine for h in trained)
+    if now.cls_patch_cosine - lowest > DRIFT_RISE:
+        sentences.append(
+            f"patches drift towards CLS (mean cosine {lowest:.2f} -> {now.cls_patch_cosine:.2f}), dense features "
+            "suffer; take the checkpoint of the lowest value as Gram teacher, or raise method.ibot_weight"
+        )
+    if now.norm_ratio > NORM_RATIO_CEILING:
+        sentences.append(
+            f"a few patches have outlier norms ({now.norm_ratio:.1f} times the median); lower optim.lr, or use a model "
+            "with registers (model.name)"
+        )
+    return sentences

@@ -1,0 +1,249 @@
+"""Charts of the pages as plotly figures, each with two sentences: what it says, and what is normal.
+
+A colour that starts with `--` names a variable of the page's style sheet, so charts follow light and dark. To add a
+chart: a function that returns a `Chart`, and its place in the caller's list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opendino.pages.record import number
+
+MAX_POINTS = 600
+"""A curve is thinned to so many points, each the mean of its neighbours: more cannot be seen and slow the page."""
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """title, says, normal: plain words around it; plot: {"data", "layout"} for plotly.js; height in pixels."""
+
+    title: str
+    says: str
+    normal: str
+    plot: Mapping[str, Any]
+    height: int = 220
+
+
+@dataclass(frozen=True)
+class Level:
+    """A horizontal line to compare with, and its words."""
+
+    value: float
+    words: str
+    color: str = "--soft"
+    dash: str = "dot"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A score in percent with its 95 % interval; `ours` draws it in the main colour."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    ours: bool = False
+
+
+def series(rows: Sequence[Row], *keys: str) -> tuple[list[int], list[float | None]]:
+    """Steps and values of a (nested) field, where it stands at all; None where it was not finite."""
+    steps, values = [], []
+    for row in rows:
+        value: Any = row
+        for key in keys:
+            value = value.get(key, ...) if isinstance(value, Mapping) else ...
+        if value is not ...:
+            steps.append(row["step"])
+            values.append(number(value))
+    return thin(steps, values)
+
+
+def thin(steps: list[int], values: list[float | None]) -> tuple[list[int], list[float | None]]:
+    """At most about MAX_POINTS points, each the mean of a run of neighbours; a run without a finite value is a gap."""
+    size = -(-len(steps) // MAX_POINTS)
+    if size <= 1:
+        return steps, values
+    means: list[float | None] = []
+    for start in range(0, len(values), size):
+        finite = [value for value in values[start : start + size] if value is not None]
+        means.append(sum(finite) / len(finite) if finite else None)
+    # A block stands at its last step, so that the curve ends where the run does.
+    ends = [steps[min(start + size, len(steps)) - 1] for start in range(0, len(steps), size)]
+    return ends, means
+
+
+def line_chart(
+    title: str,
+    curves: Mapping[str, tuple[list[int], list[float | None]]],
+    says: str,
+    normal: str,
+    *,
+    levels: Sequence[Level] = (),
+    log: bool = False,
+    unit: str = "",
+    from_zero: bool = False,
+) -> Chart:
+    """One small chart of curves over steps; names appear only when there is more than one."""
+    colors = ("--blue", "--orange", "--green", "--purple")
+    data = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers" if len(steps) <= 25 else "lines",
+            "name": name,
+            "x": steps,
+            "y": values,
+            "line": {"color": color, "width": 2},
+            "marker": {"size": 5},
+            "hovertemplate": f"%{{y:.4~g}}{unit}<extra>{name if len(curves) > 1 else ''}</extra>",
+        }
+        for color, (name, (steps, values)) in zip(colors, curves.items(), strict=False)
+    ]
+    y_axis: dict[str, Any] = {"ticksuffix": unit}
+    if log:
+        y_axis |= {"type": "log", "dtick": 1}
+    if from_zero:
+        y_axis["rangemode"] = "tozero"
+    return Chart(title, says, normal, {"data": data, "layout": _layout(levels, y_axis, len(curves) > 1)})
+
+
+def knn_chart(rows: Sequence[Row], total_steps: int) -> Chart:
+    """k-NN accuracy over training with its interval, chance, and the untrained network."""
+    known = [row for row in rows if all(number(row.get(key)) is not None for key in ("value", "low", "high"))]
+    steps = [row["step"] for row in known]
+    data = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": steps + steps[::-1],
+            "y": [row["high"] for row in known] + [row["low"] for row in known][::-1],
+            "fill": "toself",
+            "fillcolor": "--band",
+            "line": {"width": 0},
+            "hoverinfo": "skip",
+        },
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "x": steps,
+            "y": [row["value"] for row in known],
+            "customdata": [[row["low"], row["high"]] for row in known],
+            "line": {"color": "--blue", "width": 3},
+            "marker": {"size": 8},
+            "hovertemplate": "%{y:.1f} % [%{customdata[0]:.1f}, %{customdata[1]:.1f}]<extra></extra>",
+        },
+    ]
+    levels = []
+    chance = next((number(row.get("chance")) for row in known), None)
+    if chance is not None:
+        levels.append(Level(chance, f"chance {chance:.1f} %", dash="dash"))
+    if known and known[0]["step"] == 0:
+        levels.append(Level(known[0]["value"], f"random start {known[0]['value']:.1f} %", color="--orange"))
+    layout = _layout(levels, {"ticksuffix": " %", "rangemode": "tozero"}, legend=False)
+    layout["xaxis"]["range"] = [0, max([total_steps, *steps, 1]) * 1.02]
+    says = (
+        "Share of pictures whose class is guessed right from their nearest neighbours among the features. Labels are "
+        "used for this score only, never for learning. The band is the 95 % interval."
+    )
+    normal = (
+        "Normal: a rise early, then slower and slower. Only a band that has left the line of the random start shows "
+        "learning; chance alone is no yardstick, since an untrained network already beats it."
+    )
+    return Chart("k-NN accuracy", says, normal, {"data": data, "layout": layout}, 340)
+
+
+def bar_chart(title: str, bars: Sequence[Bar], says: str, normal: str, chance: float | None = None) -> Chart:
+    """Scores side by side, best reading from top to bottom, with intervals and the line of chance."""
+    data = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "y": [bar.name for bar in bars],
+            "x": [bar.value for bar in bars],
+            "error_x": {
+                "type": "data",
+                "symmetric": False,
+                "array": [bar.high - bar.value for bar in bars],
+                "arrayminus": [bar.value - bar.low for bar in bars],
+                "color": "--ink",
+                "thickness": 1.5,
+                "width": 5,
+            },
+            "marker": {"color": ["--blue" if bar.ours else "--mute" for bar in bars]},
+            "text": [f"<b>{bar.value:.1f} %</b>" for bar in bars],
+            "textposition": "inside",
+            "insidetextanchor": "start",
+            "textfont": {"color": ["--on-blue" if bar.ours else "--ink" for bar in bars]},
+            "hovertemplate": [
+                f"{bar.value:.1f} % [{bar.low:.1f}, {bar.high:.1f}]<extra></extra>" for bar in bars
+            ],
+        }
+    ]
+    layout = _layout((), {"autorange": "reversed", "type": "category", "ticklabelstandoff": 8}, legend=False)
+    layout["xaxis"] |= {"ticksuffix": " %", "rangemode": "tozero", "title": {"text": ""}, "tickformat": ""}
+    layout["yaxis"]["showgrid"] = False
+    layout["bargap"] = 0.3
+    layout["hovermode"] = "closest"
+    if chance is not None:
+        layout["shapes"] = [_line("x", chance, "--soft", "dash")]
+        layout["annotations"] = [
+            {
+                "x": chance,
+                "y": 1,
+                "yref": "paper",
+                "yanchor": "bottom",
+                "showarrow": False,
+                "text": f"chance {chance:.1f} %",
+                "font": {"color": "--soft", "size": 12},
+            }
+        ]
+        layout["margin"]["t"] = 24
+    return Chart(title, says, normal, {"data": data, "layout": layout}, 60 + 46 * len(bars))
+
+
+def _layout(levels: Sequence[Level], y_axis: Mapping[str, Any], legend: bool) -> dict[str, Any]:
+    """The look that all charts share. Transparent, so the card shows through; fonts and lines from the style sheet."""
+    axis = {"gridcolor": "--line", "zerolinecolor": "--line", "linecolor": "--line", "automargin": True}
+    return {
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "system-ui, sans-serif", "size": 13, "color": "--soft"},
+        "margin": {"l": 8, "r": 12, "t": 12, "b": 8},
+        "xaxis": axis | {"title": {"text": "step", "standoff": 4}, "tickformat": ",d", "nticks": 6, "showgrid": False},
+        "yaxis": axis | {"nticks": 6} | dict(y_axis),
+        "showlegend": legend,
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "hovermode": "x unified",
+        "hoverlabel": {"bgcolor": "--card", "bordercolor": "--line", "font": {"color": "--ink"}},
+        "shapes": [_line("y", level.value, level.color, level.dash) for level in levels],
+        "annotations": [
+            {
+                "x": 1,
+                "xref": "paper",
+                "xanchor": "right",
+                "y": level.value,
+                "yanchor": "bottom",
+                "showarrow": False,
+                "text": level.words,
+                "font": {"color": level.color, "size": 12},
+            }
+            for level in levels
+        ],
+    }
+
+
+def _line(axis: str, value: float, color: str, dash: str) -> dict[str, Any]:
+    other = "x" if axis == "y" else "y"
+    return {
+        "type": "line",
+        f"{axis}0": value,
+        f"{axis}1": value,
+        f"{other}0": 0,
+        f"{other}1": 1,
+        f"{other}ref": "paper",
+        "line": {"color": color, "width": 1.5, "dash": dash},
+    }

@@ -1,0 +1,73 @@
+"""What all pages share: templates, inline charts, inline pictures, and the policy that forbids any request."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+from opendino.files import write_atomic
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+@cache
+def _scripts() -> tuple[str, str]:
+    """The plotting library and our few lines that draw with it."""
+    from plotly.offline import get_plotlyjs
+
+    return get_plotlyjs(), (TEMPLATES / "page.js").read_text()
+
+
+def write_page(path: Path, template: str, **values: Any) -> Path:
+    """Fill a template that extends base.html and write it as one file that needs no network.
+
+    Everything in `values` is escaped on its way in: names of files and classes come from outside. The page's content
+    policy allows no request, and no script except the two whose hashes it names, so a name that got through would
+    still do nothing.
+
+    Args:
+        values: for the template. Charts stand in it as `charts.chart(...)` dictionaries, pictures as data URIs.
+    """
+    library, ours = _scripts()
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src " + " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in (library, ours)
+    )
+    # Scripts are the one thing that must not be escaped; they come with the package, never from a user.
+    scripts = jinja2.utils.markupsafe.Markup
+    html = _environment().get_template(template).render(
+        policy=policy, library=scripts(library), script=scripts(ours), **values
+    )
+    # A file name may hold bytes that are no text (kept by Python as lone surrogates); a page must be valid UTF-8.
+    write_atomic(path, html.encode("utf-8", "replace"))
+    return path
+
+
+def png_bytes(picture: Image.Image | np.ndarray) -> bytes:
+    """A PIL image or uint8 [H, W, 3] array as PNG."""
+    buffer = io.BytesIO()
+    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def data_uri(png: bytes) -> str:
+    """A PNG to stand inside a page."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()

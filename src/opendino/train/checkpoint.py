@@ -1,0 +1,119 @@
+"""Checkpoints: the whole state of a run as plain tensors, committed whole, checked when read.
+
+`checkpoints/step-00001000/` holds `state.safetensors` (method and optimizer, by name) and `MANIFEST.json` (step,
+hashes, log position). Nothing in it executes when read.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from opendino.errors import DataError, OpendinoError
+from opendino.files import check_directory, commit_directory, fault_point, free_bytes, read_json
+from opendino.train.method import Method
+
+_NAME = re.compile(r"step-(\d{8})")
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """step: updates done; extra: what the loop stored beside; damaged: newer checkpoints that were set aside, why."""
+
+    step: int
+    extra: dict[str, Any]
+    damaged: tuple[str, ...]
+
+
+def _tensors(method: Method, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    tensors = {f"method.{name}": value for name, value in method.state_dict().items()}
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            for key, value in optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer.{key}.{name}"] = value
+    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+
+
+def save_checkpoint(
+    folder: Path, step: int, method: Method, optimizer: torch.optim.Optimizer, extra: Mapping[str, Any]
+) -> Path:
+    """Write `folder/step-N`. Raises OSError (disk full) with everything that was there before untouched.
+
+    Raises OpendinoError when a trained tensor is not finite: such a state must never become the newest good one.
+    """
+    tensors = _tensors(method, optimizer)
+    for name, value in tensors.items():
+        if name.startswith("method.") and "queue" not in name and not torch.isfinite(value).all():
+            raise OpendinoError(name, f"holds NaN or infinity at step {step}", "not saved; the last checkpoint stays")
+    size = sum(value.numel() * value.element_size() for value in tensors.values())
+    free = free_bytes(folder)
+    if free < 1.2 * size:
+        raise OSError(28, f"checkpoint needs {1.2 * size / 1e6:.0f} MB, {free / 1e6:.0f} MB are free")
+    final = folder / f"step-{step:08d}"
+    with commit_directory(final, {"step": step, "extra": dict(extra)}) as temporary:
+        fault_point("checkpoint.before_tensors")
+        save_file(tensors, temporary / "state.safetensors")
+        fault_point("checkpoint.after_tensors")
+    return final
+
+
+def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """(step, path) of committed checkpoints, oldest first."""
+    found = [(int(match.group(1)), path) for path in folder.glob("step-*") if (match := _NAME.fullmatch(path.name))]
+    return sorted(found)
+
+
+def load_checkpoint(folder: Path, method: Method, optimizer: torch.optim.Optimizer) -> Resumed | None:
+    """Load the newest whole checkpoint into `method` and `optimizer`; None when there is none.
+
+    A damaged one is renamed to `step-N.damaged` and the one before is taken. Raises DataError when all are damaged.
+    """
+    damaged = []
+    checkpoints = list_checkpoints(folder)
+    for step, path in reversed(checkpoints):
+        problem = check_directory(path)
+        if problem:
+            damaged.append(f"{path.name}: {problem}")
+            path.rename(path.with_name(path.name + ".damaged"))
+            continue
+        tensors = load_file(path / "state.safetensors")
+        method.load_state_dict({k.removeprefix("method."): v for k, v in tensors.items() if k.startswith("method.")})
+        _load_optimizer(optimizer, tensors)
+        return Resumed(step, read_json(path / "MANIFEST.json")["extra"], tuple(damaged))
+    if checkpoints:
+        raise DataError(folder, "every checkpoint is damaged: " + ", ".join(damaged), "start again with another --out")
+    return None
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    state: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, kind, name = key.split(".", 2)
+            state.setdefault(name, {})[kind] = value
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            if name in state:
+                optimizer.state[parameter] = {
+                    kind: value.to(parameter.device) if value.ndim else value for kind, value in state[name].items()
+                }
+
+
+def prune(folder: Path, keep: int, milestones: frozenset[int]) -> None:
+    """Remove checkpoints but the newest `keep` (at least 2) and those at milestone steps."""
+    checkpoints = list_checkpoints(folder)
+    for step, path in checkpoints[: -max(keep, 2)]:
+        if step not in milestones:
+            # Renamed first: a half-removed folder must not carry a checkpoint's name.
+            doomed = path.with_name(f"{path.name}.tmp-pruned")
+            path.rename(doomed)
+            fault_point("prune.after_rename")
+            shutil.rmtree(doomed)

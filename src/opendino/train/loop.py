@@ -1,0 +1,219 @@
+"""THE loop: next batch, losses, backward, clip, step, average, log; at intervals save, probe, draw.
+
+It knows nothing of the objective, and one process runs the same lines as many would. Everything random in a step comes
+from (seed, step), so a resumed run repeats an unbroken one bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from opendino.data.loader import Crops, Loader
+from opendino.errors import DataError, OpendinoError, StoppedError
+from opendino.files import fault_point
+from opendino.monitor.incidents import IncidentLog
+from opendino.monitor.metrics import MetricsLog
+from opendino.train.checkpoint import load_checkpoint, prune, save_checkpoint
+from opendino.train.config import RunConfig
+from opendino.train.method import Method
+from opendino.train.optim import build_optimizer, clip_gradients, set_hyperparameters
+from opendino.train.run import RunDirectory
+from opendino.train.schedules import to_steps
+from opendino.train.stopping import stop_request
+
+MAX_BAD_STEPS = 10
+"""Non-finite steps in a row after which the run stops: more are no accident."""
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Something to call at step 0, every `every` steps and at the end: a probe, an evaluation, a picture."""
+
+    every: int
+    call: Callable[[int, Method], None]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """values: loss terms; grad_norm: before clipping; finite: whether the step was taken."""
+
+    loss: float
+    values: Mapping[str, float]
+    grad_norm: float
+    lr: float
+    finite: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run tells: steps done, seconds of this process, skipped pictures by id."""
+
+    steps: int
+    seconds: float
+    skipped: Mapping[str, str]
+
+
+def train_step(
+    config: RunConfig, method: Method, optimizer: torch.optim.Optimizer, crops: Crops, step: int
+) -> StepResult:
+    """One update. A non-finite loss or gradient leaves weights, moments and teacher untouched."""
+    # Drop path and RoPE augmentation draw from torch's generator: it starts anew in each step, whatever ran before.
+    torch.manual_seed(config.seed * 1_000_003 + step)
+    lr = set_hyperparameters(optimizer, config.optim, step, config.steps)
+    optimizer.zero_grad(set_to_none=True)
+    device = crops.global_crops.device.type
+    loss, values = 0.0, dict[str, float]()
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
+        for terms in method.losses(crops, step):
+            terms.total.backward()
+            loss += float(terms.total.detach())
+            for name, value in terms.values.items():
+                values[name] = values.get(name, 0.0) + float(value)
+    grad_norm = clip_gradients(method.trained(), config.optim.clip)
+    finite = math.isfinite(loss) and math.isfinite(grad_norm)
+    if finite:
+        optimizer.step()
+        method.after_step(step)
+    return StepResult(loss, values, grad_norm, lr, finite)
+
+
+def measure_seconds_per_step(config: RunConfig, method: Method, loader: Loader, steps: int = 20) -> float:
+    """Median seconds of `steps` steps. The method's weights are spent: build it anew before training."""
+    optimizer = build_optimizer(method.trained(), config.optim)
+    seconds, before = [], time.monotonic()
+    for offset, crops in enumerate(loader.batches(0, steps)):
+        train_step(config, method, optimizer, crops, offset)
+        now = time.monotonic()
+        seconds.append(now - before)
+        before = now
+    return sorted(seconds[1:])[len(seconds[1:]) // 2] if len(seconds) > 1 else seconds[0]
+
+
+def train(
+    config: RunConfig,
+    method: Method,
+    loader: Loader,
+    run: RunDirectory,
+    *,
+    watchers: Sequence[Watcher] = (),
+    on_step: Callable[[int, StepResult, float], None] = lambda step, result, images_per_s: None,
+    carry: dict[str, Any] | None = None,
+) -> Outcome:
+    """Train to `config.steps`, from the newest checkpoint of `run` or from the start.
+
+    Args:
+        on_step: called after every step with (steps done, result, images per second) for progress display.
+        carry: small JSON state of the watchers (best score so far); saved and restored with each checkpoint.
+    Raises:
+        StoppedError: on Ctrl-C, TERM or USR1, with everything saved.
+        OpendinoError: after MAX_BAD_STEPS non-finite steps in a row; DataError: when nothing can be read any more.
+    """
+    carry = {} if carry is None else carry
+    optimizer = build_optimizer(method.trained(), config.optim)
+    metrics, incidents = MetricsLog(run.metrics_file), IncidentLog(run.incidents_file)
+    skipped: dict[str, str] = {}
+    step = 0
+    resumed = load_checkpoint(run.checkpoints, method, optimizer)
+    if resumed is not None:
+        step = resumed.step
+        carry.update(resumed.extra["carry"])
+        skipped.update(resumed.extra["skipped"])
+        metrics.truncate(resumed.extra["metrics_offset"])
+        for words in resumed.damaged:
+            incidents.append("damaged checkpoint", step, words)
+    else:
+        metrics.truncate(0)
+    milestones = frozenset(
+        round(config.steps * i / config.save.milestones) for i in range(1, config.save.milestones + 1)
+    )
+    recent: deque[tuple[float, int]] = deque(maxlen=50)
+    bad_in_a_row = 0
+    started = last_save = time.monotonic()
+
+    def watch(done: int) -> None:
+        for watcher in watchers:
+            if done % watcher.every == 0 or done == config.steps:
+                watcher.call(done, method)
+
+    def save(done: int) -> None:
+        nonlocal last_save
+        extra = {"metrics_offset": metrics.offset, "carry": carry, "skipped": skipped}
+        last_save = time.monotonic()
+        try:
+            save_checkpoint(run.checkpoints, done, method, optimizer, extra)
+            prune(run.checkpoints, config.save.keep, milestones)
+        except OSError as error:
+            # A full disk must not end the run: the last good checkpoint is untouched and the next interval tries again.
+            incidents.append("save failed", done, f"checkpoint not saved ({error.strerror or error}); training goes on")
+            if stop.asked or done == config.steps:
+                raise OpendinoError(
+                    run.checkpoints, f"cannot save ({error.strerror or error})", "free some space and run again"
+                ) from None
+
+    with stop_request() as stop:
+        if step == 0:
+            watch(0)
+        recent.append((time.monotonic(), step))
+        for crops in loader.batches(step, config.steps):
+            for bad in crops.bad:
+                if bad.id not in skipped:
+                    skipped[bad.id] = bad.reason
+                    incidents.append("skipped picture", step, bad.reason, ids=[bad.id])
+            result = train_step(config, method, optimizer, crops, step)
+            fault_point("loop.after_step")
+            step += 1
+            if not result.finite:
+                bad_in_a_row += 1
+                incidents.append("non-finite step", step, f"loss {result.loss}, {result.values}", ids=list(crops.ids))
+                if bad_in_a_row >= MAX_BAD_STEPS:
+                    raise OpendinoError(
+                        f"step {step}",
+                        f"loss or gradient was not finite {MAX_BAD_STEPS} times in a row ({dict(result.values)})",
+                        f"lower optim.lr or use precision fp32; pictures are listed in {run.incidents_file}",
+                    )
+            else:
+                bad_in_a_row = 0
+            recent.append((time.monotonic(), step))
+            elapsed, steps_seen = recent[-1][0] - recent[0][0], recent[-1][1] - recent[0][1]
+            images_per_s = steps_seen * config.data.batch_size / max(elapsed, 1e-9)
+            if step % config.watch.log_every == 0 or step == config.steps:
+                metrics.append(
+                    "step",
+                    step,
+                    time_s=round(time.monotonic() - started, 3),
+                    images_per_s=round(images_per_s, 1),
+                    loss=result.loss,
+                    losses=dict(result.values),
+                    grad_norm=result.grad_norm,
+                    lr=result.lr,
+                    **method.scalars(step - 1),
+                )
+            on_step(step, result, images_per_s)
+            watched = time.monotonic()
+            watch(step)
+            # Time spent looking is not training time: shift the window so that images/s stays the training speed.
+            pause = time.monotonic() - watched
+            recent = deque(((t + pause, s) for t, s in recent), maxlen=recent.maxlen)
+            due = (config.save.steps and step % config.save.steps == 0) or (
+                config.save.minutes and time.monotonic() - last_save >= 60 * config.save.minutes
+            )
+            if due or step in milestones or stop.asked or step == config.steps:
+                save(step)
+            if stop.asked and step < config.steps:
+                raise StoppedError(run.path, f"stopped at step {step} of {config.steps} by {stop.asked}, saved")
+    if step < config.steps:
+        raise DataError("pictures", f"ran out at step {step} of {config.steps}")
+    return Outcome(step, time.monotonic() - started, skipped)
+
+
+def watch_steps(every: int | float, total: int) -> int:
+    """A watch interval in steps, at least 1."""
+    return max(1, to_steps(every, total))
+

@@ -1,0 +1,249 @@
+"""Self-distillation: the DINOv3 pretraining objective (DINO + iBOT + KoLeo) of a student against its own average."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from opendino.data.loader import Crops
+from opendino.errors import UsageError
+from opendino.losses import dino_loss, ibot_loss, koleo_loss, sinkhorn
+from opendino.models.heads import ProjectionHead
+from opendino.monitor.health import Probe
+from opendino.train.method import LossTerms
+from opendino.train.schedules import Length, Schedule
+
+
+@dataclass(frozen=True)
+class SelfDistillationConfig:
+    """Heads, targets and weights. Defaults are the paper's; small data needs others (recipes/small.py says why)."""
+
+    prototypes: int = 65_536
+    hidden: int = 2048
+    bottleneck: int = 256
+    head_batch_norm: bool = False
+    """BatchNorm on the statistics of the batch in the DINO head; not of the paper."""
+    unit_prototypes: bool = False
+    """Prototype rows of length 1, so that logits have a spread from the first step; not of the paper."""
+    dino_weight: float = 1.0
+    ibot_weight: float = 1.0
+    """0: no masks, no iBOT head."""
+    ibot_prototypes: int = 65_536
+    koleo_weight: float = 0.1
+    """Per global crop, so twice this weighs on their mean."""
+    koleo_group: int = 16
+    student_temperature: float = 0.1
+    teacher_temperature_start: float = 0.04
+    teacher_temperature: float = 0.07
+    teacher_temperature_warmup: Length = 0.3
+    target_spread: float = 0.0
+    """Above 0: DINO teacher logits are centred per prototype and scaled to this standard deviation; not of the paper."""
+    queue: int = 0
+    """Past DINO teacher logits that take part in Sinkhorn; needed when prototypes outnumber a batch; not of the paper."""
+    momentum: float = 0.992
+    momentum_final: float = 1.0
+    micro_batch: int = 0
+    """Pictures per backward pass; 0: the whole batch at once. Targets always span the whole batch."""
+
+    def __post_init__(self) -> None:
+        if self.prototypes < 2:
+            raise UsageError("method.prototypes", f"must be at least 2, got {self.prototypes}")
+        for name in ("dino_weight", "ibot_weight", "koleo_weight", "queue", "micro_batch", "target_spread"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"method.{name}", f"must be at least 0, got {getattr(self, name)}")
+        for name in ("student_temperature", "teacher_temperature_start", "teacher_temperature"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"method.{name}", f"must be above 0, got {getattr(self, name)}")
+        if not 0 <= self.momentum <= self.momentum_final <= 1:
+            raise UsageError("method.momentum", f"must be in [0, momentum_final <= 1], got {self.momentum}")
+
+    @property
+    def momentum_schedule(self) -> Schedule:
+        return Schedule(self.momentum, self.momentum, self.momentum_final)
+
+    @property
+    def temperature_schedule(self) -> Schedule:
+        return Schedule(
+            self.teacher_temperature_start,
+            self.teacher_temperature,
+            self.teacher_temperature,
+            self.teacher_temperature_warmup,
+        )
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """dino [2, B, K]; ibot [M, K'] at the masked positions of all crops in order, or None."""
+
+    dino: Tensor
+    ibot: Tensor | None
+
+
+class SelfDistillation(nn.Module):
+    """Student, teacher, heads and queue of one run; fulfils `train.method.Method`.
+
+    One training step: teacher targets for the whole batch (no gradient), then student losses per micro-batch.
+    Source: arXiv 2508.10104, section 3.2 and appendix C.
+    """
+
+    queue: Tensor
+
+    def __init__(self, backbone: nn.Module, config: SelfDistillationConfig, total_steps: int) -> None:
+        super().__init__()
+        self.config, self.total_steps = config, total_steps
+        dim: Any = backbone.dim
+        student: dict[str, nn.Module] = {
+            "backbone": backbone,
+            "dino_head": ProjectionHead(
+                dim,
+                config.hidden,
+                config.bottleneck,
+                config.prototypes,
+                batch_norm=config.head_batch_norm,
+                unit_prototypes=config.unit_prototypes,
+            ),
+        }
+        if config.ibot_weight > 0:
+            student["ibot_head"] = ProjectionHead(
+                dim, config.hidden, config.bottleneck, config.ibot_prototypes, unit_prototypes=config.unit_prototypes
+            )
+        self.student = nn.ModuleDict(student)
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
+        # Rows of NaN are rows not filled yet.
+        self.register_buffer("queue", torch.full((config.queue, config.prototypes), float("nan")))
+
+    # --- what the loop asks ---
+
+    def trained(self) -> Mapping[str, nn.Module]:
+        return dict(self.student.items())
+
+    def losses(self, crops: Crops, step: int) -> Iterator[LossTerms]:
+        self.student.train()
+        targets = self._targets(crops, step)
+        batch = crops.global_crops.shape[0] // 2
+        size = self.config.micro_batch or batch
+        for start in range(0, batch, size):
+            yield self._micro_losses(crops, targets, slice(start, min(start + size, batch)))
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        momentum = self.config.momentum_schedule.at(step, self.total_steps)
+        torch._foreach_lerp_(list(self.teacher.parameters()), list(self.student.parameters()), 1 - momentum)
+        # Running statistics (BatchNorm of a conv student) are taken as they are: averages already.
+        for averaged, current in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
+            averaged.copy_(current)
+
+    def scalars(self, step: int) -> Mapping[str, float]:
+        return {
+            "momentum": self.config.momentum_schedule.at(step, self.total_steps),
+            "teacher_temperature": self._temperature(step),
+        }
+
+    @torch.no_grad()
+    def probe(self, images: Tensor) -> Probe:
+        features = self.teacher["backbone"](images)
+        logits = self._spread(self.teacher["dino_head"](features.cls).float())
+        training = self.student.training
+        self.student.eval()
+        student = self.student["dino_head"](self.student["backbone"](images).cls).float()
+        self.student.train(training)
+        return Probe(
+            cls=features.cls.float(),
+            patches=features.patches.flatten(1, 2).float(),
+            teacher_logits=logits / self.config.teacher_temperature,
+            student_logits=student / self.config.student_temperature,
+        )
+
+    def export(self) -> nn.Module:
+        backbone: nn.Module = self.teacher["backbone"]
+        return backbone.eval()
+
+    # --- parts ---
+
+    def _temperature(self, step: int) -> float:
+        return self.config.temperature_schedule.at(step, self.total_steps)
+
+    def _spread(self, logits: Tensor) -> Tensor:
+        if self.config.target_spread == 0:
+            return logits
+        centred = logits - logits.mean(dim=0, keepdim=True)
+        return centred * (self.config.target_spread / centred.std().clamp_min(1e-6))
+
+    @torch.no_grad()
+    def _targets(self, crops: Crops, step: int) -> _Targets:
+        batch = crops.global_crops.shape[0] // 2
+        size = self.config.micro_batch or batch
+        cls_logits, patch_logits = [], []
+        masks = crops.masks if self.config.ibot_weight > 0 else None
+        # Chunks run along the 2B crops: order is kept, so masked positions stay in the order of the masks.
+        for start in range(0, 2 * batch, 2 * size):
+            chunk = slice(start, start + 2 * size)
+            features = self.teacher["backbone"](crops.global_crops[chunk])
+            cls_logits.append(self.teacher["dino_head"](features.cls).float())
+            if masks is not None:
+                patch_logits.append(self.teacher["ibot_head"](features.patches[masks[chunk]]).float())
+        temperature = self._temperature(step)
+        logits = torch.cat(cls_logits)
+        filled = self.queue[~self.queue[:, 0].isnan()] if self.config.queue else logits[:0]
+        probs = sinkhorn(self._spread(torch.cat([logits, filled])), temperature)[: 2 * batch]
+        if self.config.queue:
+            self.queue.copy_(torch.cat([logits, self.queue])[: self.config.queue])
+        ibot = sinkhorn(torch.cat(patch_logits), temperature) if masks is not None and masks.any() else None
+        return _Targets(probs.unflatten(0, (2, batch)), ibot)
+
+    def _micro_losses(self, crops: Crops, targets: _Targets, part: slice) -> LossTerms:
+        config = self.config
+        batch = crops.global_crops.shape[0] // 2
+        count = part.stop - part.start
+        share = count / batch
+
+        def select(crop_major: Tensor) -> Tensor:
+            """The crops of the pictures in `part`, all views: [V * B, ...] -> [V * count, ...]."""
+            return crop_major.unflatten(0, (-1, batch))[:, part].flatten(0, 1)
+
+        masks = select(crops.masks) if crops.masks is not None and config.ibot_weight > 0 else None
+        groups = [select(crops.global_crops)]
+        if crops.local_crops is not None:
+            groups.append(select(crops.local_crops))
+        features = self.student["backbone"].forward_crops(groups, [masks] + [None] * (len(groups) - 1))
+
+        head = self.student["dino_head"]
+        # Each group passes the head on its own: with batch statistics, small crops must not shift large ones.
+        logits = [head(group.cls).unflatten(0, (-1, count)) for group in features]
+        probs = targets.dino[:, part]
+        global_pairs = 2
+        local_pairs = 2 * logits[1].shape[0] if len(logits) > 1 else 0
+        dino = dino_loss(
+            logits[0], probs, student_temperature=config.student_temperature, ignore_diagonal=True
+        ) * (global_pairs / (global_pairs + local_pairs))
+        if local_pairs:
+            dino = dino + dino_loss(logits[1], probs, student_temperature=config.student_temperature) * (
+                local_pairs / (global_pairs + local_pairs)
+            )
+        terms = {"dino": (dino * share, config.dino_weight)}
+        if config.koleo_weight > 0 and count > 1:
+            views = features[0].cls.unflatten(0, (2, count))
+            koleo = koleo_loss(views[0], group_size=config.koleo_group) + koleo_loss(
+                views[1], group_size=config.koleo_group
+            )
+            terms["koleo"] = (koleo * share, config.koleo_weight)
+        if masks is not None and targets.ibot is not None and masks.any():
+            assert crops.masks is not None
+            ids = torch.full_like(crops.masks, -1, dtype=torch.long)
+            ids[crops.masks] = torch.arange(targets.ibot.shape[0], device=ids.device)
+            weights = (1 / masks.sum(dim=(1, 2)).clamp_min(1).float())[:, None, None].expand(masks.shape)[masks]
+            ibot = ibot_loss(
+                self.student["ibot_head"](features[0].patches[masks]),
+                targets.ibot[select(ids)[masks]],
+                weights,
+                2 * batch,
+                student_temperature=config.student_temperature,
+            )
+            terms["ibot"] = (ibot, config.ibot_weight)
+        total = torch.stack([value * weight for value, weight in terms.values()]).sum()
+        return LossTerms(total, {name: value.detach() for name, (value, _) in terms.items()})

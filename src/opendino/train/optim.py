@@ -1,0 +1,120 @@
+"""Optimizer: parameter groups with their multipliers, clipping per module, and the schedules that drive them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from opendino.errors import UsageError
+from opendino.train.schedules import Length, Schedule, to_steps
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with warm-up. `lr` is the effective peak: recipes scale it, nothing scales it later."""
+
+    lr: float = 1e-3
+    lr_final: float = 1e-6
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: Length = 0.1
+    weight_decay: float = 0.04
+    weight_decay_final: float = 0.04
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    clip: float = 3.0
+    """Largest gradient norm of each trained module; 0 switches clipping off."""
+    layer_decay: float = 1.0
+    """Learning rate multiplier per block, counted from the output (1: all the same)."""
+    patch_embed_lr: float = 1.0
+    """Multiplier on the first layer, on top of layer_decay; 0.2 in the paper."""
+    freeze_last_layer: Length = 0
+    """The prototypes stand still for so long."""
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise UsageError("optim.lr", f"must be above 0, got {self.lr}")
+        if not 0 < self.layer_decay <= 1:
+            raise UsageError("optim.layer_decay", f"must be in (0, 1], got {self.layer_decay}")
+
+    @property
+    def lr_schedule(self) -> Schedule:
+        return Schedule(0.0, self.lr, self.lr if self.schedule == "constant" else self.lr_final, self.warmup)
+
+    @property
+    def weight_decay_schedule(self) -> Schedule:
+        return Schedule(self.weight_decay, self.weight_decay, self.weight_decay_final)
+
+
+_BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
+_FIRST_LAYER = ("patch_embed.", "stem.")
+_TOKENS = ("cls_token", "registers", "mask_token")
+
+
+def lr_multiplier(name: str, num_layers: int, config: OptimConfig) -> float:
+    """Layer-wise decay of a backbone parameter: decay^(L + 1 - id), id 0 for first layer and tokens, i + 1 for block i.
+
+    Source: arXiv 2508.10104, appendix C; final norms and everything else have id L + 1, so multiplier 1.
+    """
+    block = _BLOCK.search(name)
+    first = name.startswith(_FIRST_LAYER)
+    index = int(block.group(1)) + 1 if block else 0 if first or name in _TOKENS else num_layers + 1
+    return config.layer_decay ** (num_layers + 1 - index) * (config.patch_embed_lr if first else 1.0)
+
+
+def build_optimizer(modules: Mapping[str, nn.Module], config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW whose groups carry `lr_mult`, `wd_mult`, `last_layer` and the names of their parameters.
+
+    No weight decay on biases, norms and LayerScale; everything else decays, tokens and prototypes included, as in
+    the published recipe. Parameters of one group share all three, so a step sets few numbers.
+    """
+    groups: dict[tuple[float, float, bool], list[tuple[str, nn.Parameter]]] = {}
+    for module_name, module in modules.items():
+        num_layers = getattr(module, "num_layers", 0)
+        for name, parameter in module.named_parameters():
+            decays = parameter.ndim > 1 and not name.endswith("bias") and "norm" not in name and "gamma" not in name
+            multiplier = lr_multiplier(name, num_layers, config) if module_name == "backbone" else 1.0
+            key = (multiplier, 1.0 if decays else 0.0, "last_layer" in name)
+            groups.setdefault(key, []).append((f"{module_name}.{name}", parameter))
+    return torch.optim.AdamW(
+        [
+            {
+                "params": [parameter for _, parameter in members],
+                "names": [name for name, _ in members],
+                "lr_mult": lr_mult,
+                "wd_mult": wd_mult,
+                "last_layer": last_layer,
+            }
+            for (lr_mult, wd_mult, last_layer), members in groups.items()
+        ],
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.eps,
+        fused=True,
+    )
+
+
+def set_hyperparameters(optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, total: int) -> float:
+    """Write this step's learning rates and weight decays into the groups; returns the base learning rate."""
+    lr = config.lr_schedule.at(step, total)
+    weight_decay = config.weight_decay_schedule.at(step, total)
+    frozen = step < to_steps(config.freeze_last_layer, total)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0 if frozen and group["last_layer"] else lr * group["lr_mult"]
+        group["weight_decay"] = weight_decay * group["wd_mult"]
+    return lr
+
+
+def clip_gradients(modules: Mapping[str, nn.Module], limit: float) -> float:
+    """Scale each module's gradients to a norm of at most `limit` (0: leave them); returns the norm over all, before."""
+    squares = 0.0
+    for module in modules.values():
+        parameters = [p for p in module.parameters() if p.grad is not None]
+        if parameters:
+            norm = nn.utils.clip_grad_norm_(parameters, limit if limit > 0 else float("inf"), foreach=True)
+            squares += float(norm) ** 2
+    return squares**0.5

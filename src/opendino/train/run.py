@@ -1,0 +1,72 @@
+"""The run directory: what lies where, who holds it, and how a run is found again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from opendino.errors import OpendinoError
+from opendino.files import exclusive, sweep_temporary, write_json
+from opendino.train.config import RunConfig, load_config, to_dict
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths of one run; see ARCHITECTURE section 6 for the layout."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def incidents_file(self) -> Path:
+        return self.path / "incidents.jsonl"
+
+    @property
+    def pictures(self) -> Path:
+        return self.path / "pictures"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def best_model(self) -> Path:
+        return self.path / "model-best"
+
+    def config(self) -> RunConfig | None:
+        """The saved config; None for a run that has not begun."""
+        return load_config(self.config_file) if self.config_file.exists() else None
+
+    def write_config(self, config: RunConfig) -> None:
+        write_json(self.config_file, to_dict(config))
+
+
+@contextmanager
+def open_run(path: Path) -> Iterator[RunDirectory]:
+    """Make the directory, lock it for the time of the block, and clear what a killed writer left.
+
+    Raises UsageError when another process trains in it, OpendinoError when it cannot be written.
+    """
+    run = RunDirectory(path)
+    try:
+        run.checkpoints.mkdir(parents=True, exist_ok=True)
+        run.pictures.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OpendinoError(path, f"cannot be made ({error.strerror})", "choose another --out") from None
+    with exclusive(path / "run.lock"):
+        sweep_temporary(run.checkpoints)
+        sweep_temporary(path)
+        yield run

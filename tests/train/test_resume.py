@@ -1,0 +1,158 @@
+"""Exact resume: a run cut anywhere and gone on with equals an unbroken one, bit for bit."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import pytest
+import torch
+
+from opendino import files
+from opendino.errors import DataError, StoppedError, UsageError
+from opendino.files import check_directory
+from opendino.train.checkpoint import list_checkpoints
+from opendino.train.loop import Watcher
+from opendino.train.run import open_run
+from tests.train.runs import draw_pictures, run_to, tiny_config
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return draw_pictures(tmp_path_factory.mktemp("pictures"), count=10)
+
+
+@pytest.fixture(scope="module")
+def unbroken(pictures, tmp_path_factory):
+    out = tmp_path_factory.mktemp("unbroken")
+    method = run_to(tiny_config(pictures), out)
+    return state(method), rows(out)
+
+
+def state(method):
+    return {name: value.clone() for name, value in method.state_dict().items()}
+
+
+def rows(out):
+    kept = []
+    for line in (out / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        kept.append({k: v for k, v in row.items() if k not in ("time_s", "images_per_s")})
+    return kept
+
+
+def assert_equal(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(torch.nan_to_num(a[name]), torch.nan_to_num(b[name])), name
+
+
+def start_process(config, out, fault=""):
+    """A training process of its own, to be killed for real; forked, since a fresh `import torch` takes seconds."""
+
+    def child():
+        os.environ["OPENDINO_FAULT"] = fault
+        run_to(config, out)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    return process
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_kill_9_then_resume_equals_an_unbroken_run(pictures, unbroken, tmp_path, workers):
+    config = tiny_config(pictures)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, workers=workers))
+    process = start_process(config, tmp_path, fault="loop.after_step:8=SIGKILL")
+    process.join()
+    assert process.exitcode == -9
+    assert [step for step, _ in list_checkpoints(tmp_path / "checkpoints")] == [5]
+    method = run_to(config, tmp_path)
+    assert_equal(state(method), unbroken[0])
+    assert rows(tmp_path) == unbroken[1]
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "checkpoint.before_tensors:2",
+        "checkpoint.after_tensors:2",
+        "commit.before_fsync:2",
+        "commit.before_manifest:2",
+        "file.write:2",
+        "commit.before_rename:2",
+        "commit.after_rename:2",
+    ],
+)
+def test_killed_inside_a_save_loses_at_most_one_interval(pictures, unbroken, tmp_path, point):
+    process = start_process(tiny_config(pictures), tmp_path, fault=f"{point}=SIGKILL")
+    process.join()
+    assert process.exitcode == -9
+    for _, path in list_checkpoints(tmp_path / "checkpoints"):
+        assert check_directory(path) is None
+    assert_equal(state(run_to(tiny_config(pictures), tmp_path)), unbroken[0])
+    assert not list((tmp_path / "checkpoints").glob("*.tmp-*"))
+
+
+def test_a_signal_saves_and_the_same_command_goes_on(pictures, unbroken, tmp_path):
+    def interrupt(step, method):
+        if step == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(StoppedError, match="step 3 of 10"):
+        run_to(tiny_config(pictures), tmp_path, watchers=[Watcher(1, interrupt)])
+    assert_equal(state(run_to(tiny_config(pictures), tmp_path)), unbroken[0])
+
+
+def test_watchers_change_nothing(pictures, unbroken, tmp_path):
+    def meddle(step, method):
+        torch.rand(3)
+        method.probe(torch.randn(4, 3, 32, 32))
+
+    assert_equal(state(run_to(tiny_config(pictures), tmp_path, watchers=[Watcher(2, meddle)])), unbroken[0])
+
+
+def test_a_full_disk_does_not_end_the_run(pictures, unbroken, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENDINO_FAULT", "commit.before_manifest:1=ENOSPC")
+    files._passages.clear()
+    assert_equal(state(run_to(tiny_config(pictures), tmp_path)), unbroken[0])
+    assert [step for step, _ in list_checkpoints(tmp_path / "checkpoints")] == [10]
+    assert "save failed" in (tmp_path / "incidents.jsonl").read_text()
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_loads(pictures, unbroken, tmp_path):
+    run_to(dataclasses.replace(tiny_config(pictures)), tmp_path)
+    newest = list_checkpoints(tmp_path / "checkpoints")[-1][1] / "state.safetensors"
+    raw = bytearray(newest.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    newest.write_bytes(raw)
+    assert_equal(state(run_to(tiny_config(pictures), tmp_path)), unbroken[0])
+    assert (tmp_path / "checkpoints" / "step-00000010.damaged").exists()
+    assert "damaged checkpoint" in (tmp_path / "incidents.jsonl").read_text()
+
+
+def test_all_checkpoints_damaged_is_refused(pictures, tmp_path):
+    run_to(tiny_config(pictures), tmp_path)
+    for _, path in list_checkpoints(tmp_path / "checkpoints"):
+        (path / "MANIFEST.json").write_text("{")
+    with pytest.raises(DataError, match="every checkpoint is damaged"):
+        run_to(tiny_config(pictures), tmp_path)
+
+
+def test_a_second_trainer_is_refused(tmp_path):
+    with open_run(tmp_path / "run"), pytest.raises(UsageError, match=f"in use by process {os.getpid()}"):
+        with open_run(tmp_path / "run"):
+            pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_kill_at_a_random_moment(pictures, unbroken, tmp_path, seed):
+    process = start_process(tiny_config(pictures), tmp_path)
+    time.sleep(random.Random(seed).uniform(0.2, 2))
+    process.kill()
+    process.join()
+    assert_equal(state(run_to(tiny_config(pictures), tmp_path)), unbroken[0])
