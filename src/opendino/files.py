@@ -25,6 +25,18 @@ from opendino.errors import DataError, OpendinoError, UsageError
 
 _passages: Counter[str] = Counter()
 
+_held_locks: set[int] = set()
+
+
+def _drop_inherited_locks() -> None:
+    # A loader worker is a fork: with the descriptor it would inherit the lock and hold it after its trainer was killed.
+    for descriptor in _held_locks:
+        os.close(descriptor)
+    _held_locks.clear()
+
+
+os.register_at_fork(after_in_child=_drop_inherited_locks)
+
 
 def fault_point(name: str) -> None:
     """Fail here if OPENDINO_FAULT names this point and passage; see the module docstring."""
@@ -164,7 +176,11 @@ def exclusive(path: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
-        yield
+        _held_locks.add(file.fileno())
+        try:
+            yield
+        finally:
+            _held_locks.discard(file.fileno())
 
 
 def free_bytes(path: Path) -> int:

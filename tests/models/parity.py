@@ -14,6 +14,8 @@ def randomise(module, seed=0):
     """Every parameter gets noise, also those that start at 0 or 1: a part left out must show."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in module.named_parameters():
+        if not parameter.numel():
+            continue
         scale = 0.5 if parameter.ndim < 2 or "token" in name else 1.5 * parameter[0].numel() ** -0.5
         start = 1.0 if "norm" in name and name.endswith("weight") else 0.0
         parameter.copy_(start + scale * torch.randn(parameter.shape, generator=generator))

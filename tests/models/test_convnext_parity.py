@@ -10,8 +10,8 @@ from opendino.models.family import FAMILY
 from tests.models.parity import gap, hf_model, images, ours_from_hf, randomise
 
 CONFIGS = {
-    "convnext_tiny": FAMILY["convnext_tiny"].config,
-    "convnext_small": replace(FAMILY["convnext_small"].config, dims=(24, 48, 96, 192)),
+    "convnext_tiny": replace(FAMILY["convnext_tiny"].config, dims=(32, 64, 128, 256)),
+    "convnext_small": replace(FAMILY["convnext_small"].config, dims=(16, 32, 64, 128)),
     "convnext_base": replace(FAMILY["convnext_base"].config, depths=(1, 1, 3, 1), dims=(32, 64, 128, 256)),
     "convnext_large": replace(FAMILY["convnext_large"].config, depths=(1, 2, 3, 1), dims=(48, 96, 192, 384)),
 }
@@ -21,7 +21,7 @@ CONFIGS = {
 def test_equals_transformers(name):
     theirs = hf_model(CONFIGS[name])
     ours = ours_from_hf(CONFIGS[name], theirs)
-    for height, width in [(96, 96), (64, 160)]:
+    for height, width in [(64, 64), (32, 96)]:
         x = images(height, width)
         with torch.inference_mode():
             features, expected = ours(x), theirs(x, output_hidden_states=True)

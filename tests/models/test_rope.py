@@ -65,7 +65,7 @@ def test_augmentation_order_and_ranges():
         assert ratio[0].item() == pytest.approx(ratio[1].item(), abs=1e-5)
         assert 0.5 <= ratio[0] <= 2.0
         jitter = augment_centres(centres, None, 1.5, None)[0] / centres[0]
-        assert jitter[0] != jitter[1] and 1 / 1.5 <= jitter.min() and jitter.max() <= 1.5
+        assert jitter[0] != jitter[1] and jitter.min() >= 1 / 1.5 and jitter.max() <= 1.5
     torch.manual_seed(1)
     combined = augment_centres(centres, 0.2, 1.5, 2.0)
     torch.manual_seed(1)

@@ -57,7 +57,11 @@ def test_vit_kmeans_cls_is_the_mean_of_its_patches():
     model = build_model("vit_kmeans", depth=1).eval()
     features = model(torch.randn(2, 3, 32, 32))
     assert torch.allclose(features.cls, features.patches.mean((1, 2)))
-    assert features.patches.shape == (2, 4, 4, 192) and model.attention(torch.randn(1, 3, 32, 32), 0).shape[1:] == (3, 4, 4)
+    assert features.patches.shape == (2, 4, 4, 192) and model.attention(torch.randn(1, 3, 32, 32), 0).shape[1:] == (
+        3,
+        4,
+        4,
+    )
 
 
 def test_stem_responses_equal_a_loop_over_windows():

@@ -24,7 +24,7 @@ def test_swiglu_rounding():
     assert swiglu_hidden(4096, 3, 64) == 8192
     assert swiglu_hidden(1280, 6) == 5120
     assert swiglu_hidden(384, 6) == 1536
-    assert swiglu_hidden(1152, 3.777777778, 8) == 2904 - 0  # 4352 * 2 / 3 = 2901.3, up to a multiple of 8
+    assert swiglu_hidden(100, 4, 8) == 272  # 266 rounded up
 
 
 def test_start_statistics():
@@ -126,7 +126,7 @@ def test_drop_path_draws_for_each_branch_and_group_and_only_in_training():
     torch.manual_seed(2)
     block, norm = model.blocks[0], model.norm
     for group in found:
-        tokens, grid, rotation = model._embed(x, None, pad=False)
+        tokens, _, rotation = model._embed(x, None, pad=False)
         tokens = slow_add_branch(tokens, lambda u, r=rotation: block.ls1(block.attn(block.norm1(u), r)), 0.5)
         tokens = slow_add_branch(tokens, lambda u: block.ls2(block.mlp(block.norm2(u))), 0.5)
         assert torch.allclose(group.cls, norm(tokens)[:, 0], atol=1e-4)
@@ -136,7 +136,7 @@ def test_drop_path_draws_for_each_branch_and_group_and_only_in_training():
 def test_drop_samples_keeps_the_mean():
     torch.manual_seed(0)
     dropped = drop_samples(torch.ones(4000, 2, 3), 0.25)
-    assert set(dropped.unique().tolist()) == {0.0, pytest.approx(4 / 3)}
+    assert torch.allclose(dropped.unique(), torch.tensor([0.0, 4 / 3]))
     assert dropped.mean().item() == pytest.approx(1, abs=0.05)
     assert dropped[:, 0, 0].equal(dropped[:, 1, 2])
 

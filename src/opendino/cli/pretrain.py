@@ -2,79 +2,66 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 import tyro
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from opendino.cli.device import choose_device
+from opendino.cli.fields import describe_fields, parse_fields
+from opendino.cli.watchers import Watch, export_model
 from opendino.data.loader import Loader
 from opendino.data.sources import Source, open_source, split_stratified, subset
 from opendino.data.transform import Transform
 from opendino.errors import DataError, UsageError
-from opendino.files import write_json
+from opendino.evaluation.probes import KnnProbe, baseline_from_rows
 from opendino.models.family import FAMILY, build_model
-from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import read_rows
 from opendino.monitor.verdict import verdict
 from opendino.pages.report import write_report
 from opendino.recipes import find_recipe
 from opendino.recipes.situation import Situation
-from opendino.train.config import RunConfig, identity_differences
-from opendino.train.loop import Outcome, measure_seconds_per_step, train
+from opendino.train.config import RunConfig, flatten, identity_differences, to_dict
+from opendino.train.loop import StepResult, measure_seconds_per_step, train
 from opendino.train.methods.self_distillation import SelfDistillation
 from opendino.train.run import RunDirectory, open_run
-from opendino.weights import write_model
+
+WORKING_SHARE = 0.92
+"""Of a budget in minutes; the rest is for probes, pictures and saves."""
 
 
 @dataclass(frozen=True)
-class PretrainArgs:
-    """Learn from pictures without labels.
+class Length:
+    """How long to train: one of the three, or none for the recipe's own."""
 
-    Example: opendino pretrain photos/ --minutes 30
-
-    DIR is a folder of pictures (searched through), a .tar of pictures, or a folder of .tar files. Class subfolders are
-    used to score (k-NN), never to train. Any field of the config is a flag too: --optim.lr 1e-3 --model.name vit_tiny
-    (list them: opendino pretrain DIR --fields). The same command again goes on where it stopped.
-    """
-
-    dir: tyro.conf.Positional[Path]
-    recipe: str = "small"
-    """Name of a recipe, or a Python file with a function `recipe`."""
     steps: int | None = None
-    """Optimizer updates."""
     epochs: float | None = None
-    """Passes over the pictures."""
     minutes: float | None = None
-    """Time to spend; becomes a number of steps after about twenty measured ones. Default, if no length is given: 30."""
-    val: Path | None = None
-    """Folder of class subfolders whose pictures are the k-NN queries; DIR's pictures are then the bank."""
-    out: Path | None = None
-    """Run directory; default: runs/NAME, which follows from the command."""
-    save_minutes: float | None = None
-    """Save every so many minutes (default 10)."""
-    save_steps: int | None = None
-    """Save every so many steps."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    json: bool = False
-    """Print the result as one JSON object instead of words."""
-    fields: Annotated[bool, tyro.conf.arg(help="List every config field and stop.")] = False
+
+    def __post_init__(self) -> None:
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if len(given) > 1:
+            raise UsageError(" and ".join(f"--{name}" for name in given), "are different lengths", "give one of them")
+        for name, value in given.items():
+            if value <= 0:
+                raise UsageError(f"--{name} {value:g}", "must be above 0")
 
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """run: its directory; model: the folder to load; verdict: one sentence; knn: percent at the end, None without
-    labels; skipped: pictures that could not be read, with reasons.
+    """run: its directory; model: the folder to load; knn: percent at the end, None without labels; skipped: pictures
+    that could not be read, by id with the reason.
     """
 
     run: Path
@@ -83,13 +70,14 @@ class PretrainResult:
     seconds: float
     verdict: str
     knn: float | None
-    skipped: dict[str, str]
+    skipped: Mapping[str, str]
 
 
 def pretrain(
     dir: Path | str,
     *,
     recipe: str = "small",
+    model: str | None = None,
     steps: int | None = None,
     epochs: float | None = None,
     minutes: float | None = None,
@@ -98,58 +86,295 @@ def pretrain(
     save_minutes: float | None = None,
     save_steps: int | None = None,
     device: str = "auto",
-    overrides: Sequence[str] = (),
+    fields: Sequence[str] = (),
     quiet: bool = False,
 ) -> PretrainResult:
-    """Train a backbone on the pictures in `dir` and write it, its report and its checkpoints to `out`.
+    """Train a backbone on the pictures in `dir`; write model, report and checkpoints to `out`.
 
     Args:
-        overrides: config fields as on the command line: ["--optim.lr", "1e-3"].
+        dir: folder of pictures, .tar of pictures, or folder of .tar files.
+        recipe: a name, or a Python file with a function `recipe`.
+        model: family member instead of the recipe's own choice.
+        steps, epochs, minutes: the length; at most one. `small` takes 30 minutes when none is given.
+        val: labelled pictures to score on; without it a fixed fifth of `dir` is queries when `dir` has classes.
+        out: run directory; by default it follows from the other arguments, so the same call goes on with its run.
+        fields: config fields as on the command line: ["--optim.lr", "1e-3"].
+        quiet: print nothing.
     Raises:
-        UsageError, DataError: bad arguments or pictures, in one line. StoppedError: on Ctrl-C, with everything saved.
+        UsageError, DataError: bad arguments or pictures, in one line.
+        StoppedError: on Ctrl-C or TERM, with everything saved.
     """
-    if sum(length is not None for length in (steps, epochs, minutes)) > 1:
-        raise UsageError("--steps, --epochs, --minutes", "more than one length given", "choose one")
-    for name, value in (("--steps", steps), ("--epochs", epochs), ("--minutes", minutes)):
-        if value is not None and value <= 0:
-            raise UsageError(f"{name} {value}", "must be above 0")
-    if steps is None and epochs is None and minutes is None and recipe == "small":
-        minutes = 30.0
+    length = Length(steps, epochs, minutes)
+    if length == Length() and recipe == "small":
+        length = Length(minutes=30.0)
     console = Console(quiet=quiet, stderr=True, highlight=False)
     where = choose_device(device)
-    source = open_source(Path(dir))
+    folder = Path(dir)
+    source = open_source(folder)
     if len(source) < 2:
-        raise DataError(dir, f"holds {len(source)} readable picture", "self-distillation compares pictures: give at least 2")
-    console.print(f"{len(source):,} pictures in {dir}" + _skipped_words(source))
-
-    situation = Situation(len(source), _short_side(source), steps or 0, where.type)
-    config = _configure(recipe, situation, overrides)
-    if epochs is not None:
-        steps = max(1, math.ceil(epochs * len(source) / config.data.batch_size))
-        config = _configure(recipe, dataclasses.replace(situation, steps=steps), overrides)
-    path = Path(out) if out is not None else _default_out(Path(dir), recipe, steps, minutes, overrides)
-    config = _finish(config, Path(dir), minutes, save_minutes, save_steps)
-
-    with open_run(path) as run:
+        raise DataError(folder, "holds one picture", "learning compares pictures: give at least 2, better 1,000")
+    console.print(f"{len(source):,} pictures in {folder}{_left_out(source)}")
+    plan = _Plan(recipe, model, folder, source, length, save_minutes, save_steps, tuple(fields), where)
+    with open_run(Path(out) if out is not None else plan.default_out()) as run:
         saved = run.config()
-        if saved is not None and minutes is not None and saved.minutes == minutes:
-            # The steps that the first start measured stay: a slower machine today must not change the schedule.
-            situation = dataclasses.replace(situation, steps=saved.steps)
-            config = _configure(recipe, situation, overrides)
-            config = _finish(config, Path(dir), minutes, save_minutes, save_steps)
-        loader = _loader(config, source, where)
+        config = plan.config(saved.steps if saved is not None and saved.minutes == length.minutes else 0)
         if config.steps == 0:
-            if minutes is None:
-                raise UsageError("--steps", f"recipe {recipe} needs a length", "add --steps, --epochs or --minutes")
-            console.print("measuring the speed on 20 steps ...")
-            seconds = measure_seconds_per_step(
-                dataclasses.replace(config, steps=1000), _method(config, source, where), loader
-            )
-            # A twelfth of the time is for looking and saving.
-            situation = dataclasses.replace(situation, steps=max(20, round(minutes * 60 * 11 / 12 / seconds)))
-            config = _configure(recipe, situation, overrides)
-            config = _finish(config, Path(dir), minutes, save_minutes, save_steps)
-            loader = _loader(config, source, where)
-            console.print(f"{config.data.batch_size / seconds:.0f} images/s: {minutes:g} minutes are {config.steps:,} steps")
-        _claim(run, saved, config, source)
-        return _run(config, source, Path(val) if val else None, where, loader, run, console, quiet)
+            config = plan.measured(console)
+        _claim(run, saved, config)
+        return _train(config, source, Path(val) if val else None, where, run, console)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """From what the command says to a config, as often as a step count becomes known."""
+
+    recipe: str
+    model: str | None
+    folder: Path
+    source: Source
+    length: Length
+    save_minutes: float | None
+    save_steps: int | None
+    fields: tuple[str, ...]
+    device: torch.device
+
+    def config(self, measured_steps: int = 0) -> RunConfig:
+        """The recipe for this situation with the command's fields laid over it; steps 0 while they are unknown."""
+        situation = Situation(
+            images=len(self.source),
+            short_side_px=_short_side(self.source),
+            steps=self.length.steps or measured_steps,
+            device=self.device.type,
+            model=self.model,
+        )
+        config = self._overlaid(situation)
+        if self.length.epochs is not None:
+            steps = max(1, math.ceil(self.length.epochs * len(self.source) / config.data.batch_size))
+            config = self._overlaid(dataclasses.replace(situation, steps=steps))
+        save = dataclasses.replace(
+            config.save,
+            minutes=config.save.minutes if self.save_minutes is None else self.save_minutes,
+            steps=config.save.steps if self.save_steps is None else self.save_steps,
+        )
+        return dataclasses.replace(
+            config,
+            minutes=self.length.minutes,
+            save=save,
+            data=dataclasses.replace(config.data, path=str(self.folder.resolve())),
+            pictures=self.source.fingerprint,
+        )
+
+    def measured(self, console: Console) -> RunConfig:
+        """Train twenty steps on a method that is then thrown away; the speed turns minutes into steps, once for all."""
+        if self.length.minutes is None:
+            raise UsageError(f"recipe {self.recipe}", "has no length of its own", "add --steps, --epochs or --minutes")
+        console.print("measuring the speed on 20 steps")
+        config = dataclasses.replace(self.config(), steps=1000)
+        method = _build_method(config, self.source, self.device)
+        seconds = measure_seconds_per_step(config, method, _build_loader(config, method, self.source, self.device))
+        steps = max(20, round(self.length.minutes * 60 * WORKING_SHARE / seconds))
+        batch = config.data.batch_size
+        console.print(f"{batch / seconds:,.0f} images/s: {self.length.minutes:g} minutes are {steps:,} steps of {batch}")
+        return self.config(steps)
+
+    def default_out(self) -> Path:
+        """runs/PICTURES-RECIPE-HASH, the hash of what else the command says: the same command finds its run."""
+        said = f"{self.folder.resolve()} {self.model} {self.length} {sorted(' '.join(self.fields).split('--'))}"
+        name = self.folder.resolve().name.removesuffix(".tar") or "pictures"
+        return Path("runs") / f"{name}-{Path(self.recipe).stem}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
+
+    def _overlaid(self, situation: Situation) -> RunConfig:
+        config = find_recipe(self.recipe)(situation)
+        if not self.fields:
+            return config
+        changed = parse_fields(config, self.fields)
+        before, after = dict(flatten(to_dict(config))), dict(flatten(to_dict(changed)))
+        asked = {key: "asked for" for key in after if after[key] != before[key] and key != "reasons"}
+        return dataclasses.replace(changed, reasons={**config.reasons, **asked})
+
+
+def _left_out(source: Source) -> str:
+    counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(source.skip_counts.items()))
+    return f"; left out: {counts}" if counts else ""
+
+
+def _short_side(source: Source) -> int:
+    """Median short side in pixels of up to 32 pictures."""
+    sides: list[int] = []
+    for index in range(0, len(source), max(1, len(source) // 32)):
+        with contextlib.suppress(DataError):
+            sides.append(min(source.read(index).array.shape[:2]))
+        if len(sides) == 32:
+            break
+    if not sides:
+        raise DataError("pictures", "none of those tried can be read", "open some of them with a viewer")
+    return sorted(sides)[len(sides) // 2]
+
+
+def _build_method(config: RunConfig, source: Source, device: torch.device) -> SelfDistillation:
+    torch.manual_seed(config.seed)
+    model = build_model(config.model.name, **config.model.changes)
+    patch: Any = model.patch
+    config.data.crops.check_patch(patch)
+    return SelfDistillation(model, config.method, config.steps).to(device)
+
+
+def _build_loader(config: RunConfig, method: SelfDistillation, source: Source, device: torch.device) -> Loader:
+    patch: Any = method.export().patch
+    side = config.data.crops.global_px // patch
+    return Loader(source, config.data, (side, side) if config.method.ibot_weight > 0 else None, device)
+
+
+def _claim(run: RunDirectory, saved: RunConfig | None, config: RunConfig) -> None:
+    """Make the directory this run's, or refuse when it holds another one."""
+    if saved is None:
+        run.write_config(config)
+        return
+    if saved.pictures != config.pictures:
+        raise UsageError(
+            run.path, "the pictures changed since this run began", "put them back, or start anew with another --out"
+        )
+    if changes := identity_differences(saved, config):
+        more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+        raise UsageError(
+            run.path,
+            f"holds a run with other settings ({', '.join(changes[:3])}{more})",
+            "repeat its command to go on, or start anew with another --out",
+        )
+
+
+def _knn_probe(
+    config: RunConfig, source: Source, val: Path | None, transform: Transform, run: RunDirectory, device: torch.device
+) -> KnnProbe | None:
+    if val is not None:
+        bank, queries = source, open_source(val)
+    elif len(source.classes) > 1:
+        bank_indices, query_indices = split_stratified(source, 0.2, seed=0)
+        bank, queries = subset(source, bank_indices), subset(source, query_indices)
+    else:
+        return None
+    return KnnProbe(
+        bank,
+        queries,
+        transform,
+        device=device,
+        bank_limit=config.watch.knn_bank,
+        query_limit=config.watch.knn_queries,
+        dataset=Path(config.data.path).name,
+        baseline=baseline_from_rows(read_rows(run.metrics_file)),
+    )
+
+
+def _train(
+    config: RunConfig, source: Source, val: Path | None, device: torch.device, run: RunDirectory, console: Console
+) -> PretrainResult:
+    method = _build_method(config, source, device)
+    loader = _build_loader(config, method, source, device)
+    patch: Any = method.export().patch
+    transform = Transform(size=config.read_px, mode="square", mean=config.data.mean, std=config.data.std, patch=patch)
+    probe = _knn_probe(config, source, val, transform, run, device)
+    if probe is None:
+        console.print("no class subfolders: k-NN is skipped, health and pictures are not")
+    card = {
+        "name": config.model.name,
+        "licence": "yours: trained from random weights on your pictures",
+        "source": f"opendino pretrain, recipe {config.recipe}, {config.steps} steps",
+        "pictures": len(source),
+    }
+    if not FAMILY[config.model.name].from_paper:
+        console.print(f"student: {config.model.name} ({FAMILY[config.model.name].note})")
+    columns = (
+        TextColumn("[bold]{task.completed}/{task.total}"),
+        BarColumn(),
+        TextColumn("{task.fields[words]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=console.quiet) as progress:
+        watch = Watch(config, run, source, transform, device, probe, card, say=progress.console.print)
+        task = progress.add_task("", total=config.steps, words="starting")
+
+        def on_step(step: int, result: StepResult, images_per_s: float) -> None:
+            terms = " ".join(f"{name} {value:.3f}" for name, value in result.values.items())
+            words = f"loss {result.loss:.3f} ({terms}) grad {result.grad_norm:.2f} {images_per_s:,.0f} images/s"
+            progress.update(task, completed=step, words=words)
+
+        outcome = train(config, method, loader, run, watchers=watch.watchers(), on_step=on_step, carry=watch.carry)
+    export_model(run, method.export(), transform, {**card, "step": config.steps})
+    report = write_report(run.path, running=False)
+    rows = read_rows(run.metrics_file)
+    sentence = verdict(rows, config.steps)
+    knn = [row["value"] for row in rows if row["kind"] == "knn"]
+    console.print(f"\n[bold]{sentence}[/bold]")
+    if outcome.skipped:
+        console.print(f"complete with {len(outcome.skipped)} bad pictures, listed in {run.incidents_file}")
+    best = watch.carry.get("best")
+    if best and knn and best["value"] > knn[-1]:
+        console.print(f"best k-NN {best['value']:.1f} % at step {best['step']:,}: {run.best_model}")
+    console.print(f"model:  {run.model}\nreport: {report}\nnext:   opendino show pca IMAGE --model {run.path}")
+    return PretrainResult(
+        run=run.path,
+        model=run.model,
+        steps=outcome.steps,
+        seconds=outcome.seconds,
+        verdict=sentence,
+        knn=knn[-1] if knn else None,
+        skipped=outcome.skipped,
+    )
+
+
+@dataclass(frozen=True)
+class _Arguments:
+    """Learn from pictures without labels.
+
+    Example: opendino pretrain photos/ --minutes 30
+
+    Class subfolders are used to score (k-NN), never to train. Every config field is a flag too, such as --optim.lr 1e-3
+    or --method.prototypes 512; --fields lists them. The same command again goes on where it stopped.
+    """
+
+    dir: tyro.conf.Positional[Path]
+    """Folder of pictures (searched through), a .tar of pictures, or a folder of .tar files."""
+    recipe: str = "small"
+    """Name of a recipe, or a Python file with a function `recipe`."""
+    model: str | None = None
+    """Student instead of the recipe's choice; `opendino models` lists them. vit_tiny is a ViT of the paper's kind."""
+    steps: int | None = None
+    """Optimizer updates."""
+    epochs: float | None = None
+    """Passes over the pictures."""
+    minutes: float | None = None
+    """Time to spend; measured once, then a fixed number of steps. 30 when no length is given."""
+    val: Path | None = None
+    """Folder with class subfolders to score on; else a fixed fifth of DIR is."""
+    out: Path | None = None
+    """Run directory; by default it follows from the command."""
+    save_minutes: float | None = None
+    """Save every so many minutes; 10 by default."""
+    save_steps: int | None = None
+    """Save every so many steps."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    json: bool = False
+    """Print the result as one JSON object."""
+    fields: bool = False
+    """List every config field with its value and reason, and stop."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Parse and run; what the command does not know itself is a config field."""
+    arguments, rest = tyro.cli(_Arguments, args=list(argv), prog="opendino pretrain", return_unknown_args=True)
+    named = {key: value for key, value in vars(arguments).items() if key not in ("dir", "json", "fields")}
+    if arguments.fields:
+        source = open_source(arguments.dir)
+        length = Length(arguments.steps, arguments.epochs, arguments.minutes)
+        device = choose_device(arguments.device)
+        plan = _Plan(arguments.recipe, arguments.model, arguments.dir, source, length, None, None, tuple(rest), device)
+        print(describe_fields(plan.config()))
+        return 0
+    result = pretrain(arguments.dir, fields=rest, quiet=arguments.json, **named)
+    if arguments.json:
+        json.dump({k: str(v) if isinstance(v, Path) else v for k, v in vars(result).items()}, sys.stdout)
+        print()
+    return 0

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from opendino.data.sources import Source
 from opendino.data.transform import Transform
 from opendino.errors import DataError
-from opendino.evaluation.probes import KnnProbe
+from opendino.evaluation.probes import KnnProbe, knn_row
 from opendino.monitor.health import Health, alarms, in_words, measure
 from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import MetricsLog
-from opendino.pages.pca import Basis, pca_maps, picture_sheet
+from opendino.pages.pca import Basis, pca_maps
 from opendino.pages.report import write_report
+from opendino.pages.sheet import save_training_pictures
 from opendino.train.config import RunConfig
 from opendino.train.loop import Watcher
 from opendino.train.method import Method
@@ -33,17 +31,117 @@ PROBE_IMAGES = 64
 PICTURE_IMAGES = 6
 
 
+@dataclass
+class Watch:
+    """The watchers of one run and what they share. `carry` is saved with each checkpoint: best score, PCA basis.
+
+    say: prints a line for people. card: provenance written beside exported weights.
+    """
+
+    config: RunConfig
+    run: RunDirectory
+    source: Source
+    transform: Transform
+    device: torch.device
+    knn: KnnProbe | None
+    card: dict[str, Any]
+    say: Callable[[str], None]
+    carry: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.metrics, self.incidents = MetricsLog(self.run.metrics_file), IncidentLog(self.run.incidents_file)
+        self.probe_images = read_evenly(self.source, self.transform, PROBE_IMAGES)
+        self.healths: list[Health] = []
+        self.alarmed: set[str] = set()
+
+    def watchers(self) -> list[Watcher]:
+        """In the order in which they are called at a step: the report comes last and shows what the others wrote."""
+        watch, total = self.config.watch, self.config.steps
+        every = {name: max(1, to_steps(getattr(watch, f"{name}_every"), total)) for name in ("health", "knn", "picture")}
+        found = [Watcher(every["health"], self._health), Watcher(every["picture"], self._picture)]
+        if self.knn is not None:
+            found.append(Watcher(every["knn"], self._knn))
+        return [*found, Watcher(every["health"], self._report)]
+
+    def _health(self, step: int, method: Method) -> None:
+        health = measure(method.probe(self.probe_images.to(self.device)))
+        self.healths.append(health)
+        words = in_words(health, self.healths[0])
+        self.metrics.append("health", step, **vars(health), words=words)
+        self.say(f"step {step:,}: {words}")
+        for alarm in alarms(self.healths):
+            if alarm not in self.alarmed:
+                self.alarmed.add(alarm)
+                self.incidents.append("alarm", step, alarm)
+                self.say(f"step {step:,}: ALARM: {alarm}")
+
+    def _knn(self, step: int, method: Method) -> None:
+        assert self.knn is not None
+        model = method.export()
+        (result,) = self.knn(model)
+        self.metrics.append("knn", step, **knn_row(result))
+        assert result.interval is not None
+        gain = f", {result.config['gain']:+.1f} since the start" if step else " (untrained)"
+        self.say(f"step {step:,}: k-NN {result.value:.1f} % [{result.interval[0]:.1f}, {result.interval[1]:.1f}]{gain}")
+        best = self.carry.get("best")
+        if step and (best is None or result.value > best["value"]):
+            self.carry["best"] = {"step": step, "value": result.value}
+            export_model(self.run, model, self.transform, {**self.card, "step": step}, best=True)
+
+    def _picture(self, step: int, method: Method) -> None:
+        images = self.probe_images[:: max(1, len(self.probe_images) // PICTURE_IMAGES)][:PICTURE_IMAGES]
+        with torch.no_grad():
+            patches = method.export()(images.to(self.device)).patches
+        previous = self.carry.get("basis")
+        maps, basis = pca_maps(patches, Basis.from_dict(previous) if previous else None)
+        self.carry["basis"] = basis.to_dict()
+        try:
+            path = save_training_pictures(self.run.pictures, step, [to_picture(i, self.transform) for i in images], maps)
+        except OSError as error:  # a picture is never worth a run
+            self.incidents.append("picture failed", step, f"picture not written ({error.strerror})")
+            return
+        self.metrics.append("picture", step, path=path.relative_to(self.run.path).as_posix())
+
+    def _report(self, step: int, method: Method) -> None:
+        try:
+            write_report(self.run.path, running=step < self.config.steps)
+        except OSError as error:
+            self.incidents.append("report failed", step, f"report not written ({error.strerror})")
+
+
+def export_model(
+    run: RunDirectory, model: nn.Module, transform: Transform, card: dict[str, Any], *, best: bool = False
+) -> None:
+    """Write `model/` (or `model-best/`), in place of an earlier one, so that a whole one is there at any moment."""
+    final = run.best_model if best else run.model
+    fresh = final.with_name(f"{final.name}.tmp-new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    write_model(fresh, model, transform, card)
+    old = final.with_name(f"{final.name}.tmp-old")
+    if final.exists():
+        final.rename(old)
+    fresh.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def read_evenly(source: Source, transform: Transform, count: int) -> Tensor:
     """Up to `count` readable pictures spread evenly over the source, [n, 3, H, W], normalised."""
-    step = max(1, len(source) // count)
+    stride = max(1, len(source) // count)
     images: list[Tensor] = []
-    for index in range(0, len(source), step):
+    for index in range(0, len(source), stride):
         try:
             images.append(transform.apply(source.read(index)))
         except DataError:
-            continue  # listed when training or scoring meets it; the probe takes the next
+            continue  # listed when training or scoring meets it; the probe takes the next one
         if len(images) == count:
             break
     if len(images) < 2:
-        raise DataError("pictures", f"only {len(images)} of those tried can be read", "look at them with a viewer")
+        raise DataError("pictures", "fewer than 2 of those tried can be read", "open some of them with a viewer")
     return torch.stack(images)
+
+
+def to_picture(image: Tensor, transform: Transform) -> Any:
+    """A normalised [3, H, W] back to uint8 [H, W, 3]."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (transform.mean, transform.std))
+    pixels = (image.cpu() * std + mean).clamp(0, 1) * 255
+    return pixels.round().byte().permute(1, 2, 0).numpy()

@@ -24,7 +24,7 @@ CELL_PX = 8
 ORIENTATIONS = 9
 COLOUR_WEIGHT = 0.5
 LUMA = np.array([0.299, 0.587, 0.114])
-"""Grey as in ITU-R BT.601. The strongest channel per pixel instead of grey scores within 2 points and costs half more."""
+"""Grey as in ITU-R BT.601. The strongest channel per pixel instead scores within 2 points and costs half more."""
 
 
 def read_pictures(source: Source, side_px: int) -> Pictures:

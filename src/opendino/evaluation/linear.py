@@ -6,6 +6,7 @@ seed; it is "ours", not the SGD protocol of the paper.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from opendino.errors import ShapeError, UsageError
 PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 1e-4)
 """Tried from strong to weak, each started at the last one's solution."""
 HELD_OUT_SHARE = 0.2
+SCORE_TOLERANCE = 1e-4
+"""Accuracy no longer moves below it; scikit-learn stops there too."""
 PATIENCE = 2
 """Weaker penalties are no longer tried after so many in a row without a better held-out accuracy."""
 
@@ -61,6 +64,7 @@ def fit_linear(
     *,
     num_classes: int | None = None,
     start: LinearModel | None = None,
+    tolerance: float = 1e-5,
     max_iterations: int = 300,
 ) -> LinearModel:
     """Minimise mean cross-entropy + penalty / 2 * |weight|^2; the bias is free.
@@ -70,6 +74,7 @@ def fit_linear(
         labels: [n] int64 in [0, C).
         penalty: 1 / (n C) of scikit-learn's LogisticRegression.
         start: a solution of the same size to start from.
+        tolerance: largest entry of the gradient at which the fit ends.
     """
     if features.ndim != 2 or len(features) != len(labels) or not len(features):
         raise ShapeError("linear probe", f"features {tuple(features.shape)} do not fit labels {tuple(labels.shape)}")
@@ -81,14 +86,14 @@ def fit_linear(
     scale = torch.where(std > 1e-6 * std.max(), 1 / std, 0.0)
     x = (x - mean) * scale
     classes = num_classes or int(labels.max()) + 1
-    weight = torch.zeros(x.shape[1], classes) if start is None else start.weight.clone()
-    bias = torch.zeros(classes) if start is None else start.bias.clone()
+    weight = x.new_zeros(x.shape[1], classes) if start is None else start.weight.clone()
+    bias = x.new_zeros(classes) if start is None else start.bias.clone()
     weight.requires_grad_(), bias.requires_grad_()
     optimizer = torch.optim.LBFGS(
         [weight, bias],
         max_iter=max_iterations,
         history_size=10,
-        tolerance_grad=1e-5,
+        tolerance_grad=tolerance,
         tolerance_change=1e-7,
         line_search_fn="strong_wolfe",
     )
@@ -118,6 +123,7 @@ def score_linear(
     The held-out pictures are a fifth of each class, drawn with `seed`; a class with one picture is not held out.
     """
     num_classes = int(torch.cat([train_labels, query_labels]).max()) + 1
+    fit = functools.partial(fit_linear, num_classes=num_classes, tolerance=SCORE_TOLERANCE, max_iterations=100)
     held = _held_out(train_labels.cpu().numpy(), seed)
     kept_x, kept_y, held_x, held_y = train[~held], train_labels[~held], train[held], train_labels[held]
     held_out: dict[float, float] = {}
@@ -125,14 +131,14 @@ def score_linear(
     best, since_best = -1.0, 0
     if held.any():
         for penalty in sorted(penalties, reverse=True):
-            model = fit_linear(kept_x, kept_y, penalty, num_classes=num_classes, start=model)
+            model = fit(kept_x, kept_y, penalty, start=model)
             held_out[penalty] = 100 * float((model.predict(held_x) == held_y.cpu()).float().mean())
             since_best = 0 if held_out[penalty] > best else since_best + 1
             best = max(best, held_out[penalty])
             if since_best == PATIENCE:
                 break
     chosen = max(held_out, key=lambda p: (held_out[p], p)) if held_out else sorted(penalties)[len(penalties) // 2]
-    predictions = fit_linear(train, train_labels, chosen, num_classes=num_classes).predict(queries).numpy()
+    predictions = fit(train, train_labels, chosen).predict(queries).numpy()
     return LinearScore(chosen, held_out, predictions, predictions == query_labels.cpu().numpy())
 
 

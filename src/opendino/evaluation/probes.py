@@ -15,7 +15,7 @@ from opendino.data.sources import Source, subset
 from opendino.data.transform import Transform
 from opendino.errors import UsageError
 from opendino.evaluation.knn import TEMPERATURE, Readout, score_knn
-from opendino.evaluation.metrics.interval import bootstrap, paired_bootstrap
+from opendino.evaluation.metrics.interval import bootstrap, paired_bootstrap, unpaired_difference
 from opendino.evaluation.results import Result
 from opendino.features.extract import Bank, Inputs, extract_inputs, read_inputs
 
@@ -27,8 +27,8 @@ CACHE_MB = 512
 class KnnProbe:
     """Scores a backbone by k-NN on CLS: the same bank, queries and read-out each time.
 
-    The first call is the baseline: later results carry the paired difference to it in `config` (gain, gain_low,
-    gain_high, in points). A resumed run hands over `baseline` = `baseline_from_rows(rows)` of its metrics.
+    The first call is the baseline: results carry the paired difference to it in `config` (gain, gain_low, gain_high, in
+    points). A resumed run hands over `baseline` = `baseline_from_rows(rows)` of its metrics.
 
     Args:
         bank, queries: sources with classes; query classes are matched to the bank's by name. Pictures without a class
@@ -100,11 +100,11 @@ class KnnProbe:
                 "size_px": self.transform.size,
                 "correct": pack(score.correct),
             }
-            before = self.baseline.setdefault(score.k, config["correct"])
-            # Another length: a query file has become readable or unreadable, so the answers are no pairs.
-            if len(before) == len(config["correct"]):
-                gain = paired_bootstrap(100.0 * unpack(before)[: len(score.correct)], 100.0 * score.correct)
-                config |= {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
+            before = unpack(self.baseline.setdefault(score.k, config["correct"]))
+            # Another number: a query file has become readable or unreadable, so the answers are no pairs.
+            paired = len(before) == len(score.correct)
+            gain = (paired_bootstrap if paired else unpaired_difference)(100 * before, 100 * score.correct)
+            config |= {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high, "paired": paired}
             results.append(
                 Result(
                     protocol="knn",
@@ -132,7 +132,7 @@ class KnnProbe:
 def knn_row(result: Result) -> dict[str, Any]:
     """The values of a knn row of metrics.jsonl: `log.append("knn", step, **knn_row(result))`."""
     low, high = result.interval or (None, None)
-    names = ("k", "chance", "readout", "bank", "gain", "gain_low", "gain_high", "correct")
+    names = ("k", "chance", "readout", "bank", "gain", "gain_low", "gain_high", "paired", "correct")
     values = {name: result.config[name] for name in names if name in result.config}
     return {"value": result.value, "low": low, "high": high, "n": result.n, **values}
 
@@ -147,13 +147,14 @@ def baseline_from_rows(rows: Iterable[Mapping[str, Any]]) -> dict[int, str]:
 
 
 def pack(correct: NDArray[np.bool_]) -> str:
-    """Right-or-wrong answers as hexadecimal bits, the first query first: 500 characters for 2,000 queries."""
-    return np.packbits(correct).tobytes().hex()
+    """Right-or-wrong answers as their number and hexadecimal bits, the first query first: "12:ff80"."""
+    return f"{len(correct)}:{np.packbits(correct).tobytes().hex()}"
 
 
 def unpack(text: str) -> NDArray[np.bool_]:
-    """The answers back, with up to 7 False ones behind them that filled the last byte."""
-    return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8)).astype(bool)
+    """What `pack` was given."""
+    count, _, bits = text.partition(":")
+    return np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8), count=int(count)).astype(bool)
 
 
 def labels_of(source: Source) -> NDArray[np.int64]:

@@ -7,8 +7,9 @@ objective is alive; only k-NN against the run's own start shows that features ge
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -130,6 +131,15 @@ def measure(probe: Probe) -> Health:
     )
 
 
+def health_from_row(row: Mapping[str, Any]) -> Health:
+    """The gauges of a health row of metrics.jsonl; what was not finite, and so stored as null, becomes NaN again."""
+    values: dict[str, Any] = {}
+    for field in fields(Health):
+        value = row[field.name]
+        values[field.name] = math.nan if value is None else value
+    return Health(**values)
+
+
 def entropy(probs: Tensor) -> Tensor:
     """Entropy in nats over the last dimension; 0 log 0 = 0."""
     return torch.special.entr(probs).sum(dim=-1)
@@ -183,60 +193,72 @@ def in_words(health: Health, first: Health | None = None) -> str:
 def alarms(history: Sequence[Health]) -> list[str]:
     """Sentences about what is wrong now, each with the key to change; empty for a healthy run.
 
+    A sentence is "NAME: numbers; advice". The name stays while numbers move: it tells a new alarm from one that lasts.
     `history` starts with step 0, which is never judged: untrained networks fail several gauges.
     """
     trained = list(history[1:])
-    if not trained:
-        return []
-    now, recent = trained[-1], trained[-PERSISTENCE:]
-    lasting = len(recent) == PERSISTENCE
+    recent = trained[-PERSISTENCE:]
+    lasting = _lasting_alarms(recent) if len(recent) == PERSISTENCE else []
+    return [*lasting, *_sudden_alarms(trained)] if trained else []
+
+
+def _lasting_alarms(recent: Sequence[Health]) -> list[str]:
+    """What must hold for several measurements in a row."""
+    now = recent[-1]
+    entropies = f"teacher entropy {now.teacher_entropy:.2f} of at most {now.max_entropy:.2f} nats"
     sentences = []
-    if lasting and all(h.teacher_entropy > UNIFORM_SHARE * h.max_entropy for h in recent):
+    if all(h.teacher_entropy > UNIFORM_SHARE * h.max_entropy for h in recent):
         sentences.append(
-            f"targets are uniform: teacher entropy is {now.teacher_entropy:.2f} of at most {now.max_entropy:.2f} nats, "
-            "so there is nothing to learn; set method.unit_prototypes and method.target_spread 0.2"
+            f"uniform targets: {entropies}, so there is nothing to learn; set method.unit_prototypes and "
+            "method.target_spread 0.2"
         )
-    if lasting and all(h.information < DEAD_INFORMATION for h in recent):
+    if all(h.information < DEAD_INFORMATION for h in recent):
         sentences.append(
-            f"predictions do not depend on the picture ({now.information:.3f} nats of information); raise "
+            f"blind predictions: they do not depend on the picture ({now.information:.3f} nats of information); raise "
             "method.target_spread or lower method.prototypes, and check optim.lr"
         )
-    if lasting and all(
-        h.teacher_entropy < ONE_PROTOTYPE_SHARE * h.max_entropy and h.prototype_usage < 0.5 for h in recent
-    ):
+    if all(h.teacher_entropy < ONE_PROTOTYPE_SHARE * h.max_entropy and h.prototype_usage < 0.5 for h in recent):
         sentences.append(
-            f"targets are single prototypes (teacher entropy {now.teacher_entropy:.2f} of {now.max_entropy:.2f} nats) "
-            f"and only {now.prototypes_in_use} are in use; raise method.teacher_temperature"
+            f"single-prototype targets: {entropies}, and only {now.prototypes_in_use} of {now.prototypes_possible} "
+            "prototypes are in use; raise method.teacher_temperature"
         )
-    if lasting and all(h.prototype_usage <= USAGE_FLOOR for h in recent):
+    if all(h.prototype_usage <= USAGE_FLOOR for h in recent):
         sentences.append(
-            f"only {now.prototypes_in_use} of {now.prototypes_possible} prototypes are in use; set method.queue, or "
-            "lower method.prototypes"
+            f"unused prototypes: only {now.prototypes_in_use} of {now.prototypes_possible} are in use; set "
+            "method.queue, or lower method.prototypes"
         )
+    if all(h.patch_cosine > PATCH_COSINE_CEILING for h in recent):
+        sentences.append(
+            f"equal patches: those of a picture are nearly the same (mean cosine {now.patch_cosine:.2f}); raise "
+            "method.ibot_weight"
+        )
+    return sentences
+
+
+def _sudden_alarms(trained: Sequence[Health]) -> list[str]:
+    """What one measurement shows, against the best one of training where that matters."""
+    now = trained[-1]
     best_rank = max(h.rank for h in trained)
+    lowest_cosine = min(h.cls_patch_cosine for h in trained)
+    sentences = []
     if now.rank < max(1.01, RANK_FLOOR * now.rank_max):
         sentences.append(
-            f"all pictures have nearly the same features ({now.rank:.1f} of {now.rank_max} directions); go back to an "
+            f"equal features: pictures share them ({now.rank:.1f} of {now.rank_max} directions in use); go back to an "
             "earlier checkpoint with a lower optim.lr, or raise method.koleo_weight"
         )
     elif now.rank < RANK_LOSS * best_rank:
         sentences.append(
-            f"features shrink: they use {now.rank:.0f} directions and used {best_rank:.0f}; lower optim.lr or raise "
+            f"shrinking features: they use {now.rank:.0f} directions and used {best_rank:.0f}; lower optim.lr or raise "
             "method.koleo_weight"
         )
-    if lasting and all(h.patch_cosine > PATCH_COSINE_CEILING for h in recent):
+    if now.cls_patch_cosine - lowest_cosine > DRIFT_RISE:
         sentences.append(
-            f"patches of a picture are nearly equal (mean cosine {now.patch_cosine:.2f}); raise method.ibot_weight"
-        )
-    lowest = min(h.cls_patch_cosine for h in trained)
-    if now.cls_patch_cosine - lowest > DRIFT_RISE:
-        sentences.append(
-            f"patches drift towards CLS (mean cosine {lowest:.2f} -> {now.cls_patch_cosine:.2f}), dense features "
-            "suffer; take the checkpoint of the lowest value as Gram teacher, or raise method.ibot_weight"
+            f"dense drift: patches become like CLS (mean cosine {lowest_cosine:.2f} -> {now.cls_patch_cosine:.2f}); "
+            "raise method.ibot_weight, or take an earlier one of checkpoints/ (Gram anchoring starts from such)"
         )
     if now.norm_ratio > NORM_RATIO_CEILING:
         sentences.append(
-            f"a few patches have outlier norms ({now.norm_ratio:.1f} times the median); lower optim.lr, or use a model "
-            "with registers (model.name)"
+            f"outlier patches: a few are {now.norm_ratio:.1f} times as long as the median; lower optim.lr, or choose a "
+            "model.name with registers"
         )
     return sentences

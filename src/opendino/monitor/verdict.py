@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
-from opendino.monitor.health import Health
+from opendino.monitor.health import Health, health_from_row
 
 EARLY_SHARE = 0.1
 """Before this share of the run nothing is judged: warm-up lasts about as long."""
@@ -47,12 +47,13 @@ def judge(rows: Sequence[Row], total_steps: int) -> Verdict:
 
     Args:
         rows: kinds step, health and knn, in order of steps; other kinds are ignored. A knn row may carry gain,
-            gain_low, gain_high: the paired difference to step 0 in points with its 95 % interval.
+            gain_low, gain_high: the difference to step 0 in points with its 95 % interval, and paired = False where
+            the two were scored on different pictures.
         total_steps: length of the whole run.
     """
     steps = [row for row in rows if row["kind"] == "step"]
-    health = [_health(row) for row in rows if row["kind"] == "health"]
-    after_start = [_health(row) for row in rows if row["kind"] == "health" and row["step"] > 0]
+    health = [health_from_row(row) for row in rows if row["kind"] == "health"]
+    after_start = [health_from_row(row) for row in rows if row["kind"] == "health" and row["step"] > 0]
     knn = _one_k([row for row in rows if row["kind"] == "knn"])
     now = max((row["step"] for row in rows), default=0)
     place = f"step {now:,} of {total_steps:,}"
@@ -136,12 +137,6 @@ def _dino(row: Row) -> Any:
     return row.get("losses", {}).get("dino", row.get("loss"))
 
 
-def _health(row: Row) -> Health:
-    """The gauges of a row; what was not finite, and so stored as null, becomes NaN again."""
-    values: dict[str, Any] = {field.name: row[field.name] for field in fields(Health)}
-    return Health(**{name: math.nan if value is None else value for name, value in values.items()})
-
-
 def _one_k(knn: Sequence[Row]) -> list[Row]:
     """Rows that can be compared: those with the first row's k."""
     return [row for row in knn if row.get("k") == knn[0].get("k")]
@@ -150,7 +145,7 @@ def _one_k(knn: Sequence[Row]) -> list[Row]:
 def _gain(first: Row, last: Row) -> tuple[float, float, float, str]:
     """Difference to the first row in points, its interval, and whether it is paired."""
     if last.get("gain") is not None:
-        return last["gain"], last["gain_low"], last["gain_high"], "paired"
+        return last["gain"], last["gain_low"], last["gain_high"], "paired" if last.get("paired", True) else "unpaired"
     gain = last["value"] - first["value"]
     half = math.hypot(last["high"] - last["low"], first["high"] - first["low"]) / 2
     return gain, gain - half, gain + half, "unpaired"

@@ -15,6 +15,8 @@ from opendino.pages.record import number
 MAX_POINTS = 600
 """A curve is thinned to so many points, each the mean of its neighbours: more cannot be seen and slow the page."""
 
+KNN_HEIGHT = 320
+
 Row = Mapping[str, Any]
 
 
@@ -105,7 +107,7 @@ def line_chart(
     ]
     y_axis: dict[str, Any] = {"ticksuffix": unit}
     if log:
-        y_axis |= {"type": "log", "dtick": 1}
+        y_axis |= {"type": "log"}
     if from_zero:
         y_axis["rangemode"] = "tozero"
     return Chart(title, says, normal, {"data": data, "layout": _layout(levels, y_axis, len(curves) > 1)})
@@ -144,7 +146,8 @@ def knn_chart(rows: Sequence[Row], total_steps: int) -> Chart:
     if known and known[0]["step"] == 0:
         levels.append(Level(known[0]["value"], f"random start {known[0]['value']:.1f} %", color="--orange"))
     layout = _layout(levels, {"ticksuffix": " %", "rangemode": "tozero"}, legend=False)
-    layout["xaxis"]["range"] = [0, max([total_steps, *steps, 1]) * 1.02]
+    end = max([total_steps, *steps, 1])
+    layout["xaxis"]["range"] = [-0.01 * end, 1.02 * end]
     says = (
         "Share of pictures whose class is guessed right from their nearest neighbours among the features. Labels are "
         "used for this score only, never for learning. The band is the 95 % interval."
@@ -153,7 +156,7 @@ def knn_chart(rows: Sequence[Row], total_steps: int) -> Chart:
         "Normal: a rise early, then slower and slower. Only a band that has left the line of the random start shows "
         "learning; chance alone is no yardstick, since an untrained network already beats it."
     )
-    return Chart("k-NN accuracy", says, normal, {"data": data, "layout": layout}, 340)
+    return Chart("k-NN accuracy", says, normal, {"data": data, "layout": layout}, KNN_HEIGHT)
 
 
 def bar_chart(title: str, bars: Sequence[Bar], says: str, normal: str, chance: float | None = None) -> Chart:
@@ -212,11 +215,11 @@ def _layout(levels: Sequence[Level], y_axis: Mapping[str, Any], legend: bool) ->
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": "system-ui, sans-serif", "size": 13, "color": "--soft"},
-        "margin": {"l": 8, "r": 12, "t": 12, "b": 8},
-        "xaxis": axis | {"title": {"text": "step", "standoff": 4}, "tickformat": ",d", "nticks": 6, "showgrid": False},
+        "margin": {"l": 8, "r": 12, "t": 36 if legend else 12, "b": 8},
+        "xaxis": axis | {"title": {"text": "step", "standoff": 4, "font": {"size": 13}}, "tickformat": ",d", "nticks": 6, "showgrid": False},
         "yaxis": axis | {"nticks": 6} | dict(y_axis),
         "showlegend": legend,
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},
         "hovermode": "x unified",
         "hoverlabel": {"bgcolor": "--card", "bordercolor": "--line", "font": {"color": "--ink"}},
         "shapes": [_line("y", level.value, level.color, level.dash) for level in levels],

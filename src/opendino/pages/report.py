@@ -13,14 +13,12 @@ from opendino.monitor.verdict import Verdict, judge
 from opendino.pages.charts import Chart, Level, knn_chart, line_chart, series
 from opendino.pages.page import data_uri, write_page
 from opendino.pages.record import RunRecord, number, read_record
+from opendino.pages.words import TONES, duration
 
 MAX_PICTURES = 12
 MAX_NAMES = 200
 """Names listed under one reason; the rest stands in incidents.jsonl."""
 REFRESH_SECONDS = 10
-
-TONES = {"learning": "good", "past best": "warn", "no gain": "warn", "collapsed": "bad", "uniform": "bad", "broken": "bad"}
-"""Colour of the verdict by its kind; all others are neutral."""
 
 
 @dataclass(frozen=True)
@@ -90,18 +88,6 @@ def write_report(run_dir: Path, running: bool) -> Path:
         model_python=repr(str(run_dir / "model")),
         has_best=(run_dir / "model-best").is_dir(),
     )
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 40 s, 12 min, 3 h 20 min, 2 days 4 h."""
-    minutes, hours = round(seconds / 60), round(seconds / 3600)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if minutes < 90:
-        return f"{minutes} min"
-    if hours < 48:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{hours // 24} days {hours % 24} h"
 
 
 def _uri(png: bytes | None) -> str | None:

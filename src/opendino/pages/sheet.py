@@ -27,6 +27,7 @@ def picture_sheet(
     cell_px: int = 176,
     smooth: bool = True,
     background: str | None = "white",
+    max_columns: int = 8,
 ) -> Image.Image:
     """Photos above, maps below them: one column a photo, one row a training step, layer or head.
 
@@ -37,6 +38,7 @@ def picture_sheet(
         cell_px: height of every cell; its width follows from the photo's shape.
         smooth: bicubic enlargement; False draws each patch as a square.
         background: a colour, or None for a transparent ground (for pages in light and dark).
+        max_columns: more pictures than this go on in another band below.
     Raises:
         ShapeError: a row has another number of pictures than there are columns.
     """
@@ -48,6 +50,20 @@ def picture_sheet(
         if len(pictures) != len(columns):
             cause = f"has {len(pictures)} pictures for {len(columns)} columns"
             raise ShapeError(f"row {label!r}", cause, "give one picture a column")
+    if len(columns) > max_columns:
+        starts = range(0, len(columns), max_columns)
+        bands = [
+            picture_sheet(
+                photos[start : start + max_columns],
+                {label: pictures[start : start + max_columns] for label, pictures in rows.items()},
+                photo_label=photo_label,
+                cell_px=cell_px,
+                smooth=smooth,
+                background=background,
+            )
+            for start in starts
+        ]
+        return _stack(bands, cell_px // 8, background)
     font = ImageFont.load_default(max(11, cell_px // 11))
     gap = max(2, cell_px // 44)
     gutter = max(round(font.getlength(label)) for label, _ in lines)
@@ -66,6 +82,16 @@ def picture_sheet(
             canvas.paste(enlarge(picture, cell_px, across, smooth or is_photo), (left, top))
             left += across + gap
     return canvas if background is None else canvas.convert("RGB")
+
+
+def _stack(bands: Sequence[Image.Image], gap: int, background: str | None) -> Image.Image:
+    height = sum(band.height for band in bands) + gap * (len(bands) - 1)
+    canvas = Image.new(bands[0].mode, (max(band.width for band in bands), height), background or (0, 0, 0, 0))
+    top = 0
+    for band in bands:
+        canvas.paste(band, (0, top))
+        top += band.height + gap
+    return canvas
 
 
 def cell_width(picture: np.ndarray, cell_px: int) -> int:

@@ -49,6 +49,7 @@ def small(situation: Situation) -> RunConfig:
                 brightness=0.2, contrast=0.2, saturation=0.1, hue=0.05, grey_prob=0.1, solarise_prob=(0.0, 0.0, 0.0)
             ),
         ),
+        read_px=2 * global_px,
         reasons={
             "method.prototypes": f"{prototypes}: {situation.images:,} pictures; about one prototype per 40 at most",
         },

@@ -85,6 +85,8 @@ class RunConfig:
     """Side at which pictures are read once trained: by the probes, and by whoever loads the model."""
     watch: WatchConfig = field(default_factory=WatchConfig)
     save: SaveConfig = field(default_factory=SaveConfig)
+    pictures: str = ""
+    """Fingerprint of the pictures (names and sizes), filled by the command: a resume on other pictures is refused."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Why a derived value is what it is, by field name."""
 

@@ -95,7 +95,7 @@ def config_from_json(raw: Any, path: Path, names: frozenset[str] = frozenset()) 
             return _vit(reader, "local_cls_norm.weight" in names), reader.unknown()
         if kind == "dinov3_convnext":
             return _convnext(reader), reader.unknown()
-        if kind in OUR_TYPES:
+        if isinstance(kind, str) and kind in OUR_TYPES:
             return _ours(OUR_TYPES[kind], raw.get("config"), path)
     except UsageError as error:
         raise WeightsError(path, str(error)) from None
@@ -191,7 +191,7 @@ class _Fields:
 
     def whole(self, key: str, default: int, low: int = 1, high: int = MAX_WIDTH) -> int:
         value = self._get(key, default)
-        if isinstance(value, list) and len(set(map(str, value))) == 1:  # [16, 16] for a square patch
+        if isinstance(value, list) and len(value) == 2 and value[0] == value[1]:  # [16, 16] for a square patch
             value = value[0]
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise self._refuse(key, value, f"a whole number from {low} to {high}")

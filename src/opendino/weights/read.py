@@ -44,6 +44,8 @@ def refuse_by_content(path: Path) -> None:
     """Raise WeightsError naming what a file is when its first bytes are those of a format that we do not open."""
     with open(path, "rb") as file:
         start = file.read(32)
+    if start[8:9] == b"{":
+        return  # a safetensors header; its length, which comes first, may look like any magic number
     for magic, what in _NOT_SAFETENSORS.items():
         if start.startswith(magic):
             fix = "convert it to safetensors where it came from"

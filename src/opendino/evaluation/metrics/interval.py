@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +53,14 @@ def paired_bootstrap(
     if first.shape != second.shape:
         raise ShapeError("paired bootstrap", f"scores of the same queries needed, got {first.shape} and {second.shape}")
     return bootstrap(second - first, resamples=resamples, seed=seed, level=level)
+
+
+def unpaired_difference(before: ArrayLike, after: ArrayLike, *, seed: int = 0) -> Estimate:
+    """mean(after) - mean(before) of different queries, with the two half widths added as independent errors."""
+    first, second = bootstrap(before, seed=seed), bootstrap(after, seed=seed)
+    half = math.hypot(first.high - first.low, second.high - second.low) / 2
+    value = second.value - first.value
+    return Estimate(value, value - half, value + half)
 
 
 def _resampled_means(scores: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:

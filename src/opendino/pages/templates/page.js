@@ -8,15 +8,23 @@
       return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, themed(item, style)]));
     return value;
   };
-  const draw = () => {
+  const draw = (place) => {
     const style = getComputedStyle(document.documentElement);
-    for (const place of document.querySelectorAll(".plot")) {
-      const plot = themed(JSON.parse(place.nextElementSibling.textContent), style);
-      Plotly.react(place, plot.data, plot.layout, { displayModeBar: false, responsive: true, doubleClick: "reset" });
-    }
+    const plot = themed(JSON.parse(place.nextElementSibling.textContent), style);
+    Plotly.react(place, plot.data, plot.layout, { displayModeBar: false, responsive: true, doubleClick: "reset" });
   };
-  draw();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  // Drawn when scrolled near: a page that reloads every few seconds must not take the processor from the training.
+  const near = new IntersectionObserver((entries) => {
+    for (const entry of entries.filter((one) => one.isIntersecting)) {
+      near.unobserve(entry.target);
+      draw(entry.target);
+    }
+  }, { rootMargin: "400px" });
+  document.querySelectorAll(".plot").forEach((place) => near.observe(place));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () =>
+    document.querySelectorAll(".plot.js-plotly-plot").forEach(draw));
+  // Paper shows all of it.
+  addEventListener("beforeprint", () => document.querySelectorAll(".plot").forEach(draw));
 
   // A page that reloads itself keeps its reading position and what was unfolded.
   const seconds = Number(document.body.dataset.refresh);

@@ -1,0 +1,273 @@
+"""`opendino show pca|similarity|attention IMAGE...`: what a model sees in pictures, as one PNG."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from PIL import Image as PillowImage
+from torch import Tensor
+
+from opendino.cli.device import choose_device
+from opendino.data.images import read
+from opendino.data.transform import Transform
+from opendino.errors import UsageError
+from opendino.files import write_atomic
+from opendino.pages.attention import attention_maps, attention_sheet
+from opendino.pages.page import png_bytes
+from opendino.pages.pca import colour, fit, picture_sheet
+from opendino.pages.similarity import similarity_maps, similarity_sheet
+from opendino.weights import load
+
+
+@dataclass(frozen=True)
+class ShowArgs:
+    """Draw what a model sees in pictures.
+
+    Example: opendino show pca cat.jpg dog.jpg --model runs/photos-small
+
+    KIND is pca (the three strongest feature directions as colours, one basis for all pictures), similarity (how much
+    one patch of the first picture is like all others) or attention (where CLS looks). Pictures are taken whole.
+    """
+
+    kind: tyro.conf.Positional[str]
+    """pca, similarity or attention."""
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """Picture files."""
+    model: Path
+    """A run directory, or a folder of config.json and model.safetensors."""
+    out: Path | None = None
+    """The PNG to write; default: KIND-NAME.png here."""
+    size: int | None = None
+    """Short side in pixels that the model sees; default: the model's own. More shows finer maps."""
+    layer: int | None = None
+    """Layer to look at, from 0, negative from the end; default: the last, normed."""
+    point: str | None = None
+    """Y,X in pixels of the first picture, for similarity; default: its middle."""
+    foreground: bool = False
+    """pca: paint the background black and give the colours to the foreground."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    json: bool = False
+    """Print the result as one JSON object instead of words."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture on its way: its file, its pixels, and what the model was given."""
+
+    file: Path
+    pixels: np.ndarray
+    tensor: Tensor
+    grid: tuple[int, int]
+
+
+def show(
+    kind: str,
+    images: Sequence[Path | str],
+    model: Path | str,
+    *,
+    out: Path | str | None = None,
+    size: int | None = None,
+    layer: int | None = None,
+    point: tuple[int, int] | None = None,
+    foreground: bool = False,
+    device: str = "auto",
+) -> Path:
+    """Draw what a model sees in pictures and write it as one PNG.
+
+    Args:
+        kind: "pca", "similarity" or "attention".
+        images: picture files, taken whole: the short side becomes `size`, the long side the nearest number of patches.
+        model: run directory or model folder.
+        out: the PNG; by default `KIND-NAME.png` in the working directory.
+        size: short side in pixels; rounded to whole patches.
+        layer: from 0, negative from the end; None is the last one after the final norm.
+        point: (y, x) in pixels of the first picture, for similarity.
+        foreground: for pca, see `pages.pca.fit`.
+    Returns:
+        The path of the PNG.
+    Raises:
+        UsageError: unknown kind, no such layer or point, a model without attention. DataError, WeightsError: what
+            cannot be read.
+    """
+    return _draw(kind, images, model, out, size, layer, point, foreground, device)[0]
+
+
+def run(argv: Sequence[str]) -> int:
+    """Parse, draw, print; returns the exit code."""
+    args = tyro.cli(ShowArgs, args=list(argv), prog="opendino show")
+    path, seen = _draw(
+        args.kind,
+        args.images,
+        args.model,
+        args.out,
+        args.size,
+        args.layer,
+        None if args.point is None else _parse_point(args.point),
+        args.foreground,
+        args.device,
+    )
+    rows = [
+        {
+            "file": str(one.file),
+            "height_px": one.pixels.shape[0],
+            "width_px": one.pixels.shape[1],
+            "seen_height_px": one.tensor.shape[1],
+            "seen_width_px": one.tensor.shape[2],
+            "patches": list(one.grid),
+        }
+        for one in seen
+    ]
+    if args.json:
+        print(json.dumps({"kind": args.kind, "out": str(path), "model": str(args.model), "pictures": rows}))
+        return 0
+    side = min(seen[0].tensor.shape[1:])
+    if args.size is not None and args.size != side:
+        print(f"--size {args.size} rounded to {side}: whole patches of {side // min(seen[0].grid)} px")
+    for row in rows:
+        print(
+            f"{row['file']}: {row['height_px']} x {row['width_px']} px, seen whole at {row['seen_height_px']} x "
+            f"{row['seen_width_px']} (height x width), {row['patches'][0]} x {row['patches'][1]} patches"
+        )
+    print(f"wrote {path}")
+    print(f"next: {_next_command(args.kind, seen[0], args.model)}")
+    return 0
+
+
+def _draw(
+    kind: str,
+    images: Sequence[Path | str],
+    model_path: Path | str,
+    out: Path | str | None,
+    size: int | None,
+    layer: int | None,
+    point: tuple[int, int] | None,
+    foreground: bool,
+    device: str,
+) -> tuple[Path, list[Seen]]:
+    painter = _find_kind(kind)
+    files = [Path(image) for image in images]
+    if not files:
+        raise UsageError(f"show {kind}", "no picture given", f"opendino show {kind} PHOTO.jpg --model {model_path}")
+    path = _out_path(kind, files, out)
+    where = choose_device(device)
+    model = load(model_path, where)
+    transform = _whole(model, size)
+    seen = [_see(file, transform) for file in files]
+    sheet = painter(model, seen, where, layer, point, foreground)
+    try:
+        write_atomic(path, png_bytes(sheet))
+    except OSError as error:
+        raise UsageError(path, f"cannot be written ({error.strerror})", "choose another --out") from None
+    return path, seen
+
+
+def _see(file: Path, transform: Transform) -> Seen:
+    image = read(file)
+    tensor = transform.apply(image)
+    return Seen(file, image.array, tensor, (tensor.shape[1] // transform.patch, tensor.shape[2] // transform.patch))
+
+
+def _whole(model: Any, size: int | None) -> Transform:
+    """The model's transform on whole pictures, its side rounded to whole patches."""
+    asked = model.transform.size if size is None else size
+    if asked < 1:
+        raise UsageError(f"--size {asked}", "must be at least 1 pixel", f"try {model.transform.size}")
+    side = max(1, round(asked / model.patch)) * model.patch
+    return dataclasses.replace(model.transform, mode="whole", size=side, patch=model.patch)
+
+
+@torch.inference_mode()
+def _patches(model: Any, one: Seen, device: torch.device, layer: int | None) -> Tensor:
+    images = one.tensor[None].to(device)
+    if layer is None:
+        patches: Tensor = model(images).patches[0]
+    else:
+        patches = model.intermediate(images, [_positive(layer, model.num_layers)])[0].patches[0]
+    return patches.float().cpu()
+
+
+def _positive(layer: int, count: int) -> int:
+    if not -count <= layer < count:
+        raise UsageError(f"--layer {layer}", f"the model has {count} layers", f"give 0 to {count - 1}, or -1 for the last")
+    return layer % count
+
+
+def _pca(
+    model: Any, seen: list[Seen], device: torch.device, layer: int | None, _: tuple[int, int] | None, foreground: bool
+) -> PillowImage.Image:
+    patches = [_patches(model, one, device, layer) for one in seen]
+    basis = fit(patches, foreground=foreground)
+    maps = [colour(one, basis) for one in patches]
+    return picture_sheet([one.pixels for one in seen], {"": maps}, cell_px=_cell_px(seen))
+
+
+def _similarity(
+    model: Any, seen: list[Seen], device: torch.device, layer: int | None, point: tuple[int, int] | None, _: bool
+) -> PillowImage.Image:
+    height, width = seen[0].pixels.shape[:2]
+    y, x = point if point is not None else (height // 2, width // 2)
+    if not (0 <= y < height and 0 <= x < width):
+        raise UsageError(f"--point {y},{x}", f"outside {seen[0].file.name}, {height} x {width} px (height x width)")
+    place = (y * seen[0].grid[0] // height, x * seen[0].grid[1] // width)
+    maps = similarity_maps([_patches(model, one, device, layer) for one in seen], place)
+    return similarity_sheet([one.pixels for one in seen], maps, place, cell_px=_cell_px(seen))
+
+
+def _attention(
+    model: Any, seen: list[Seen], device: torch.device, layer: int | None, _: tuple[int, int] | None, __: bool
+) -> PillowImage.Image:
+    place = _positive(-1 if layer is None else layer, model.num_layers)
+    maps = [attention_maps(model, one.tensor.to(device), place) for one in seen]
+    return attention_sheet([one.pixels for one in seen], maps, cell_px=_cell_px(seen) * 3 // 4)
+
+
+KINDS: dict[str, Callable[..., PillowImage.Image]] = {"pca": _pca, "similarity": _similarity, "attention": _attention}
+
+
+def _find_kind(kind: str) -> Callable[..., PillowImage.Image]:
+    if kind not in KINDS:
+        near = difflib.get_close_matches(kind, KINDS, n=1)
+        raise UsageError(f"show {kind}", "no such kind", f"did you mean {near[0]}?" if near else f"kinds: {', '.join(KINDS)}")
+    return KINDS[kind]
+
+
+def _cell_px(seen: list[Seen]) -> int:
+    return {1: 448, 2: 384, 3: 320, 4: 320}.get(len(seen), 208)
+
+
+def _out_path(kind: str, files: list[Path], out: Path | str | None) -> Path:
+    more = f"-and-{len(files) - 1}-more" if len(files) > 1 else ""
+    path = Path(out) if out is not None else Path(f"{kind}-{files[0].stem}{more}.png")
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"--out {path}", "must end in .png", f"try {path.with_suffix('.png')}")
+    if path.resolve() in [file.resolve() for file in files]:
+        raise UsageError(f"--out {path}", "is one of the pictures to read", "choose another name")
+    return path
+
+
+def _parse_point(text: str) -> tuple[int, int]:
+    parts = text.split(",")
+    try:
+        y, x = (int(part) for part in parts)
+    except ValueError:
+        raise UsageError(f"--point {text}", "must be Y,X in pixels", "for example --point 120,200") from None
+    return y, x
+
+
+def _next_command(kind: str, first: Seen, model: Path) -> str:
+    file, folder = shlex.quote(str(first.file)), shlex.quote(str(model))
+    height, width = first.pixels.shape[:2]
+    if kind == "similarity":
+        return f"opendino show pca {file} --model {folder}"
+    return f"opendino show similarity {file} --model {folder} --point {height // 2},{width // 2}"

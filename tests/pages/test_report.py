@@ -1,0 +1,170 @@
+"""The report: what it says in every state of a run, and that no file can keep it from being written."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from opendino.pages import page as page_module
+from opendino.pages.charts import MAX_POINTS, Bar, bar_chart, knn_chart, series
+from opendino.pages.record import read_record
+from opendino.pages.report import write_report
+from opendino.pages.words import duration
+from tests.pages.fake_run import HOSTILE, make_run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "photos", steps=400)
+
+
+@pytest.fixture(autouse=True)
+def without_library(monkeypatch):
+    """Five megabytes of plotting library add nothing but time to most of these tests."""
+    monkeypatch.setattr(page_module, "_scripts", lambda: ("library", "ours"))
+
+
+def text(run: Path, running: bool = False) -> str:
+    """The page without its scripts."""
+    return re.sub(r"<script>.*?</script>", "", write_report(run, running).read_text(), flags=re.S)
+
+
+def test_a_finished_run(finished):
+    page = text(finished)
+    assert 'class="pill finished"' in page and "earned: k-NN" in page and "http-equiv=\"refresh\"" not in page
+    for words in ("k-NN accuracy", "DINO loss", "iBOT loss", "KoLeo loss", "Teacher entropy", "Directions in use",
+                  "Gradient norm", "Learning rate", "Health: targets are spread", "opendino.load(", "opendino show pca"):
+        assert words in page, words
+    assert "about one for every five of 5,210 pictures" in page
+    assert "12 × truncated" in page and "3 × not-an-image" in page
+    assert page.count('alt="feature maps at step') == 12
+    assert "uniform, ln K = 6.93" in page and "chance 5.0 %" in page and "random start" in page
+
+
+def test_a_running_run_reloads_and_says_the_time_left(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "half")
+    rows = [line for line in (run / "metrics.jsonl").read_text().splitlines() if json.loads(line)["step"] <= 200]
+    (run / "metrics.jsonl").write_text("\n".join(rows) + '\n{"kind": "step", "st')
+    page = text(run, running=True)
+    assert '<meta http-equiv="refresh" content="10">' in page and 'class="pill running"' in page
+    # 0.31 s a step, 200 steps to go.
+    assert "time left</dt><dd>62 s" in page and "of 400" in page
+    assert 'class="pill stopped"' in text(run) and "start the same command again" in text(run)
+
+
+def test_only_policy_allowed_scripts_and_no_address_outside(finished, monkeypatch):
+    monkeypatch.undo()
+    import base64
+    import hashlib
+
+    page = write_report(finished, False).read_text()
+    assert len(page) > 4_000_000
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)[1].replace("&#39;", "'")
+    assert "default-src 'none'" in policy and "http" not in policy
+    scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.S)
+    for script in scripts:
+        assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() in policy
+    assert len(scripts) == 2
+    assert not re.search(r"<(link|img|script|iframe)[^>]+(src|href)=\"(?!data:)", text(finished))
+
+
+def test_names_are_escaped(finished):
+    page = text(finished)
+    assert "<img src=x" not in page and "&lt;img src=x onerror=" in page
+    assert "window.hacked=1</script>" not in page
+    assert HOSTILE not in page
+
+
+@pytest.mark.parametrize("missing", ["config.json", "metrics.jsonl", "incidents.jsonl", "pictures", "everything"])
+def test_missing_files_leave_a_page(finished, tmp_path, missing):
+    run = tmp_path / "run"
+    if missing == "everything":
+        run.mkdir()
+    else:
+        shutil.copytree(finished, run)
+        target = run / missing
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+    assert "opendino" in text(run, running=True) and text(run)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"kind":"step","step":410,"loss":NaN,"losses":{"dino":Infinity},"time_s":null}',
+        '{"kind":"step","step":410,"losses":7,"loss":"high","images_per_s":"many","time_s":"x"}',
+        '{"kind":"health","step":410}',
+        '{"kind":"knn","step":410,"value":null}',
+        '{"kind":"picture","step":410,"path":"../../../../etc/passwd"}',
+        '{"kind":"picture","step":410,"path":"config.json"}',
+        '{"kind":"picture","step":410}',
+        '{"step":410}',
+        '[1, 2]',
+        "\x00\x00\x00",
+        '{"kind":"step","step":"many"}',
+    ],
+)
+def test_odd_rows_leave_a_page(finished, tmp_path, line):
+    run = shutil.copytree(finished, tmp_path / "run")
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write(line + "\n")
+    page = text(run, running=True)
+    assert "k-NN accuracy" in page and page.count('alt="feature maps at step') == 12
+    for data in re.findall(r'<script type="application/json">(.*?)</script>', page, flags=re.S):
+        json.loads(data, parse_constant=pytest.fail)
+
+
+def test_no_labels_is_said(tmp_path):
+    run = make_run(tmp_path / "run", steps=100, labels=False, hostile=False)
+    page = text(run)
+    assert "not sorted into class folders" in page and "only labels can tell" in page
+
+
+def test_model_that_transformers_opens(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    assert "AutoModel" not in text(run)
+    (run / "model").mkdir()
+    (run / "model" / "config.json").write_text('{"model_type": "dinov3_vit"}')
+    assert "AutoModel.from_pretrained(" in text(run)
+
+
+def test_sittings_add_up_and_time_left_counts_this_one(tmp_path):
+    rows = [(10, 5.0), (20, 10.0), (30, 2.0), (40, 6.0)]  # resumed after step 20, now at .4 s a step
+    (tmp_path / "config.json").write_text('{"steps": 100}')
+    (tmp_path / "metrics.jsonl").write_text(
+        "".join(json.dumps({"kind": "step", "step": step, "time_s": time}) + "\n" for step, time in rows)
+    )
+    record = read_record(tmp_path)
+    assert record.seconds() == 16.0
+    assert record.seconds_left() == pytest.approx(0.4 * 60)
+
+
+def test_long_curves_are_thinned_to_means():
+    rows = [{"step": step, "loss": float(step % 2)} for step in range(10_000)]
+    steps, values = series(rows, "loss")
+    assert len(steps) <= MAX_POINTS and steps[-1] == 9_999
+    assert sum(values) / len(values) == pytest.approx(0.5, abs=0.05)
+    assert series([{"step": 1, "loss": None}, {"step": 2}, {"step": 3, "loss": 2.0}], "loss") == ([1, 3], [None, 2.0])
+
+
+def test_knn_chart_shows_chance_and_start_only_when_known():
+    rows = [{"step": step, "value": 20.0 + step, "low": 19.0, "high": 30.0} for step in (5, 10)]
+    assert knn_chart(rows, 10).plot["layout"]["shapes"] == []
+    rows = [{"step": step, "value": 20.0 + step, "low": 19.0, "high": 30.0, "chance": 5.0} for step in (0, 10)]
+    words = [note["text"] for note in knn_chart(rows, 10).plot["layout"]["annotations"]]
+    assert words == ["chance 5.0 %", "random start 20.0 %"]
+
+
+def test_bars_carry_their_intervals():
+    bar = bar_chart("scores", [Bar("trained", 40.0, 36.0, 43.0, True), Bar("pixels", 16.0, 13.0, 19.0)], "", "", 5.0)
+    error = bar.plot["data"][0]["error_x"]
+    assert error["array"] == [3.0, 3.0] and error["arrayminus"] == [4.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (89, "89 s"), (90, "2 min"), (5000, "83 min"), (5400, "1 h 30 min"), (172800, "2 days 0 h")],
+)
+def test_duration(seconds, words):
+    assert duration(seconds) == words
