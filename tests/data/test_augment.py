@@ -97,7 +97,9 @@ def test_the_whole_chain_is_torchvisions() -> None:
             expected = oracle.rgb_to_grayscale(expected, 3)
         if draws.blur_sigma[index]:
             expected = oracle.gaussian_blur(expected, [9, 9], [float(draws.blur_sigma[index])] * 2)
-        difference = (result[index] - (oracle.solarize(expected, 128 / 255) if draws.solarise[index] else expected)).abs()
+        difference = (
+            result[index] - (oracle.solarize(expected, 128 / 255) if draws.solarise[index] else expected)
+        ).abs()
         # A value that stands on the threshold to a millionth may fall on either side of it.
         assert (difference > LEVEL).float().mean() < (1e-3 if draws.solarise[index] else 1e-9)
 
@@ -114,7 +116,12 @@ def test_a_crop_does_not_depend_on_its_batch(side: int, count: int) -> None:
 def test_hue_is_kornias() -> None:
     """Also at grey, black, white and pure colours, where hue or its neighbours are undefined."""
     corners = torch.tensor([[r, g, b] for r in (0.0, 0.5, 1.0) for g in (0.0, 0.5, 1.0) for b in (0.0, 0.5, 1.0)])
-    pictures = torch.cat([torch.rand(6, 3, 27, 9, generator=torch.Generator().manual_seed(0)), corners.T.expand(6, 3, 27)[..., None].expand(6, 3, 27, 9)])
+    pictures = torch.cat(
+        [
+            torch.rand(6, 3, 27, 9, generator=torch.Generator().manual_seed(0)),
+            corners.T.expand(6, 3, 27)[..., None].expand(6, 3, 27, 9),
+        ]
+    )
     turns = torch.linspace(-0.5, 0.5, 12)
     expected = kornia.enhance.adjust_hue(pictures, turns * 2 * torch.pi)
     assert (_shift_hue(pictures, turns) - expected).abs().max() < 1e-5

@@ -16,7 +16,9 @@ CROPS, COLOR = CropConfig(), ColorConfig()
 NAMES = [field.name for field in fields(Draws)]
 
 
-def many(count: int, crops: CropConfig = CROPS, color: ColorConfig = COLOR, size: tuple[int, int] = (375, 500)) -> Draws:
+def many(
+    count: int, crops: CropConfig = CROPS, color: ColorConfig = COLOR, size: tuple[int, int] = (375, 500)
+) -> Draws:
     samples = [draw(3, 0, position, crops, color, *size) for position in range(count)]
     return Draws(*(np.stack([getattr(sample, name) for sample in samples]) for name in NAMES))
 
@@ -59,7 +61,8 @@ def test_boxes_are_distributed_as_torchvisions() -> None:
     torch.manual_seed(0)
     picture = torch.zeros(3, 375, 500)
     theirs = np.array(
-        [RandomResizedCrop.get_params(picture, list(CROPS.global_scale), list(CROPS.ratio)) for _ in range(count)], float
+        [RandomResizedCrop.get_params(picture, list(CROPS.global_scale), list(CROPS.ratio)) for _ in range(count)],
+        float,
     )
     ours = many(count).boxes[:, 0].astype(float)
 

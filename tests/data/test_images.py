@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import io
 import os
 import pickle
@@ -68,7 +69,9 @@ def test_lossless_kinds_are_exact(format: str, kind: str, options: dict) -> None
     assert (image.mode, image.bits, image.meta["kind"]) == ("RGB", 8, kind)
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 20}, {"optimize": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 20}, {"optimize": True}]
+)
 @pytest.mark.parametrize("size", [(48, 64), (33, 17), (8, 8)])
 @pytest.mark.parametrize("grey", [False, True])
 def test_both_jpeg_decoders_agree_to_the_byte(
@@ -211,10 +214,8 @@ def test_damage_gives_a_picture_or_a_typed_error(seed: int, decoder: str) -> Non
             damaged = data.copy()
             for place in generator.integers(0, len(data), 5):
                 damaged[place] = generator.integers(256)
-            try:
+            with contextlib.suppress(images.ImageError):
                 assert read(bytes(damaged)).array.dtype == np.uint8
-            except images.ImageError:
-                pass
 
 
 @pytest.mark.parametrize(

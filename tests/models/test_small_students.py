@@ -6,9 +6,15 @@ import pytest
 import torch
 
 from opendino.errors import DataError, UsageError
+from opendino.models import kmeans_stem
 from opendino.models.conv_mini import ConvMini, ConvMiniConfig
 from opendino.models.family import build_model
 from opendino.models.kmeans_stem import CONTRAST_FLOOR, KMeansStem, fit_stem
+
+
+@pytest.fixture(autouse=True)
+def _few_patches(monkeypatch):
+    monkeypatch.setattr(kmeans_stem, "SAMPLED_PATCHES", 4000)
 
 
 def pictures(count=60, side=32):

@@ -177,6 +177,13 @@ def test_bf16_autocast_on_the_cpu_attends_in_fp32(monkeypatch):
     assert F.cosine_similarity(plain, half.float()).min() > 0.995
 
 
+def test_the_path_of_other_devices_keeps_the_dtype_of_the_model():
+    """On the meta device, which runs the lines that accelerators run, without their numbers."""
+    model = tiny().to("meta").bfloat16()
+    features = model(torch.empty(2, 3, 16, 24, device="meta", dtype=torch.bfloat16))
+    assert features.patches.shape == (2, 2, 3, 32) and features.cls.dtype == torch.bfloat16
+
+
 def test_a_copy_is_independent():
     model = tiny()
     model(images(16, 16))

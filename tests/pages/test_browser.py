@@ -1,5 +1,6 @@
 """The pages in a real browser without network: drawn, silent, readable at every width, and deaf to hostile names."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,11 +81,20 @@ def run(tmp_path_factory) -> Path:
     return make_run(tmp_path_factory.mktemp("runs") / f"run {HOSTILE[:20]}".replace("/", "_"), steps=200)
 
 
+def wait_until(page, expression: str) -> None:
+    """Playwright's own waiting evaluates strings inside the page, which the page's content policy forbids."""
+    end = time.monotonic() + PATIENCE_MS / 1000
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, f"never became true: {expression}"
+        page.wait_for_timeout(50)
+
+
 def assert_drawn_and_inert(opened: Opened, path: Path) -> None:
     page = opened.page
-    page.wait_for_function(
+    wait_until(
+        page,
         "document.querySelectorAll('.plot').length > 0 && "
-        "[...document.querySelectorAll('.plot')].every((plot) => plot.querySelector('svg .plot, svg .barlayer'))"
+        "[...document.querySelectorAll('.plot')].every((plot) => plot.querySelector('svg .plot, svg .barlayer'))",
     )
     assert opened.complaints == []
     assert [url.split("?")[0] for url in opened.requests] == [path.as_uri()]
@@ -115,9 +125,9 @@ def test_a_running_report_keeps_the_place_and_open_lists(run, open_page):
     page = open_page(path, height=700).page
     page.evaluate("document.querySelector('details').open = true")
     page.evaluate("scrollTo(0, 1500)")
-    page.wait_for_function("scrollY === 1500")
+    wait_until(page, "scrollY === 1500")
     page.reload()
-    page.wait_for_function("scrollY === 1500")
+    wait_until(page, "scrollY === 1500")
     assert page.evaluate("document.querySelector('details').open")
     assert page.locator("#stale").is_hidden()
 

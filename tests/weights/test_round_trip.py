@@ -207,3 +207,12 @@ def test_a_model_moved_in_half_precision_is_written_in_fp32(tmp_path):
     model = randomise(build_from_config(replace(CONFIGS["vit"], depth=1))).bfloat16()
     write_model(tmp_path, model, Transform(), CARD)
     assert {tensor.dtype for tensor in load_file(tmp_path / "model.safetensors").values()} == {torch.float32}
+
+
+def test_loading_leaves_the_global_generator_alone(tmp_path):
+    """A teacher loaded in the middle of a run must not change what the run draws."""
+    for name in ("vit", "convnext", "conv_mini", "vit_kmeans"):
+        made(name, tmp_path / name)
+        state = torch.get_rng_state()
+        load(tmp_path / name)
+        assert torch.equal(torch.get_rng_state(), state)

@@ -30,6 +30,7 @@ from opendino.models.family import FAMILY, build_model
 from opendino.monitor.metrics import read_rows
 from opendino.monitor.verdict import verdict
 from opendino.pages.report import write_report
+from opendino.parallel import compile_blocks
 from opendino.recipes import find_recipe
 from opendino.recipes.situation import Situation
 from opendino.train.config import RunConfig, flatten, identity_differences, to_dict
@@ -216,7 +217,11 @@ def _build_method(config: RunConfig, source: Source, device: torch.device) -> Se
     model = build_model(config.model.name, **config.model.changes)
     patch: Any = model.patch
     config.data.crops.check_patch(patch)
-    return SelfDistillation(model, config.method, config.steps).to(device)
+    method = SelfDistillation(model, config.method, config.steps).to(device)
+    if config.compile:
+        for part in (*method.student.values(), *method.teacher.values()):
+            compile_blocks(part)
+    return method
 
 
 def _build_loader(config: RunConfig, method: SelfDistillation, source: Source, device: torch.device) -> Loader:
@@ -301,7 +306,7 @@ def _train(
             progress.update(task, completed=step, words=words)
 
         outcome = train(config, method, loader, run, watchers=watch.watchers(), on_step=on_step, carry=watch.carry)
-    export_model(run, method.export(), transform, {**card, "step": config.steps})
+    export_model(run.model, method.export(), transform, {**card, "step": config.steps})
     report = write_report(run.path, running=False)
     rows = read_rows(run.metrics_file)
     sentence = verdict(rows, config.steps)

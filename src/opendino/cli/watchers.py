@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -69,6 +70,8 @@ class Watch:
         words = in_words(health, self.healths[0])
         self.metrics.append("health", step, **vars(health), words=words)
         self.say(f"step {step:,}: {words}")
+        if step == 0:
+            export_model(self.run.path / "model-start", method.export(), self.transform, {**self.card, "step": 0})
         for alarm in alarms(self.healths):
             if alarm not in self.alarmed:
                 self.alarmed.add(alarm)
@@ -86,7 +89,7 @@ class Watch:
         best = self.carry.get("best")
         if step and (best is None or result.value > best["value"]):
             self.carry["best"] = {"step": step, "value": result.value}
-            export_model(self.run, model, self.transform, {**self.card, "step": step}, best=True)
+            export_model(self.run.best_model, model, self.transform, {**self.card, "step": step})
 
     def _picture(self, step: int, method: Method) -> None:
         images = self.probe_images[:: max(1, len(self.probe_images) // PICTURE_IMAGES)][:PICTURE_IMAGES]
@@ -109,11 +112,8 @@ class Watch:
             self.incidents.append("report failed", step, f"report not written ({error.strerror})")
 
 
-def export_model(
-    run: RunDirectory, model: nn.Module, transform: Transform, card: dict[str, Any], *, best: bool = False
-) -> None:
-    """Write `model/` (or `model-best/`), in place of an earlier one, so that a whole one is there at any moment."""
-    final = run.best_model if best else run.model
+def export_model(final: Path, model: nn.Module, transform: Transform, card: dict[str, Any]) -> None:
+    """Write a model folder in place of an earlier one, so that a whole one is there at any moment but a rename."""
     fresh = final.with_name(f"{final.name}.tmp-new")
     shutil.rmtree(fresh, ignore_errors=True)
     write_model(fresh, model, transform, card)

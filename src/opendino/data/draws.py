@@ -121,7 +121,9 @@ def _limits(config: CropConfig, color: ColorConfig) -> _Limits:
     )
 
 
-def draw(seed: int, stage: int, position: int, config: CropConfig, color: ColorConfig, height: int, width: int) -> Draws:
+def draw(
+    seed: int, stage: int, position: int, config: CropConfig, color: ColorConfig, height: int, width: int
+) -> Draws:
     """Draw the parameters of all views of the sample at `position`, for a picture of height x width pixels.
 
     Boxes follow torchvision's RandomResizedCrop: area uniform in the scale, log ratio uniform, ten tries, then the

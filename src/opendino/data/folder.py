@@ -9,34 +9,26 @@ from pathlib import Path
 import numpy as np
 
 from opendino.data import images
-from opendino.data.listing import Listing, Skipped, Skips, build_listing, encode_id, has_picture_ending, left_out
+from opendino.data.listing import (
+    ListedSource,
+    Listing,
+    Skips,
+    build_listing,
+    first_folder,
+    has_picture_ending,
+    left_out,
+)
 
 # Files smaller than this are looked into even when their name says picture: large-file storage leaves such stand-ins.
 _POINTER_BYTES = 400
 
 
-class FolderSource:
+class FolderSource(ListedSource):
     """The pictures of a folder; see `sources.Source`."""
 
     def __init__(self, root: bytes, listing: Listing) -> None:
+        super().__init__(listing)
         self._root = root
-        self._listing = listing
-        self.classes = listing.classes
-        self.fingerprint = listing.fingerprint
-        self.skipped: tuple[Skipped, ...] = listing.skips.named
-        self.skip_counts: dict[str, int] = dict(listing.skips.counts)
-
-    def __len__(self) -> int:
-        return len(self._listing)
-
-    def id(self, index: int) -> str:
-        """Relative path as text, one to one."""
-        return encode_id(self._listing.name(index))
-
-    def label(self, index: int) -> int | None:
-        """Number of the class, or None."""
-        label = int(self._listing.labels[index])
-        return None if label < 0 else label
 
     def read(self, index: int) -> images.Image:
         """Decode one picture. Raises an ImageError that names its id."""
@@ -120,8 +112,9 @@ class FolderScan:
     def listing(self) -> Listing:
         """The candidates sorted by the raw bytes of their relative paths."""
         order = sorted(range(len(self.names)), key=self.names.__getitem__)
-        sizes = np.array(self.sizes, np.int64)[order] if order else np.zeros(0, np.int64)
-        return build_listing([self.names[index] for index in order], sizes, self.skips)
+        names = [self.names[index] for index in order]
+        sizes = np.fromiter((self.sizes[index] for index in order), np.int64, len(order))
+        return build_listing(names, sizes, [first_folder(name) for name in names], self.skips)
 
 
 def _read_head(path: bytes) -> bytes:

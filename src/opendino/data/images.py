@@ -132,11 +132,11 @@ def _is_portable_map(head: bytes) -> bool:
 
 def _is_bitmap(head: bytes) -> bool:
     # "BM" alone starts many texts: the size of the second header must be one that exists.
-    return head[:2] == b"BM" and len(head) >= 18 and head[14] in (12, 40, 52, 56, 64, 108, 124) and head[15:18] == b"\0\0\0"
+    return head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in (12, 40, 52, 56, 64, 108, 124)
 
 
 KINDS = (
-    Kind("jpeg", _starts(b"\xff\xd8\xff"), ("JPEG", "MPO")),
+    Kind("jpeg", _starts(b"\xff\xd8\xff"), ("JPEG",)),
     Kind("png", _starts(b"\x89PNG\r\n\x1a\n"), ("PNG",)),
     Kind("gif", _starts(b"GIF87a", b"GIF89a"), ("GIF",)),
     Kind("webp", lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP", ("WEBP",)),
@@ -155,7 +155,7 @@ KINDS = (
 )
 
 # What a web server, a page or a large-file store leaves under a picture's name.
-_ACTIVE = (b"%PDF", b"%!PS", b"<svg", b"<?xml", b"<html", b"<!doctype")
+_ACTIVE = (b"%pdf", b"%!ps", b"<svg", b"<?xml", b"<html", b"<!doctype")
 _POINTER = b"version https://git-lfs"
 
 # Errors of network storage that pass by themselves.
@@ -358,9 +358,11 @@ def _turn_upright(array: np.ndarray, exif: bytes) -> tuple[np.ndarray, dict[str,
     if not exif:
         return array, {}
     try:
-        tags = PillowImage.Exif()
-        tags.load(exif)
-        orientation = tags.get(ORIENTATION_TAG, 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tags = PillowImage.Exif()
+            tags.load(exif)
+            orientation = tags.get(ORIENTATION_TAG, 1)
     except Exception:  # a broken tag block is no reason to lose the picture
         return array, {"exif": "broken"}
     if orientation not in range(2, 9):

@@ -45,10 +45,6 @@ class Skips:
         """Up to MAX_NAMED of each reason, sorted by id."""
         return tuple(sorted(self._named, key=lambda skipped: skipped.id))
 
-    def in_words(self) -> str:
-        """`3 no image, 2 empty`, or `no other files`."""
-        return ", ".join(f"{count} {reason}" for reason, count in sorted(self.counts.items())) or "no other files"
-
 
 def encode_id(name: bytes) -> str:
     """A file name as text, one to one: bytes that are not UTF-8, control characters and `%` become `%XX`."""
@@ -123,19 +119,41 @@ class Listing:
         return digest.hexdigest()[:16]
 
 
-def build_listing(names: Sequence[bytes], sizes: np.ndarray, skips: Skips, *, depth: int = 0) -> Listing:
-    """Pack names (already sorted) and sizes; find the classes in the path component `depth` (0 = the first)."""
-    firsts = [_component(name, depth) for name in names]
-    found = sorted({first for first in firsts if first is not None})
-    loose = sum(first is None for first in firsts)
-    if len(found) < 2 or loose > MAX_UNSORTED * len(names):
+def build_listing(names: Sequence[bytes], sizes: np.ndarray, folders: Sequence[bytes | None], skips: Skips) -> Listing:
+    """Pack names (already sorted), sizes and first folders (None = loose); the folders become classes where that fits."""
+    found = sorted({folder for folder in folders if folder is not None})
+    if len(found) < 2 or sum(folder is None for folder in folders) > MAX_UNSORTED * len(names):
         found = []
-    numbers = {first: number for number, first in enumerate(found)}
-    labels = np.fromiter((numbers.get(first, -1) if first is not None else -1 for first in firsts), np.int32, len(names))
+    numbers: dict[bytes | None, int] = {folder: number for number, folder in enumerate(found)}
+    labels = np.fromiter((numbers.get(folder, -1) for folder in folders), np.int32, len(names))
     ends = np.cumsum(np.fromiter(map(len, names), np.int64, len(names)), dtype=np.int64)
     return Listing(b"".join(names), ends, sizes, labels, tuple(map(encode_id, found)), skips)
 
 
-def _component(name: bytes, depth: int) -> bytes | None:
-    parts = name.lstrip(b"/").split(b"/", depth + 1)
-    return parts[depth] if len(parts) > depth + 1 else None
+def first_folder(name: bytes) -> bytes | None:
+    """First component of a path that has several."""
+    first, slash, _ = name.lstrip(b"/").partition(b"/")
+    return first if slash else None
+
+
+class ListedSource:
+    """What sources over a listing have in common; `read` is theirs. See `sources.Source`."""
+
+    def __init__(self, listing: Listing) -> None:
+        self._listing = listing
+        self.classes = listing.classes
+        self.fingerprint = listing.fingerprint
+        self.skipped: tuple[Skipped, ...] = listing.skips.named
+        self.skip_counts: dict[str, int] = dict(listing.skips.counts)
+
+    def __len__(self) -> int:
+        return len(self._listing)
+
+    def id(self, index: int) -> str:
+        """Name relative to the source as text, one to one."""
+        return encode_id(self._listing.name(index))
+
+    def label(self, index: int) -> int | None:
+        """Number of the class, or None."""
+        label = int(self._listing.labels[index])
+        return None if label < 0 else label

@@ -50,21 +50,30 @@ class Crops:
 class _Cut:
     """What a worker hands over: uint8 crops [V*B, 3, S, S] and the draws that the device still has to apply."""
 
-    globals_: Tensor
-    locals_: Tensor | None
+    global_crops: Tensor
+    global_draws: BatchDraws
+    local_crops: Tensor | None
+    local_draws: BatchDraws
     masks: Tensor | None
-    draws: tuple[Draws, ...]
     ids: tuple[str, ...]
     bad: tuple[Skipped, ...]
-    failure: tuple[str, str, str] | None = None  # an error: exceptions with fields do not survive a worker's pipe
 
     def pin_memory(self) -> _Cut:
         """Called by DataLoader before a copy to CUDA."""
-        pinned = {name: getattr(self, name) for name in ("globals_", "locals_", "masks")}
+        pinned = {name: getattr(self, name) for name in ("global_crops", "local_crops", "masks")}
         return replace(self, **{name: tensor.pin_memory() for name, tensor in pinned.items() if tensor is not None})
 
 
-class _Steps(Dataset[_Cut]):
+@dataclass(frozen=True)
+class _Failure:
+    """An error on its way out of a worker: exceptions with fields do not survive DataLoader's pipe."""
+
+    thing: str
+    cause: str
+    fix: str
+
+
+class _Steps(Dataset[_Cut | _Failure]):
     """Batches by step number; lives in the workers."""
 
     def __init__(
@@ -78,31 +87,34 @@ class _Steps(Dataset[_Cut]):
         self._cache: dict[int, np.ndarray] = {}
         self._cache_bytes = cache_bytes
 
-    def __getitem__(self, step: int) -> _Cut:
+    def __getitem__(self, step: int) -> _Cut | _Failure:
+        try:
+            return self._cut(step)
+        except DataError as error:
+            return _Failure(error.thing, error.cause, error.fix)
+
+    def _cut(self, step: int) -> _Cut:
         size, config = self._config.batch_size, self._config.crops
-        globals_ = torch.empty(2, size, 3, config.global_px, config.global_px, dtype=torch.uint8)
-        locals_ = torch.empty(config.num_locals, size, 3, config.local_px, config.local_px, dtype=torch.uint8)
-        draws, ids, bad = [], [], []
+        global_crops = torch.empty(2, size, 3, config.global_px, config.global_px, dtype=torch.uint8)
+        local_crops = torch.empty(config.num_locals, size, 3, config.local_px, config.local_px, dtype=torch.uint8)
+        draws: list[Draws] = []
+        ids: list[str] = []
+        bad: list[Skipped] = []
         for row, position in enumerate(range(step * size, (step + 1) * size)):
-            try:
-                index, array = self._read(self._order(position), bad)
-            except DataError as error:
-                failure = (error.thing, error.cause, error.fix)
-                return _Cut(globals_, None, None, (), (), tuple(bad), failure)
-            sample = draw(
-                self._config.seed, self._stage, position, config, self._config.color, *array.shape[:2]
-            )
+            index, array = self._read(self._order(position), bad)
+            sample = draw(self._config.seed, self._stage, position, config, self._config.color, *array.shape[:2])
             for view, crop in enumerate(cut(array, sample)):
-                (globals_[view] if view < 2 else locals_[view - 2])[row] = crop
+                (global_crops[view] if view < 2 else local_crops[view - 2])[row] = crop
             draws.append(sample)
             ids.append(self._source.id(index))
         return _Cut(
-            globals_.flatten(0, 1),
-            locals_.flatten(0, 1) if config.num_locals else None,
-            self._masks(step),
-            tuple(draws),
-            tuple(ids),
-            tuple(bad),
+            global_crops=global_crops.flatten(0, 1),
+            global_draws=BatchDraws.stack(draws, slice(0, 2)),
+            local_crops=local_crops.flatten(0, 1) if config.num_locals else None,
+            local_draws=BatchDraws.stack(draws, slice(2, None)),
+            masks=self._masks(step),
+            ids=tuple(ids),
+            bad=tuple(bad),
         )
 
     def _masks(self, step: int) -> Tensor | None:
@@ -135,10 +147,6 @@ class _Steps(Dataset[_Cut]):
         last = bad[-1] if bad else Skipped(self._source.id(wanted), "bad")
         cause = f"{tried} pictures in a row cannot be read, the first is {last.id} ({last.reason})"
         raise DataError(self._config.path or "pictures", cause, "check the pictures, or the storage they lie on")
-
-
-def _identity(batch: _Cut) -> _Cut:
-    return batch
 
 
 class Loader:
@@ -179,16 +187,17 @@ class Loader:
             batch_size=None,
             sampler=range(start_step, end_step),
             num_workers=self._config.workers,
-            collate_fn=_identity,
             pin_memory=self._device.type == "cuda",
+            # DataLoader draws a seed for its workers; from the global generator it would change what the model draws.
+            generator=torch.Generator(),
         )
         for step, batch in zip(range(start_step, end_step), cuts, strict=True):
+            if isinstance(batch, _Failure):
+                raise DataError(batch.thing, batch.cause, batch.fix)
             self._count_bad(batch)
             yield self._finish(step, batch)
 
     def _count_bad(self, batch: _Cut) -> None:
-        if batch.failure is not None:
-            raise DataError(*batch.failure)
         if not batch.bad:
             return
         self._bad.update(skipped.id for skipped in batch.bad)
@@ -199,11 +208,10 @@ class Loader:
             raise DataError(self._config.path or "pictures", cause, fix)
 
     def _finish(self, step: int, batch: _Cut) -> Crops:
-        size = self._config.batch_size
-        local_crops = None if batch.locals_ is None else self._augment(batch.locals_, batch.draws, slice(2, None))
+        size, locals_ = self._config.batch_size, batch.local_crops
         return Crops(
-            global_crops=self._augment(batch.globals_, batch.draws, slice(0, 2)),
-            local_crops=local_crops,
+            global_crops=self._augment(batch.global_crops, batch.global_draws),
+            local_crops=None if locals_ is None else self._augment(locals_, batch.local_draws),
             gram_crops=None,
             masks=None if batch.masks is None else batch.masks.to(self._device, non_blocking=True),
             positions=torch.arange(step * size, (step + 1) * size),
@@ -211,6 +219,5 @@ class Loader:
             bad=batch.bad,
         )
 
-    def _augment(self, crops: Tensor, samples: tuple[Draws, ...], views: slice) -> Tensor:
-        on_device = crops.to(self._device, non_blocking=True)
-        return augment(on_device, BatchDraws.stack(samples, views), self._config.mean, self._config.std)
+    def _augment(self, crops: Tensor, draws: BatchDraws) -> Tensor:
+        return augment(crops.to(self._device, non_blocking=True), draws, self._config.mean, self._config.std)

@@ -19,8 +19,8 @@ def block_masks(
     """Draw the masks of one step, a function of (seed, stage, step).
 
     `int(num_crops * probability)` crops get a mask. Their targets are spread evenly over `config.ratio`, not drawn: the
-    i-th masks exactly `int(h * w * edge[i + 1])` patches, with edges evenly spaced from the smaller ratio to the larger.
-    Blocks fill most of it and single patches the rest. The masks are then shuffled over all crops.
+    i-th masks exactly `int(h * w * edge[i + 1])` patches, with edges evenly spaced from the smaller ratio to the
+    larger. Blocks fill most of it and single patches the rest. The masks are then shuffled over all crops.
 
     Args:
         num_crops: global crops of all views. grid: (h, w) patches of a crop.

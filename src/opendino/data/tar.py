@@ -11,17 +11,27 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from opendino.data import images
-from opendino.data.listing import Listing, Skipped, Skips, build_listing, encode_id, has_picture_ending, left_out
+from opendino.data.listing import (
+    ListedSource,
+    Listing,
+    Skips,
+    build_listing,
+    first_folder,
+    has_picture_ending,
+    left_out,
+)
 from opendino.errors import DataError
 
 BLOCK = 512
 # A name or a pax header longer than this is an attack or damage.
 MAX_EXTRA_BYTES = 2**20
 _KINDS = {b"1": "link", b"2": "link", b"3": "device", b"4": "device", b"6": "device", b"S": "sparse"}
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 
 
 class TarError(Exception):
@@ -38,22 +48,15 @@ class Member:
     size: int
 
 
-class TarSource:
+class TarSource(ListedSource):
     """The pictures of one or several tar files; see `sources.Source`. Reopens its files in each process."""
 
     def __init__(self, shards: list[Path], listing: Listing, shard_of: np.ndarray, offsets: np.ndarray) -> None:
+        super().__init__(listing)
         self._shards = shards
-        self._listing = listing
         self._shard_of = shard_of
         self._offsets = offsets
         self._descriptors: dict[int, int] = {}
-        self.classes = listing.classes
-        self.fingerprint = listing.fingerprint
-        self.skipped: tuple[Skipped, ...] = listing.skips.named
-        self.skip_counts: dict[str, int] = dict(listing.skips.counts)
-
-    def __len__(self) -> int:
-        return len(self._listing)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_descriptors": {}}
@@ -61,15 +64,6 @@ class TarSource:
     def __del__(self) -> None:
         for descriptor in self.__dict__.get("_descriptors", {}).values():
             os.close(descriptor)
-
-    def id(self, index: int) -> str:
-        """Member name as text, one to one; with several tars `shard.tar/member`."""
-        return encode_id(self._listing.name(index))
-
-    def label(self, index: int) -> int | None:
-        """Number of the class, or None."""
-        label = int(self._listing.labels[index])
-        return None if label < 0 else label
 
     def read(self, index: int) -> images.Image:
         """Decode one picture. Raises an ImageError that names its id."""
@@ -129,16 +123,12 @@ def open_tars(shards: list[tuple[bytes, Path]], skips: Skips | None = None) -> T
         else:
             rows.append(row)
     numbers = np.array([row[1:] for row in rows], np.int64).reshape(-1, 3)
-    listing = build_listing([row[0] for row in rows], numbers[:, 2].copy(), skips, depth=_depth(shards))
+    folders = [first_folder(name[len(shards[number][0]) :]) for name, number, _, _ in rows]
+    listing = build_listing([row[0] for row in rows], numbers[:, 2].copy(), folders, skips)
     return TarSource([path for _, path in shards], listing, numbers[:, 0].astype(np.int32), numbers[:, 1].copy())
 
 
-def _depth(shards: list[tuple[bytes, Path]]) -> int:
-    # Classes are the first folder inside the tar; the prefix stands before it.
-    return shards[0][0].count(b"/") if shards else 0
-
-
-def _open_regular(path: Path):  # type: ignore[no-untyped-def]
+def _open_regular(path: Path) -> BinaryIO:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise DataError(path, "not a regular file")
@@ -178,11 +168,9 @@ def read_members(descriptor: int) -> Iterator[Member]:
     extra: dict[str, bytes] = {}
     while offset < end:
         header = _pread(descriptor, BLOCK, offset)
-        if len(header) < BLOCK:
-            raise TarError("ends inside a header")
+        _check_header(header, offset)
         if not header.strip(b"\0"):
             return
-        _check_sum(header, offset)
         flag, size = header[156:157], _number(header[124:136])
         start = offset + BLOCK
         if flag in (b"L", b"K", b"x", b"g"):
@@ -216,11 +204,17 @@ def _pread(descriptor: int, size: int, offset: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _check_sum(header: bytes, offset: int) -> None:
-    stored = _number(header[148:156])
-    if stored != sum(header) - sum(header[148:156]) + 8 * ord(" "):
-        if offset == 0 and header.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
-            raise TarError("is compressed, which allows no access by number; decompress it first")
+def _check_header(header: bytes, offset: int) -> None:
+    if offset == 0 and header.startswith(_COMPRESSED):
+        raise TarError("is compressed, which allows no access by number; decompress it first")
+    if len(header) < BLOCK:
+        raise TarError("ends inside a header")
+    try:
+        # The sum is taken with the eight bytes of its own field as spaces.
+        right = _number(header[148:156]) == sum(header) - sum(header[148:156]) + 8 * ord(" ")
+    except TarError:
+        right = False
+    if not right and header.strip(b"\0"):
         raise TarError("is no tar file" if offset == 0 else "damaged header")
 
 

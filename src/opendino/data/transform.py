@@ -118,6 +118,8 @@ class Transform:
             if "shortest_edge" in side and "opendino" not in fields:
                 mode = "whole"
             side = sides.pop()
-        mean, std = (tuple(map(float, fields.get(f"image_{name}") or default)) for name, default in
-                     (("mean", cls.mean), ("std", cls.std)))
+        mean, std = (
+            tuple(map(float, fields.get(f"image_{name}") or default))
+            for name, default in (("mean", cls.mean), ("std", cls.std))
+        )
         return cls(size=int(side), mode=mode, mean=mean, std=std, patch=patch)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -58,7 +59,7 @@ class ProjectionHead(nn.Module):
         if self.batch_norm and x.shape[0] < 2:
             raise ShapeError(f"head input {list(x.shape)}", "batch norm needs at least 2 rows", "use a larger batch")
         x = self.mlp(x)
-        return F.normalize(x.double() if x.dtype.itemsize == 8 else x.float(), dim=-1, eps=1e-12)
+        return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1, eps=1e-12)
 
     def prototypes(self, z: Tensor) -> Tensor:
         """[B, b] unit vectors -> logits [B, K]: similarity with each prototype."""

@@ -69,18 +69,16 @@ class RunRecord:
         found = []
         for row in self.of_kind("picture"):
             path = (self.path / str(row.get("path", ""))).resolve()
-            if path.is_relative_to(self.path.resolve()) and path.is_file():
+            if path.is_relative_to(self.path.resolve()) and _is_png(path):
                 found.append((row["step"], path))
         if len(found) > limit:
             found = [found[round(i * (len(found) - 1) / (limit - 1))] for i in range(limit)]
-        pictures = [Picture(step, path.read_bytes()) for step, path in found]
-        return [picture for picture in pictures if picture.png.startswith(PNG_MAGIC)]
+        return [Picture(step, path.read_bytes()) for step, path in found]
 
     def photos(self) -> bytes | None:
         """The photographs that the maps belong to, in the same columns."""
         path = self.path / "pictures" / "photos.png"
-        png = path.read_bytes() if path.is_file() else b""
-        return png if png.startswith(PNG_MAGIC) else None
+        return path.read_bytes() if _is_png(path) else None
 
 
 def read_record(path: Path) -> RunRecord:
@@ -118,6 +116,14 @@ def _read_rows(path: Path) -> list[Mapping[str, Any]]:
         if isinstance(row, dict) and isinstance(row.get("kind"), str) and isinstance(row.get("step"), int):
             rows.append(row)
     return rows
+
+
+def _is_png(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(PNG_MAGIC)) == PNG_MAGIC
+    except OSError:
+        return False
 
 
 def _not_finite(_: str) -> None:

@@ -26,14 +26,14 @@ class Rule:
     """One tensor of ours and what holds it in the file.
 
     theirs: the names in the file, to be stacked along dimension 0 in this order; None stands for rows of zeros that
-        the file does not keep; no name at all for a constant (`value`).
+        the file does not keep; no name at all for a constant, whose three parts have the values `thirds`.
     lead: the file has one more dimension of size 1 in front.
     """
 
     ours: str
     theirs: tuple[str | None, ...]
     lead: bool = False
-    value: Tensor | None = None
+    thirds: tuple[float, float, float] | None = None
 
 
 _VIT_OUTSIDE = (
@@ -95,9 +95,8 @@ def _vit_rules(config: ViTConfig) -> list[Rule]:
         if config.qkv_bias:
             k_bias = None if config.mask_k_bias else k + "bias"
             rules.append(Rule(f"{block}attn.qkv.bias", (q + "bias", k_bias, v + "bias")))
-            mask = torch.ones(3, config.dim)
-            mask[1] = 0.0 if config.mask_k_bias else 1.0
-            rules.append(Rule(f"{block}attn.qkv.bias_mask", (), value=mask.flatten()))
+            thirds = (1.0, 0.0 if config.mask_k_bias else 1.0, 1.0)
+            rules.append(Rule(f"{block}attn.qkv.bias_mask", (), thirds=thirds))
     return rules
 
 
@@ -133,8 +132,8 @@ def shapes_in_file(rule: Rule, ours: Tensor) -> dict[str, tuple[int, ...]]:
 
 def to_ours(rule: Rule, tensors: Mapping[str, Tensor], ours: Tensor) -> Tensor:
     """One tensor of ours, a fresh one, from the tensors of a file whose shapes have been checked."""
-    if rule.value is not None:
-        return rule.value.clone()
+    if rule.thirds is not None:
+        return torch.tensor(rule.thirds).repeat_interleave(ours.shape[0] // 3)
     rows = ours.shape[0] // len(rule.theirs) if len(rule.theirs) > 1 else 0
     parts = [torch.zeros(rows, *ours.shape[1:]) if name is None else tensors[name] for name in rule.theirs]
     dtype = torch.float32 if parts[0].is_floating_point() else parts[0].dtype

@@ -1,0 +1,80 @@
+"""The command as a stranger types it: start-up, help, did-you-mean, exit codes, one-line errors."""
+
+import subprocess
+import sys
+
+import pytest
+
+from opendino.cli import VERBS, main
+
+
+def python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_import_and_help_load_no_torch():
+    heavy = "{'torch', 'kornia', 'grain', 'plotly', 'numpy', 'tyro', 'rich'}"
+    code = f"import sys, opendino, opendino.cli; opendino.cli.main(['--help']); print(sorted({heavy} & set(sys.modules)))"
+    assert python(code).strip().endswith("[]")
+
+
+def one_line(capsys):
+    said = capsys.readouterr().err
+    assert said.startswith("opendino: ") and said.count("\n") == 1, said
+    return said
+
+
+def test_help_lists_every_verb(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(verb in shown for verb in VERBS)
+
+
+def test_version(capsys):
+    import opendino
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"opendino {opendino.__version__}\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(verb, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([verb, "--help"])
+    assert stopped.value.code in (0, None)
+    assert f"opendino {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "said"),
+    [
+        (["pretran"], 2, "did you mean pretrain?"),
+        (["pretrain", "nowhere"], 3, "no such file or folder"),
+        (["pretrain", "{pictures}", "--steps", "2", "--optim.lrr", "1"], 2, "did you mean --optim.lr?"),
+        (["pretrain", "{pictures}", "--steps", "2", "--recipe", "smal"], 2, "did you mean small?"),
+        (["pretrain", "{pictures}", "--steps", "2", "--model", "vit_tinny"], 2, "did you mean vit_tiny?"),
+        (["pretrain", "{pictures}", "--steps", "2", "--minutes", "3"], 2, "different lengths"),
+        (["pretrain", "{pictures}", "--steps", "0"], 2, "must be above 0"),
+        (["pretrain", "{pictures}", "--steps", "2", "--optim.lr", "fast"], 2, "fast"),
+        (["pretrain", "{pictures}", "--steps", "2", "--optim.lr", "-1"], 2, "must be above 0"),
+        (["pretrain", "{pictures}", "--steps", "2", "--device", "tpu"], 2, "not on this machine"),
+        (["pretrain", "{empty}", "--steps", "2"], 3, "no pictures found"),
+        (["pretrain", "{single}", "--steps", "2"], 3, "one picture"),
+        (["show", "pca", "nowhere.png", "--model", "{empty}"], 3, ""),
+    ],
+)
+def test_bad_input_is_one_line_with_the_right_code(argv, code, said, capsys, tmp_path):
+    from tests.train.runs import draw_pictures
+
+    places = {
+        "pictures": draw_pictures(tmp_path / "pictures", 4),
+        "single": draw_pictures(tmp_path / "single", 1),
+        "empty": tmp_path / "empty",
+    }
+    places["empty"].mkdir()
+    arguments = [argument.format(**places) for argument in argv]
+    if arguments[0] == "pretrain" and len(arguments) > 2:
+        arguments += ["--out", str(tmp_path / "run")]
+    assert main(arguments) == code
+    assert said in one_line(capsys)
+    assert not (tmp_path / "run" / "model").exists()
