@@ -34,7 +34,7 @@ from opendino.pages.charts import Bar
 from opendino.pages.demo_page import DemoResults, write_demo_page
 from opendino.pages.neighbours import Found, Neighbours
 from opendino.pages.record import read_record
-from opendino.pages.sheet import training_figure
+from opendino.pages.training_figure import training_figure
 from opendino.train.run import RunDirectory
 from opendino.weights import load
 
@@ -82,7 +82,7 @@ def demo(
         UsageError: the photographs' packages are missing. DataError: too few photographs.
     """
     started = time.monotonic()
-    console = Console(quiet=quiet, stderr=True, highlight=False)
+    console = Console(quiet=quiet, stderr=True, highlight=False, soft_wrap=True)
     folder = Path(out)
     task = build_tiles(seed, Path(images) if images is not None else None)
     write_tiles(task, folder / "tiles")

@@ -108,7 +108,7 @@ def pretrain(
     length = Length(steps, epochs, minutes)
     if length == Length() and recipe == "small":
         length = Length(minutes=30.0)
-    console = Console(quiet=quiet, stderr=True, highlight=False)
+    console = Console(quiet=quiet, stderr=True, highlight=False, soft_wrap=True)
     where = choose_device(device)
     folder = Path(dir)
     source = open_source(folder)

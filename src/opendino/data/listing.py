@@ -120,7 +120,7 @@ class Listing:
 
 
 def build_listing(names: Sequence[bytes], sizes: np.ndarray, folders: Sequence[bytes | None], skips: Skips) -> Listing:
-    """Pack names (already sorted), sizes and first folders (None = loose); the folders become classes where that fits."""
+    """Pack sorted names, sizes and first folders (None = loose); the folders become classes where that fits."""
     found = sorted({folder for folder in folders if folder is not None})
     if len(found) < 2 or sum(folder is None for folder in folders) > MAX_UNSORTED * len(names):
         found = []
