@@ -14,7 +14,9 @@ def python(code):
 
 def test_import_and_help_load_no_torch():
     heavy = "{'torch', 'kornia', 'grain', 'plotly', 'numpy', 'tyro', 'rich'}"
-    code = f"import sys, opendino, opendino.cli; opendino.cli.main(['--help']); print(sorted({heavy} & set(sys.modules)))"
+    code = (
+        f"import sys, opendino, opendino.cli; opendino.cli.main(['--help']); print(sorted({heavy} & set(sys.modules)))"
+    )
     assert python(code).strip().endswith("[]")
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from opendino.errors import ShapeError, UsageError
+from opendino.models.batch_norm import calibrate
 from opendino.models.contract import Features
 from opendino.models.conv_mini import ConvMiniConfig
 from opendino.models.convnext import ConvNeXtConfig
 from opendino.models.family import FAMILY, build_from_config
 from opendino.models.vit import ViTConfig
-from opendino.models.vit_kmeans import KMeansViTConfig
 
 SMALL = {"dim": 32, "depth": 3, "heads": 2, "hidden": 48}
 BACKBONES = {
@@ -19,10 +19,8 @@ BACKBONES = {
     "vit_gated": ViTConfig(**SMALL, swiglu=True, qkv_bias=False, local_cls_norm=True, patch=8, layer_scale=0.5),
     "vit_no_registers": ViTConfig(**SMALL, registers=0, patch=8, drop_path=0.4, layer_scale=0.5),
     "convnext": ConvNeXtConfig(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), drop_path=0.2, layer_scale=0.5),
-    "conv_mini": ConvMiniConfig(dims=(8, 16, 24), dim=32),
-    "conv_mini_none": ConvMiniConfig(dims=(8, 16), blocks=(1, 2), strides=(4, 2), dim=16, norm="none"),
-    "conv_mini_group": ConvMiniConfig(dims=(16, 32, 32), dim=32, norm="group"),
-    "vit_kmeans": KMeansViTConfig(**SMALL, filters=12, registers=2),
+    "conv_mini": ConvMiniConfig(stem_width=8, width=16, dim=24, inner=12),
+    "conv_kmeans": ConvMiniConfig(stem="kmeans", stem_width=16, width=16, dim=32, inner=8, blocks=(1, 2)),
 }
 
 
@@ -146,6 +144,7 @@ def test_training_reaches_every_parameter_and_depends_on_the_seed_alone(model):
 def test_intermediate_layers_ascend_and_end_at_the_output(model):
     x = pictures(model)
     last = model.num_layers - 1
+    calibrate(model, [pictures(model, batch=16, seed=1)])  # fresh BatchNorm statistics make the norm do nothing
     found = model.intermediate(x, [last, 0])
     assert len(found) == 2
     assert same(found[1], model(x))

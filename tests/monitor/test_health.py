@@ -108,7 +108,18 @@ def test_words_name_the_numbers():
         "(9 at the start), predictions tell 0.80 nats, 0.01 at the start"
     )
     assert in_words(sick(teacher_entropy=5.5)).startswith("outputs are uniform (5.5 of 5.5 nats)")
-    assert in_words(sick(prototype_usage=1 / 64)).startswith("outputs are nearly the same for all pictures")
+    gone = sick(prototype_usage=1 / 64, information=0.0)
+    assert in_words(gone).startswith("outputs are nearly the same for all pictures")
+
+
+def test_collapse_needs_more_than_narrow_targets():
+    assert sick(rank=1.0).collapsed
+    for narrow in ({"rank": 3.0}, {"prototype_usage": 2 / 64}):
+        assert not sick(**narrow).collapsed
+        assert sick(**narrow, information=0.05).collapsed
+        # A uniform run also has few arg-max prototypes; it needs other advice.
+        uniform = sick(**narrow, information=0.0, teacher_entropy=5.53)
+        assert uniform.uniform and not uniform.collapsed
 
 
 def test_healthy_history_rings_nothing():
@@ -121,7 +132,8 @@ CASES = [
     ("blind predictions: ", "method.target_spread", {"information": 0.01}),
     ("single-prototype targets: ", "method.teacher_temperature", {"teacher_entropy": 0.1, "prototype_usage": 0.3}),
     ("unused prototypes: only 2 of 64", "method.queue", {"prototype_usage": 2 / 64}),
-    ("equal features: ", "optim.lr", {"rank": 2.0}),
+    ("equal features: ", "optim.lr", {"rank": 1.0}),
+    ("narrow features: ", "method.koleo_weight", {"rank": 3.0}),
     ("equal patches: ", "method.ibot_weight", {"patch_cosine": 0.95}),
     ("outlier patches: ", "registers", {"norm_ratio": 8.0}),
 ]

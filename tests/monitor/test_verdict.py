@@ -78,9 +78,16 @@ def test_fall_below_the_start_is_not_learning():
     assert words.startswith("not learning: k-NN fell from 27.5 % at step 0 to 25.6 %")
 
 
-def test_collapse_is_said_even_early():
-    for gone in (sick(prototype_usage=1 / 64), sick(rank=1.0)):
-        assert judge(steps(FALLING[:4]) + health(HEALTHY, gone, gone, every=20), 1000).kind == "collapsed"
+def test_collapse():
+    for gone in (sick(prototype_usage=1 / 64, information=0.05), sick(rank=1.0)):
+        assert judge(steps(FALLING) + health(HEALTHY, HEALTHY, gone, gone), 1000).kind == "collapsed"
+
+
+def test_equal_features_are_said_even_early_and_narrow_ones_are_not():
+    early = steps(FALLING[:4])
+    assert judge(early + health(HEALTHY, *[sick(rank=1.0)] * 2, every=20), 1000).kind == "collapsed"
+    narrow = sick(rank=3.0, prototype_usage=1 / 64, information=0.01)
+    assert judge(early + health(narrow, narrow, narrow, every=20), 1000).kind == "early"
 
 
 def test_one_bad_measurement_is_no_collapse():

@@ -60,7 +60,9 @@ def koleo_loop(features, group_size=16, eps=1e-8):
     for g, start in enumerate(starts):
         members = range(start, starts[g + 1] if g + 1 < len(starts) else len(x))
         for i in members:
-            nearest = max((j for j in members if j != i), key=lambda j: sum(a * b for a, b in zip(x[i], x[j], strict=True)))
+            nearest = max(
+                (j for j in members if j != i), key=lambda j: sum(a * b for a, b in zip(x[i], x[j], strict=True))
+            )
             distance = math.sqrt(sum((a - b + eps) ** 2 for a, b in zip(x[i], x[nearest], strict=True)))
             total -= math.log(distance + eps)
     return total / len(x)

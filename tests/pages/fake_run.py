@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +15,11 @@ import torch
 from opendino.monitor.health import Health, in_words
 from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import MetricsLog
+from opendino.pages.charts import Bar
+from opendino.pages.demo_page import DemoResults, write_demo_page
+from opendino.pages.neighbours import Found, Neighbours
 from opendino.pages.pca import pca_maps
-from opendino.pages.sheet import save_training_pictures
+from opendino.pages.sheet import picture_sheet, save_training_pictures
 
 HOSTILE = "<img src=x onerror=\"window.hacked=1;document.title='hacked'\">.jpg"
 HOSTILE_SCRIPT = "</script><script>window.hacked=1</script>.jpg"
@@ -124,3 +129,27 @@ def make_run(path: Path, steps: int = 2000, done: int | None = None, labels: boo
             incidents.append("skipped picture", 60, "not-an-image", ids=[name])
         incidents.append("non-finite step", 700, f"loss nan in {HOSTILE}", ids=[HOSTILE])
     return path
+
+
+def make_demo(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """A demo page of made-up scores and tiles, with hostile names wherever a name stands."""
+    photos = [photo(seed, 64) for seed in range(6)]
+    figure = folder / "pca.png"
+    picture_sheet(photos, {"step 0": [one[::8, ::8] for one in photos]}, background=None).save(figure)
+    found = Found(photos[1:], [True, False, True, False, False])
+    results = DemoResults(
+        verdict=f"learned: k-NN 18.2 -> 39.8 % {HOSTILE}",
+        kind="learning",
+        bars=[Bar("trained", 39.8, 36.0, 43.7, True), Bar(HOSTILE, 18.2, 15.3, 21.0)],
+        chance=5.0,
+        seconds=112.0,
+        steps=200,
+        images_seen=31_900,
+        train_tiles=1800,
+        test_tiles=600,
+        photographs=20,
+        model="conv_mini",
+        device="cpu",
+    )
+    neighbours = [Neighbours(np.ascontiguousarray(photos[0][:48]), HOSTILE, found, found)]
+    return write_demo_page(folder, results, rows, figure, neighbours)

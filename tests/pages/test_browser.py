@@ -5,16 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from opendino.pages.charts import Bar
-from opendino.pages.demo_page import DemoResults, write_demo_page
-from opendino.pages.neighbours import Found, Neighbours
 from opendino.pages.record import read_record
 from opendino.pages.report import write_report
-from opendino.pages.sheet import picture_sheet
-from tests.pages.fake_run import HOSTILE, HOSTILE_SCRIPT, make_run, photo
+from tests.pages.fake_run import HOSTILE, HOSTILE_SCRIPT, make_demo, make_run
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -58,9 +53,7 @@ def open_page(browser) -> Iterator:
     contexts = []
 
     def opened(path: Path, width: int = 1280, scheme: str = "light", height: int = 9000) -> Opened:
-        context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme, offline=True
-        )
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, offline=True)
         contexts.append(context)
         context.set_default_timeout(PATIENCE_MS)
         result = Opened(context.new_page())
@@ -93,18 +86,20 @@ def assert_drawn_and_inert(opened: Opened, path: Path) -> None:
     page = opened.page
     wait_until(
         page,
-        "document.querySelectorAll('.plot').length > 0 && "
-        "[...document.querySelectorAll('.plot')].every((plot) => plot.querySelector('svg .plot, svg .barlayer'))",
+        "document.querySelectorAll('.drawing').length > 0 && "
+        "[...document.querySelectorAll('.drawing')].every((place) => place.querySelector('svg .trace'))",
     )
     assert opened.complaints == []
     assert [url.split("?")[0] for url in opened.requests] == [path.as_uri()]
     assert page.evaluate("window.hacked") is None
     assert page.locator("img[src=x]").count() == 0
     assert page.evaluate("[...document.images].every((image) => image.naturalWidth > 0)")
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for width in (400, 700, 1600):
+        page.set_viewport_size({"width": width, "height": 600})
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"too wide at {width} px"
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark"), (1600, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
 def test_report_is_drawn_silent_and_inert(run, open_page, width, scheme):
     path = write_report(run, running=False)
     opened = open_page(path, width, scheme, height=14_000)
@@ -116,7 +111,7 @@ def test_report_is_drawn_silent_and_inert(run, open_page, width, scheme):
     ground = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
     lightness = sum(int(part) for part in ground.removeprefix("rgb(").rstrip(")").split(","))
     assert (lightness > 600) == (scheme == "light")
-    text_color = opened.page.evaluate("getComputedStyle(document.querySelector('.plot .xtick text')).fill")
+    text_color = opened.page.evaluate("getComputedStyle(document.querySelector('.drawing .xtick text')).fill")
     assert text_color == ("rgb(92, 99, 109)" if scheme == "light" else "rgb(155, 163, 174)")
 
 
@@ -142,26 +137,7 @@ def test_a_page_that_nobody_rewrites_says_so(run, open_page):
 
 
 def test_demo_page_is_drawn_silent_and_inert(run, open_page, tmp_path):
-    photos = [photo(seed, 64) for seed in range(6)]
-    figure = tmp_path / "pca.png"
-    picture_sheet(photos, {"step 0": [one[::8, ::8] for one in photos]}, background=None).save(figure)
-    found = Found(photos[1:], [True, False, True, False, False])
-    results = DemoResults(
-        verdict=f"learned: k-NN 18.2 -> 39.8 % {HOSTILE}",
-        kind="learning",
-        bars=[Bar("trained", 39.8, 36.0, 43.7, True), Bar(HOSTILE, 18.2, 15.3, 21.0)],
-        chance=5.0,
-        seconds=112.0,
-        steps=200,
-        images_seen=31_900,
-        train_tiles=1800,
-        test_tiles=600,
-        photographs=20,
-        model="conv_mini",
-        device="cpu",
-    )
-    neighbours = [Neighbours(np.ascontiguousarray(photos[0][:48]), HOSTILE, found, found)]
-    path = write_demo_page(tmp_path, results, read_record(run).rows, figure, neighbours)
+    path = make_demo(tmp_path, read_record(run).rows)
     opened = open_page(path, 420)
     assert_drawn_and_inert(opened, path)
     assert opened.page.locator(".found img").count() == 10 and opened.page.locator(".found img.right").count() == 4

@@ -12,7 +12,7 @@ from opendino.pages.charts import MAX_POINTS, Bar, bar_chart, knn_chart, series
 from opendino.pages.record import read_record
 from opendino.pages.report import write_report
 from opendino.pages.words import duration
-from tests.pages.fake_run import HOSTILE, make_run
+from tests.pages.fake_run import HOSTILE, make_demo, make_run
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +33,20 @@ def text(run: Path, running: bool = False) -> str:
 
 def test_a_finished_run(finished):
     page = text(finished)
-    assert 'class="pill finished"' in page and "earned: k-NN" in page and "http-equiv=\"refresh\"" not in page
-    for words in ("k-NN accuracy", "DINO loss", "iBOT loss", "KoLeo loss", "Teacher entropy", "Directions in use",
-                  "Gradient norm", "Learning rate", "Health: targets are spread", "opendino.load(", "opendino show pca"):
+    assert 'class="pill finished"' in page and "earned: k-NN" in page and 'http-equiv="refresh"' not in page
+    for words in (
+        "k-NN accuracy",
+        "DINO loss",
+        "iBOT loss",
+        "KoLeo loss",
+        "Teacher entropy",
+        "Directions in use",
+        "Gradient norm",
+        "Learning rate",
+        "Health: targets are spread",
+        "opendino.load(",
+        "opendino show pca",
+    ):
         assert words in page, words
     assert "about one for every five of 5,210 pictures" in page
     assert "12 × truncated" in page and "3 × not-an-image" in page
@@ -100,7 +111,7 @@ def test_missing_files_leave_a_page(finished, tmp_path, missing):
         '{"kind":"picture","step":410,"path":"config.json"}',
         '{"kind":"picture","step":410}',
         '{"step":410}',
-        '[1, 2]',
+        "[1, 2]",
         "\x00\x00\x00",
         '{"kind":"step","step":"many"}',
     ],
@@ -168,3 +179,15 @@ def test_bars_carry_their_intervals():
 )
 def test_duration(seconds, words):
     assert duration(seconds) == words
+
+
+def test_demo_page_shows_scores_curves_and_neighbours(finished, tmp_path):
+    page = make_demo(tmp_path, read_record(finished).rows).read_text()
+    assert page.count('class="right"') == 4 and page.count('class="wrong"') == 6
+    for words in ("39.8 %", "k-NN accuracy", "DINO loss", "chance 5.0 %", "1,800 training tiles", "opendino pretrain"):
+        assert words in page, words
+    assert "<img src=x" not in page
+
+
+def test_demo_page_without_curves_or_pictures(tmp_path):
+    assert "Nearest neighbours" in make_demo(tmp_path, []).read_text()

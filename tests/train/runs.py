@@ -68,7 +68,10 @@ def build(config: RunConfig) -> tuple[SelfDistillation, Loader]:
     method = SelfDistillation(model, config.method, config.steps)
     grid = (config.data.crops.global_px // model.patch,) * 2
     loader = Loader(
-        open_source(Path(config.data.path)), config.data, grid if config.method.ibot_weight else None, torch.device("cpu")
+        open_source(Path(config.data.path)),
+        config.data,
+        grid if config.method.ibot_weight else None,
+        torch.device("cpu"),
     )
     return method, loader
 

@@ -1,6 +1,6 @@
 """A refactor proves an equal curve: 20 steps of a tiny run against committed losses and gradient norms.
 
-To renew after a change that is meant to change training: `python -m tests.train.test_golden`, and say why in the commit.
+To renew after a change that is meant to change training: `python -m tests.train.test_golden`; say why in the commit.
 """
 
 import json

@@ -143,9 +143,9 @@ def test_all_checkpoints_damaged_is_refused(pictures, tmp_path):
 
 
 def test_a_second_trainer_is_refused(tmp_path):
-    with open_run(tmp_path / "run"), pytest.raises(UsageError, match=f"in use by process {os.getpid()}"):
-        with open_run(tmp_path / "run"):
-            pass
+    refused = pytest.raises(UsageError, match=f"in use by process {os.getpid()}")
+    with open_run(tmp_path / "run"), refused, open_run(tmp_path / "run"):
+        pass
 
 
 @pytest.mark.slow

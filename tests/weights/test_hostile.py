@@ -79,11 +79,10 @@ def edit_tensors(folder, change):
         ({"model_type": "dinov3_convnext", "depths": [3, 3, 10**9, 3]}, ["depths"]),
         ({"model_type": "dinov3_convnext", "hidden_sizes": "wide"}, ["hidden_sizes"]),
         ({"model_type": "opendino_conv_mini"}, ["no config"]),
-        ({"model_type": "opendino_conv_mini", "config": {"dims": [10**9, 1, 1]}}, ["dims"]),
-        ({"model_type": "opendino_conv_mini", "config": {"blocks": [201, 1, 1]}}, ["blocks"]),
-        ({"model_type": "opendino_conv_mini", "config": {"norm": "layer"}}, ["norm"]),
-        ({"model_type": "opendino_vit_kmeans", "config": {"depth": 1000}}, ["depth"]),
-        ({"model_type": "opendino_vit_kmeans", "config": {"rope_rescale": "x"}}, ["rope_rescale"]),
+        ({"model_type": "opendino_conv_mini", "config": {"width": 10**9}}, ["width"]),
+        ({"model_type": "opendino_conv_mini", "config": {"blocks": [201, 1]}}, ["blocks"]),
+        ({"model_type": "opendino_conv_mini", "config": {"stem": "layer"}}, ["stem"]),
+        ({"model_type": "opendino_conv_mini", "config": {"gain": "x"}}, ["gain"]),
     ],
 )
 def test_hostile_configs(folder, changes, words):

@@ -16,7 +16,6 @@ from opendino.models.conv_mini import ConvMiniConfig
 from opendino.models.convnext import ConvNeXtConfig
 from opendino.models.family import FAMILY, build_from_config
 from opendino.models.vit import ViTConfig
-from opendino.models.vit_kmeans import KMeansViTConfig
 from opendino.weights import load, write_model
 from tests.models.parity import gap, hf_model, images, randomise
 
@@ -30,8 +29,8 @@ CONFIGS = {
     "convnext": ConvNeXtConfig(depths=(1, 2, 1, 1), dims=(8, 16, 24, 32), layer_scale=0.3),
     "vit_local_norm": ViTConfig(**SMALL, local_cls_norm=True),
     "vit_rounded": ViTConfig(**SMALL, rope_rounded=True),
-    "conv_mini": ConvMiniConfig(dims=(8, 16, 24), blocks=(1, 0, 2), dim=32),
-    "vit_kmeans": KMeansViTConfig(**SMALL, filters=12, registers=1),
+    "conv_mini": ConvMiniConfig(stem_width=8, width=16, dim=24, inner=12, blocks=(0, 2)),
+    "conv_kmeans": ConvMiniConfig(stem="kmeans", stem_width=16, width=16, dim=32, inner=8),
 }
 IN_TRANSFORMERS = ["vit", "vit_gated_no_bias", "vit_no_registers", "vit_key_bias", "convnext", "vit_local_norm"]
 
@@ -54,7 +53,7 @@ def test_write_then_load_is_exact(name, tmp_path):
     state = again.state_dict()
     assert state.keys() == model.state_dict().keys()
     for key, tensor in model.state_dict().items():
-        if key.endswith("qkv.bias") and name != "vit_kmeans":
+        if key.endswith("qkv.bias"):
             tensor = tensor * model.state_dict()[f"{key}_mask"]  # the layout has no place for the masked part
         assert torch.equal(state[key], tensor), key
     assert all(parameter.requires_grad and not parameter.is_meta for parameter in again.parameters())
@@ -197,7 +196,7 @@ def test_writing_again_replaces_and_does_not_touch_the_model(tmp_path):
 
 
 def test_our_own_kinds_and_rounded_positions_say_what_transformers_does_not_do(tmp_path):
-    for name, word in (("conv_mini", "transformers"), ("vit_kmeans", "transformers"), ("vit_rounded", "periods")):
+    for name, word in (("conv_mini", "transformers"), ("conv_kmeans", "transformers"), ("vit_rounded", "periods")):
         made(name, tmp_path / name)
         assert word in load(tmp_path / name).card["note"]
     assert json.loads((tmp_path / "conv_mini" / "config.json").read_text())["model_type"] == "opendino_conv_mini"
@@ -211,7 +210,7 @@ def test_a_model_moved_in_half_precision_is_written_in_fp32(tmp_path):
 
 def test_loading_leaves_the_global_generator_alone(tmp_path):
     """A teacher loaded in the middle of a run must not change what the run draws."""
-    for name in ("vit", "convnext", "conv_mini", "vit_kmeans"):
+    for name in ("vit", "convnext", "conv_mini", "conv_kmeans"):
         made(name, tmp_path / name)
         state = torch.get_rng_state()
         load(tmp_path / name)

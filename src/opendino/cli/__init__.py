@@ -46,14 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if debug:
             traceback.print_exc()
-        print(
-            f"opendino: {error.name} is not installed; pip install {error.name}, or 'opendino[all]'", file=sys.stderr
-        )
+        print(f"opendino: {error.name} is not installed; pip install {error.name}, or 'opendino[all]'", file=sys.stderr)
         return 1
     except Exception as error:  # the last line of defence: a bug is still one line, with the way to its trace
         if debug:
             traceback.print_exc()
-        print(f"opendino: {type(error).__name__}: {error}; a bug: run again with --debug and report it", file=sys.stderr)
+        print(
+            f"opendino: {type(error).__name__}: {error}; a bug: run again with --debug and report it", file=sys.stderr
+        )
         return 1
 
 

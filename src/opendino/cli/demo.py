@@ -161,14 +161,17 @@ def demo(
     console.print(f"[bold]{_sentence(scores, gain)}[/bold] ({seconds:.0f} s)")
     shown = shlex.quote(str(folder))
     console.print(f"page:    {page}\nresults: {folder / 'results.json'}\nmodel:   {run.model}")
-    console.print(f"next:    opendino pretrain YOUR_PICTURES/      or      opendino show pca IMAGE --model {shown}/{run.path.name}")
+    console.print(
+        f"next:    opendino pretrain PICTURES/  (or: opendino show pca IMAGE --model {shown}/{run.path.name})"
+    )
     return DemoResult(page, folder / "results.json", scores, gain, seconds)
 
 
 def _features(model: Path, tiles: Path) -> tuple[Tensor, Tensor]:
     """CLS of training tiles and of queries."""
-    network = load(model)
-    return tuple(extract(network, open_source(tiles / part), network.transform).cls for part in ("train", "queries"))  # type: ignore[return-value]
+    network: Any = load(model)
+    train, queries = (extract(network, open_source(tiles / part), network.transform) for part in ("train", "queries"))
+    return train.cls, queries.cls
 
 
 def _best(task: TileTask, bank: Tensor, queries: Tensor) -> KnnScore:
@@ -185,7 +188,8 @@ def _triple(estimate: Estimate) -> tuple[float, float, float]:
 def _sentence(scores: dict[str, Estimate], gain: Estimate) -> str:
     """What the numbers say, no more."""
     trained = scores["trained"]
-    gained = f"{scores['random'].value:.1f} -> {trained.value:.1f} % ({gain.value:+.1f} [{gain.low:.1f}, {gain.high:.1f}], paired)"
+    interval = f"{gain.value:+.1f} [{gain.low:.1f}, {gain.high:.1f}], paired"
+    gained = f"{scores['random'].value:.1f} -> {trained.value:.1f} % ({interval})"
     if gain.low <= 0:
         return f"no gain that can be told from chance: k-NN {gained}"
     beaten = [words for name, words in _RIVALS.items() if scores[name].high < trained.low]

@@ -49,5 +49,8 @@ def describe_fields(config: RunConfig) -> str:
     for name, value in flatten(to_dict(config)):
         if name != "reasons":
             shown = " ".join(map(str, value)) if isinstance(value, list | tuple) else value
-            lines.append(f"--{name.replace('_', '-')} {shown}" + (f"    {config.reasons[name]}" if name in config.reasons else ""))
+            lines.append(
+                f"--{name.replace('_', '-')} {shown}"
+                + (f"    {config.reasons[name]}" if name in config.reasons else "")
+            )
     return "\n".join(lines)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from opendino.models.conv_mini import ConvMini
 from opendino.models.convnext import ConvNeXtConfig
 from opendino.models.family import FAMILY, ModelSpec
 from opendino.models.vit import ViTConfig
@@ -59,7 +59,7 @@ def run(argv: Sequence[str]) -> int:
         )
     console.print(table)
     console.print("\nThe licence is that of released weights; weights that you train from scratch are yours.")
-    console.print("next: opendino pretrain PICTURES/ --model.name vit_tiny")
+    console.print("next: opendino pretrain PICTURES/ --model vit_tiny")
     return 0
 
 
@@ -70,7 +70,7 @@ def _shape(spec: ModelSpec) -> dict[str, Any]:
         return {"dim": config.dim, "layers": config.depth, "patch": config.patch}
     if isinstance(config, ConvNeXtConfig):
         return {"dim": config.dims[-1], "layers": len(config.depths), "patch": 32}
-    return {"dim": config.dim, "layers": len(config.dims), "patch": math.prod(config.strides)}
+    return {"dim": config.dim, "layers": ConvMini.num_layers, "patch": ConvMini.patch}
 
 
 def _in_words(params: int) -> str:

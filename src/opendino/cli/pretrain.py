@@ -20,13 +20,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from opendino.cli.device import choose_device
 from opendino.cli.fields import describe_fields, parse_fields
-from opendino.cli.watchers import Watch, export_model
+from opendino.cli.watchers import Watch, export_model, read_evenly
 from opendino.data.loader import Loader
 from opendino.data.sources import Source, open_source, split_stratified, subset
 from opendino.data.transform import Transform
 from opendino.errors import DataError, UsageError
 from opendino.evaluation.probes import KnnProbe, baseline_from_rows
 from opendino.models.family import FAMILY, build_model
+from opendino.models.kmeans_stem import KMeansStem
 from opendino.monitor.metrics import read_rows
 from opendino.monitor.verdict import verdict
 from opendino.pages.report import write_report
@@ -37,6 +38,9 @@ from opendino.train.config import RunConfig, flatten, identity_differences, to_d
 from opendino.train.loop import StepResult, measure_seconds_per_step, train
 from opendino.train.methods.self_distillation import SelfDistillation
 from opendino.train.run import RunDirectory, open_run
+
+STEM_IMAGES = 2_000
+"""Pictures whose patches start a k-means first layer."""
 
 WORKING_SHARE = 0.92
 """Of a budget in minutes; the rest is for probes, pictures and saves."""
@@ -175,7 +179,9 @@ class _Plan:
         seconds = measure_seconds_per_step(config, method, _build_loader(config, method, self.source, self.device))
         steps = max(20, round(self.length.minutes * 60 * WORKING_SHARE / seconds))
         batch = config.data.batch_size
-        console.print(f"{batch / seconds:,.0f} images/s: {self.length.minutes:g} minutes are {steps:,} steps of {batch}")
+        console.print(
+            f"{batch / seconds:,.0f} images/s: {self.length.minutes:g} minutes are {steps:,} steps of {batch}"
+        )
         return self.config(steps)
 
     def default_out(self) -> Path:
@@ -217,6 +223,11 @@ def _build_method(config: RunConfig, source: Source, device: torch.device) -> Se
     model = build_model(config.model.name, **config.model.changes)
     patch: Any = model.patch
     config.data.crops.check_patch(patch)
+    stem = getattr(model, "stem", None)
+    if isinstance(stem, KMeansStem):
+        size = max(config.data.crops.global_px, _short_side(source) // patch * patch)
+        transform = Transform(size=size, mean=config.data.mean, std=config.data.std, patch=patch)
+        stem.fit(read_evenly(source, transform, STEM_IMAGES), config.seed)
     method = SelfDistillation(model, config.method, config.steps).to(device)
     if config.compile:
         for part in (*method.student.values(), *method.teacher.values()):
@@ -306,7 +317,7 @@ def _train(
             progress.update(task, completed=step, words=words)
 
         outcome = train(config, method, loader, run, watchers=watch.watchers(), on_step=on_step, carry=watch.carry)
-    export_model(run.model, method.export(), transform, {**card, "step": config.steps})
+    export_model(run.model, watch.model(method), transform, {**card, "step": config.steps})
     report = write_report(run.path, running=False)
     rows = read_rows(run.metrics_file)
     sentence = verdict(rows, config.steps)

@@ -199,7 +199,9 @@ def _patches(model: Any, one: Seen, device: torch.device, layer: int | None) -> 
 
 def _positive(layer: int, count: int) -> int:
     if not -count <= layer < count:
-        raise UsageError(f"--layer {layer}", f"the model has {count} layers", f"give 0 to {count - 1}, or -1 for the last")
+        raise UsageError(
+            f"--layer {layer}", f"the model has {count} layers", f"give 0 to {count - 1}, or -1 for the last"
+        )
     return layer % count
 
 
@@ -238,7 +240,9 @@ KINDS: dict[str, Callable[..., PillowImage.Image]] = {"pca": _pca, "similarity":
 def _find_kind(kind: str) -> Callable[..., PillowImage.Image]:
     if kind not in KINDS:
         near = difflib.get_close_matches(kind, KINDS, n=1)
-        raise UsageError(f"show {kind}", "no such kind", f"did you mean {near[0]}?" if near else f"kinds: {', '.join(KINDS)}")
+        raise UsageError(
+            f"show {kind}", "no such kind", f"did you mean {near[0]}?" if near else f"kinds: {', '.join(KINDS)}"
+        )
     return KINDS[kind]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ from opendino.data.sources import Source
 from opendino.data.transform import Transform
 from opendino.errors import DataError
 from opendino.evaluation.probes import KnnProbe, knn_row
-from opendino.monitor.health import Health, alarms, in_words, measure
+from opendino.models.batch_norm import calibrate
+from opendino.monitor.health import Health, alarms, health_from_row, in_words, measure
 from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import MetricsLog
 from opendino.pages.pca import Basis, pca_maps
@@ -29,6 +31,7 @@ from opendino.train.schedules import to_steps
 from opendino.weights import write_model
 
 PROBE_IMAGES = 64
+CALIBRATION_IMAGES = 512
 PICTURE_IMAGES = 6
 
 
@@ -51,36 +54,49 @@ class Watch:
 
     def __post_init__(self) -> None:
         self.metrics, self.incidents = MetricsLog(self.run.metrics_file), IncidentLog(self.run.incidents_file)
-        self.probe_images = read_evenly(self.source, self.transform, PROBE_IMAGES)
+        self.calibration_images = read_evenly(self.source, self.transform, CALIBRATION_IMAGES)
+        stride = max(1, len(self.calibration_images) // PROBE_IMAGES)
+        self.probe_images = self.calibration_images[::stride][:PROBE_IMAGES]
         self.healths: list[Health] = []
         self.alarmed: set[str] = set()
+
+    def model(self, method: Method) -> nn.Module:
+        """The backbone as a user would load it now: a copy, BatchNorm calibrated on pictures at the reading size."""
+        model = copy.deepcopy(method.export())
+        calibrate(model, (self.calibration_images.to(self.device)).split(128))
+        return model
 
     def watchers(self) -> list[Watcher]:
         """In the order in which they are called at a step: the report comes last and shows what the others wrote."""
         watch, total = self.config.watch, self.config.steps
-        every = {name: max(1, to_steps(getattr(watch, f"{name}_every"), total)) for name in ("health", "knn", "picture")}
+        every = {
+            name: max(1, to_steps(getattr(watch, f"{name}_every"), total)) for name in ("health", "knn", "picture")
+        }
         found = [Watcher(every["health"], self._health), Watcher(every["picture"], self._picture)]
         if self.knn is not None:
             found.append(Watcher(every["knn"], self._knn))
         return [*found, Watcher(every["health"], self._report)]
 
     def _health(self, step: int, method: Method) -> None:
+        if step and not self.healths:  # resumed: what the run said before, cut back to the checkpoint by now
+            self.healths = [health_from_row(row) for row in self.metrics.rows() if row["kind"] == "health"]
         health = measure(method.probe(self.probe_images.to(self.device)))
         self.healths.append(health)
         words = in_words(health, self.healths[0])
         self.metrics.append("health", step, **vars(health), words=words)
         self.say(f"step {step:,}: {words}")
         if step == 0:
-            export_model(self.run.path / "model-start", method.export(), self.transform, {**self.card, "step": 0})
+            export_model(self.run.path / "model-start", self.model(method), self.transform, {**self.card, "step": 0})
         for alarm in alarms(self.healths):
-            if alarm not in self.alarmed:
-                self.alarmed.add(alarm)
+            name = alarm.split(":")[0]  # the numbers behind it move, the alarm is the same
+            if name not in self.alarmed:
+                self.alarmed.add(name)
                 self.incidents.append("alarm", step, alarm)
                 self.say(f"step {step:,}: ALARM: {alarm}")
 
     def _knn(self, step: int, method: Method) -> None:
         assert self.knn is not None
-        model = method.export()
+        model = self.model(method)
         (result,) = self.knn(model)
         self.metrics.append("knn", step, **knn_row(result))
         assert result.interval is not None
@@ -94,12 +110,13 @@ class Watch:
     def _picture(self, step: int, method: Method) -> None:
         images = self.probe_images[:: max(1, len(self.probe_images) // PICTURE_IMAGES)][:PICTURE_IMAGES]
         with torch.no_grad():
-            patches = method.export()(images.to(self.device)).patches
+            patches = self.model(method)(images.to(self.device)).patches
         previous = self.carry.get("basis")
         maps, basis = pca_maps(patches, Basis.from_dict(previous) if previous else None)
         self.carry["basis"] = basis.to_dict()
         try:
-            path = save_training_pictures(self.run.pictures, step, [to_picture(i, self.transform) for i in images], maps)
+            photos = [to_picture(image, self.transform) for image in images]
+            path = save_training_pictures(self.run.pictures, step, photos, list(maps))
         except OSError as error:  # a picture is never worth a run
             self.incidents.append("picture failed", step, f"picture not written ({error.strerror})")
             return

@@ -16,7 +16,7 @@ def ibot_loss(
 ) -> Tensor:
     """Masked-patch cross-entropy, averaged within each crop, then over all crops.
 
-    L = - sum_i w_i sum_k t[i,k] log softmax(s_i / student_temperature)_k / C with w_i = 1 / (masked patches of i's crop).
+    L = - sum_i w_i sum_k t[i,k] log softmax(s_i / student_temperature)_k / C, w_i = 1 / (masked patches of i's crop).
     Crops without a mask count in C (about half of them), as in the released code, so a uniform student gives about
     half of ln K.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,100 +12,107 @@ from torch import Tensor, nn
 
 from opendino.errors import UsageError
 from opendino.models.contract import Features
+from opendino.models.kmeans_stem import KMeansStem
 from opendino.models.layers import fit_to_patch, hide_pixels
-
-Norm = Literal["batch", "group", "none"]
 
 
 @dataclass(frozen=True)
 class ConvMiniConfig:
-    """Width, number of blocks and stride of each stage; the product of the strides is the patch size.
+    """A stem of stride 4, residual blocks there, then a strided convolution and residual blocks at stride 8.
 
-    dim: width of the features; another than the last stage's width adds a 1 x 1 convolution.
-    norm: after each convolution: over the batch (running statistics in eval), over groups of 16 channels, or none.
-    gain: start of the learned factor on each residual branch.
+    stem: "conv" learns its filters from noise; "kmeans" starts at k-means centres of the pictures' patches.
+    stem_width: its filters. width: at stride 4. dim: at stride 8, the width of the features. inner: width between the
+    two convolutions of a block at stride 8. blocks: at stride 4 and at stride 8. gain: start of the learned factor on
+    each residual branch.
     """
 
-    dims: tuple[int, ...] = (32, 64, 128)
-    blocks: tuple[int, ...] = (1, 1, 1)
-    strides: tuple[int, ...] = (2, 2, 2)
+    stem: Literal["conv", "kmeans"] = "conv"
+    stem_width: int = 64
+    width: int = 64
     dim: int = 128
-    norm: Norm = "batch"
+    inner: int = 128
+    blocks: tuple[int, int] = (1, 1)
     gain: float = 0.2
     channels: int = 3
 
     def __post_init__(self) -> None:
-        if not len(self.dims) == len(self.blocks) == len(self.strides) > 0:
-            raise UsageError("ConvMiniConfig", "dims, blocks and strides need one number for each stage")
-        if min(*self.dims, *self.strides, self.dim, self.channels) < 1 or min(self.blocks) < 0:
-            raise UsageError("ConvMiniConfig", "dims, strides, dim and channels must be at least 1, blocks at least 0")
-        if self.norm not in ("batch", "group", "none"):
-            raise UsageError("ConvMiniConfig norm", f"must be batch, group or none, got {self.norm!r}")
+        if min(self.stem_width, self.width, self.dim, self.inner, self.channels) < 1 or min(self.blocks) < 0:
+            raise UsageError("ConvMiniConfig", "widths and channels must be at least 1, blocks at least 0")
+        if self.stem not in ("conv", "kmeans"):
+            raise UsageError("ConvMiniConfig stem", f"must be conv or kmeans, got {self.stem!r}")
 
 
-def _norm(kind: Norm, width: int) -> nn.Module:
-    if kind == "batch":
-        return nn.BatchNorm2d(width)
-    return nn.GroupNorm(math.gcd(width, max(width // 16, 1)), width) if kind == "group" else nn.Identity()
-
-
-def _conv(before: int, after: int, kernel: int, stride: int, norm: Norm) -> nn.Sequential:
-    padding = (kernel - stride + 1) // 2
-    conv = nn.Conv2d(before, after, kernel, stride, padding, bias=norm == "none")
+def _conv(before: int, after: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    """Convolution and BatchNorm. A window of more than the stride, padded so that the map is input / stride."""
+    conv = nn.Conv2d(before, after, kernel, stride, padding=(kernel - stride + 1) // 2, bias=False)
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
-    return nn.Sequential(conv, _norm(norm, after))
+    return nn.Sequential(conv, nn.BatchNorm2d(after))
 
 
 class ConvMiniBlock(nn.Module):
-    """relu(x + gain * conv(relu(conv x))), 3 x 3 convolutions with their norms."""
+    """relu(x + gamma * conv(relu(conv x))), 3 x 3 convolutions with their norms."""
 
-    def __init__(self, width: int, config: ConvMiniConfig) -> None:
+    def __init__(self, width: int, inner: int, gain: float) -> None:
         super().__init__()
-        self.conv1 = _conv(width, width, 3, 1, config.norm)
-        self.conv2 = _conv(width, width, 3, 1, config.norm)
-        self.gain = nn.Parameter(torch.full((width, 1, 1), config.gain))
+        self.conv1 = _conv(width, inner, 3)
+        self.conv2 = _conv(inner, width, 3)
+        self.gamma = nn.Parameter(torch.full((width, 1, 1), gain))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] -> the same shape."""
-        return F.relu(x + self.gain * self.conv2(F.relu(self.conv1(x))))
+        return F.relu(x + self.gamma * self.conv2(F.relu(self.conv1(x))))
 
 
 class ConvMini(nn.Module):
-    """Residual stages, each a strided convolution and its blocks, with the contract of the transformers. Not of the
-    paper.
+    """Two residual stages on a stem of stride 4, with the contract of the transformers. Not of the paper.
 
-    CLS is the mean of the last map, taken before the final LayerNorm and then normed, as in ConvNeXt; patches are the
-    normed map; registers are empty. Masks hide pixels (set to 0, the mean colour). `intermediate` counts stages, whose
-    widths differ: only the last one has a norm.
+    CLS is the mean of the last map, standardised (BatchNorm without affine part: every direction counts alike, as k-NN
+    wants it); patches are the map, standardised; registers are empty. Masks hide pixels (0, the mean colour).
+    `intermediate` counts stages; only the last one has a norm. In training mode all norms use the batch at hand; for
+    eval mode `batch_norm.calibrate` sets their statistics from pictures at the size at which they will be read.
     """
+
+    num_layers, num_registers, patch, strides = 2, 0, 8, (4, 8)
 
     def __init__(self, config: ConvMiniConfig) -> None:
         super().__init__()
-        self.config = config
-        self.dim, self.num_layers, self.num_registers = config.dim, len(config.dims), 0
-        self.strides = tuple(math.prod(config.strides[: index + 1]) for index in range(len(config.strides)))
-        self.patch = self.strides[-1]
-        self.stages = nn.ModuleList()
-        before = config.channels
-        for width, blocks, stride in zip(config.dims, config.blocks, config.strides, strict=True):
-            # A window of 2 x stride sees every pixel alike; stride 1 keeps the usual 3 x 3.
-            down = [_conv(before, width, 3 if stride == 1 else 2 * stride, stride, config.norm), nn.ReLU()]
-            self.stages.append(nn.Sequential(*down, *(ConvMiniBlock(width, config) for _ in range(blocks))))
-            before = width
-        self.proj = nn.Identity() if config.dim == before else nn.Conv2d(before, config.dim, 1)
-        self.norm = nn.LayerNorm(config.dim)
+        self.config, self.dim = config, config.dim
+        self.stem: nn.Module
+        if config.stem == "kmeans":
+            self.stem = KMeansStem(config.stem_width, config.channels)
+        else:
+            half = max(8, config.stem_width // 2)
+            first, second = _conv(config.channels, half, 4, 2), _conv(half, config.stem_width, 3, 2)
+            self.stem = nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
+        widen = [] if config.width == config.stem_width else [_conv(config.stem_width, config.width, 1), nn.ReLU()]
+        self.stages = nn.ModuleList(
+            [
+                nn.Sequential(*widen, *(self._block(config.width, config.width) for _ in range(config.blocks[0]))),
+                nn.Sequential(
+                    _conv(config.width, config.dim, 3, 2),
+                    nn.ReLU(),
+                    *(self._block(config.dim, config.inner) for _ in range(config.blocks[1])),
+                ),
+            ]
+        )
+        self.cls_norm = nn.BatchNorm1d(config.dim, affine=False)
+        self.patch_norm = nn.BatchNorm2d(config.dim, affine=False)
+        for conv in (module for module in self.modules() if isinstance(module, nn.Conv2d)):
+            # 20 to 35 % faster on a CPU.
+            conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
+
+    def _block(self, width: int, inner: int) -> nn.Module:
+        return ConvMiniBlock(width, inner, self.config.gain)
 
     def forward(self, images: Tensor, *, mask: Tensor | None = None, pad: bool = False) -> Features:
         """[B, C, H, W] normalised -> Features; `mask` [B, h, w] bool hides pixels.
 
-        Raises ShapeError when a side is no multiple of the total stride, unless `pad` (zeros at right and bottom).
+        Raises ShapeError when a side is no multiple of 8, unless `pad` (zeros at right and bottom).
         """
         return self._features(self._maps(images, mask, pad=pad)[-1], norm=True)
 
     def forward_crops(self, groups: Sequence[Tensor], masks: Sequence[Tensor | None]) -> list[Features]:
-        """Features of each crop group; batch norm takes its statistics over each group alone."""
+        """Features of each crop group; norms take their statistics over each group alone."""
         return [self(images, mask=mask) for images, mask in zip(groups, masks, strict=True)]
 
     def intermediate(self, images: Tensor, layers: Sequence[int], norm: bool = True) -> list[Features]:
@@ -126,15 +132,15 @@ class ConvMini(nn.Module):
         x = fit_to_patch(images, self.patch, self.config.channels, pad=pad)
         if mask is not None:
             x = hide_pixels(x, mask, self.patch)
-        x = x.contiguous(memory_format=torch.channels_last)  # a quarter faster on a CPU (measured)
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))
         maps = []
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
-        return [*maps[:-1], self.proj(x)]
+        return maps
 
     def _features(self, x: Tensor, *, norm: bool) -> Features:
-        cls, patches = x.mean((2, 3)), x.permute(0, 2, 3, 1)
+        cls = x.mean((2, 3))
         if norm:
-            cls, patches = self.norm(cls), self.norm(patches)
-        return Features(cls=cls, registers=cls.new_zeros(len(cls), 0, cls.shape[1]), patches=patches)
+            cls, x = self.cls_norm(cls), self.patch_norm(x)
+        return Features(cls=cls, registers=cls.new_zeros(len(cls), 0, cls.shape[1]), patches=x.permute(0, 2, 3, 1))

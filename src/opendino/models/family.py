@@ -13,7 +13,6 @@ from opendino.models.conv_mini import ConvMini, ConvMiniConfig
 from opendino.models.convnext import ConvNeXt, ConvNeXtConfig
 from opendino.models.layers import swiglu_hidden
 from opendino.models.vit import ViT, ViTConfig
-from opendino.models.vit_kmeans import KMeansViT, KMeansViTConfig
 
 Config = ViTConfig | ConvNeXtConfig | ConvMiniConfig
 
@@ -120,13 +119,13 @@ _ROWS = (
         2_710_080,
         "not of the paper: ViT for hours on a small machine",
     ),
-    _ours("conv_mini", "conv_mini", ConvMiniConfig(), 554_272, "not of the paper: convolutions, minutes on a laptop"),
+    _ours("conv_mini", "conv_mini", ConvMiniConfig(), 463_744, "not of the paper: convolutions, minutes on a laptop"),
     _ours(
-        "vit_kmeans",
-        "vit_kmeans",
-        KMeansViTConfig(),
-        1_881_024,
-        "not of the paper: small ViT, k-means first layer",
+        "conv_kmeans",
+        "conv_mini",
+        ConvMiniConfig(stem="kmeans", stem_width=96, width=96, dim=320, inner=128),
+        1_192_544,
+        "not of the paper: convolutions on a k-means first layer",
     ),
 )
 FAMILY: dict[str, ModelSpec] = {row.name: row for row in _ROWS}
@@ -134,8 +133,6 @@ FAMILY: dict[str, ModelSpec] = {row.name: row for row in _ROWS}
 
 def build_from_config(config: Config) -> nn.Module:
     """The module that a config describes, with fresh weights from torch's global generator."""
-    if isinstance(config, KMeansViTConfig):
-        return KMeansViT(config)
     if isinstance(config, ViTConfig):
         return ViT(config)
     if isinstance(config, ConvNeXtConfig):

@@ -23,10 +23,14 @@ ONE_PROTOTYPE_SHARE = 0.05
 """Teacher entropy below this share of ln K: the target is one prototype, whatever the picture shows."""
 DEAD_INFORMATION = 0.02
 """Predicted information in nats: failed runs measured 0.00 to 0.02, moving ones 0.7 to 1.3."""
+COLLAPSED_INFORMATION = 0.1
+"""Predicted information in nats below which narrow targets count as collapse."""
 USAGE_FLOOR = 0.05
 """Share of the prototypes that could be in use. Of 64 pictures one is already 1.6 %: 1 % would never ring."""
 RANK_FLOOR = 0.05
 """Effective rank of CLS as a share of what the probe batch allows."""
+EQUAL_RANK = 1.01
+"""Effective rank of CLS below which all pictures have the same features; untrained ViTs measured 3."""
 RANK_LOSS = 0.5
 """Rank below this share of its best since training began."""
 PATCH_COSINE_CEILING = 0.9
@@ -97,12 +101,19 @@ class Health:
         return self.teacher_entropy > UNIFORM_SHARE * self.max_entropy or self.information < DEAD_INFORMATION
 
     @property
+    def equal(self) -> bool:
+        """All pictures have the same features."""
+        return self.rank < EQUAL_RANK
+
+    @property
     def collapsed(self) -> bool:
-        """All pictures have the same features, or nearly the same target."""
-        one_target = self.prototypes_possible > 1 and self.prototypes_in_use <= max(
-            1, math.floor(USAGE_FLOOR * self.prototypes_possible)
-        )
-        return one_target or self.rank < max(1.01, RANK_FLOOR * self.rank_max)
+        """All pictures have the same features, or predictions say next to nothing and narrow targets are to blame.
+
+        Narrow features or targets alone are no collapse: Sinkhorn balances what is narrow only by a shared part.
+        """
+        narrow = self.rank < RANK_FLOOR * self.rank_max or self.prototype_usage <= USAGE_FLOOR
+        spread = self.teacher_entropy <= UNIFORM_SHARE * self.max_entropy
+        return self.equal or (narrow and spread and self.information < COLLAPSED_INFORMATION)
 
 
 def measure(probe: Probe) -> Health:
@@ -227,6 +238,11 @@ def _lasting_alarms(recent: Sequence[Health]) -> list[str]:
             f"unused prototypes: only {now.prototypes_in_use} of {now.prototypes_possible} are in use; set "
             "method.queue, or lower method.prototypes"
         )
+    if all(EQUAL_RANK <= h.rank < RANK_FLOOR * h.rank_max for h in recent):
+        sentences.append(
+            f"narrow features: they use {now.rank:.1f} of {now.rank_max} directions; raise "
+            "method.koleo_weight or lower optim.lr"
+        )
     if all(h.patch_cosine > PATCH_COSINE_CEILING for h in recent):
         sentences.append(
             f"equal patches: those of a picture are nearly the same (mean cosine {now.patch_cosine:.2f}); raise "
@@ -241,10 +257,10 @@ def _sudden_alarms(trained: Sequence[Health]) -> list[str]:
     best_rank = max(h.rank for h in trained)
     lowest_cosine = min(h.cls_patch_cosine for h in trained)
     sentences = []
-    if now.rank < max(1.01, RANK_FLOOR * now.rank_max):
+    if now.equal:
         sentences.append(
-            f"equal features: pictures share them ({now.rank:.1f} of {now.rank_max} directions in use); go back to an "
-            "earlier checkpoint with a lower optim.lr, or raise method.koleo_weight"
+            "equal features: all pictures have the same; go back to an earlier checkpoint with a lower optim.lr, or "
+            "raise method.koleo_weight"
         )
     elif now.rank < RANK_LOSS * best_rank:
         sentences.append(

@@ -60,8 +60,9 @@ def judge(rows: Sequence[Row], total_steps: int) -> Verdict:
 
     if steps and all(row.get("loss") is None for row in steps[-WINDOW:]):
         return Verdict("broken", f"broken: the loss is not a finite number ({place}); lower optim.lr or use fp32")
-    # One measurement may mislead: two in a row must agree, if there are two.
-    if after_start and all(h.collapsed for h in after_start[-2:]):
+    early = now < min(EARLY_SHARE * total_steps, EARLY_STEPS)
+    # One measurement may mislead: two in a row must agree, if there are two. Narrow targets are normal at first.
+    if after_start and all(h.equal if early else h.collapsed for h in after_start[-2:]):
         last = after_start[-1]
         return Verdict(
             "collapsed",
@@ -69,7 +70,7 @@ def judge(rows: Sequence[Row], total_steps: int) -> Verdict:
             f"{last.prototypes_possible} prototypes, {last.rank:.1f} of {last.rank_max} directions in use, {place}); "
             "go back to an earlier checkpoint and lower optim.lr, or raise method.teacher_temperature",
         )
-    if now < min(EARLY_SHARE * total_steps, EARLY_STEPS):
+    if early:
         return Verdict("early", f"too early ({place})")
     if uniform := _uniform(steps, health, after_start):
         return Verdict(

@@ -33,7 +33,9 @@ def attention_maps(model: Any, image: Tensor, layer: int = -1) -> Tensor:
     """
     count = model.num_layers
     if not -count <= layer < count:
-        raise UsageError(f"--layer {layer}", f"the model has {count} layers", f"give 0 to {count - 1}, or -1 for the last")
+        raise UsageError(
+            f"--layer {layer}", f"the model has {count} layers", f"give 0 to {count - 1}, or -1 for the last"
+        )
     maps: Tensor = model.attention(image[None], layer % count)[0]
     return maps.float().cpu()
 

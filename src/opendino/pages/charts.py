@@ -181,9 +181,7 @@ def bar_chart(title: str, bars: Sequence[Bar], says: str, normal: str, chance: f
             "textposition": "inside",
             "insidetextanchor": "start",
             "textfont": {"color": ["--on-blue" if bar.ours else "--ink" for bar in bars]},
-            "hovertemplate": [
-                f"{bar.value:.1f} % [{bar.low:.1f}, {bar.high:.1f}]<extra></extra>" for bar in bars
-            ],
+            "hovertemplate": [f"{bar.value:.1f} % [{bar.low:.1f}, {bar.high:.1f}]<extra></extra>" for bar in bars],
         }
     ]
     layout = _layout((), {"autorange": "reversed", "type": "category", "ticklabelstandoff": 8}, legend=False)
@@ -211,12 +209,14 @@ def bar_chart(title: str, bars: Sequence[Bar], says: str, normal: str, chance: f
 def _layout(levels: Sequence[Level], y_axis: Mapping[str, Any], legend: bool) -> dict[str, Any]:
     """The look that all charts share. Transparent, so the card shows through; fonts and lines from the style sheet."""
     axis = {"gridcolor": "--line", "zerolinecolor": "--line", "linecolor": "--line", "automargin": True}
+    title = {"text": "step", "standoff": 4, "font": {"size": 13}}
+    step_axis = {"title": title, "tickformat": ",d", "nticks": 6, "showgrid": False}
     return {
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": "system-ui, sans-serif", "size": 13, "color": "--soft"},
         "margin": {"l": 8, "r": 12, "t": 36 if legend else 12, "b": 8},
-        "xaxis": axis | {"title": {"text": "step", "standoff": 4, "font": {"size": 13}}, "tickformat": ",d", "nticks": 6, "showgrid": False},
+        "xaxis": axis | step_axis,
         "yaxis": axis | {"nticks": 6} | dict(y_axis),
         "showlegend": legend,
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def write_demo_page(
         curves=[_loss(rows), *([knn_chart(knn, results.steps)] if knn else [])],
         pca=data_uri(pca_figure.read_bytes()) if pca_figure is not None else None,
         gallery=gallery(neighbours),
-        folder=str(folder),
+        folder=shlex.quote(str(folder)),
     )
 
 

@@ -53,8 +53,10 @@ def write_page(path: Path, template: str, **values: Any) -> Path:
     )
     # Scripts are the one thing that must not be escaped; they come with the package, never from a user.
     scripts = jinja2.utils.markupsafe.Markup
-    html = _environment().get_template(template).render(
-        policy=policy, library=scripts(library), script=scripts(ours), **values
+    html = (
+        _environment()
+        .get_template(template)
+        .render(policy=policy, library=scripts(library), script=scripts(ours), **values)
     )
     # A file name may hold bytes that are no text (kept by Python as lone surrogates); a page must be valid UTF-8.
     write_atomic(path, html.encode("utf-8", "replace"))

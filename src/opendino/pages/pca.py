@@ -54,10 +54,11 @@ class Basis:
     def from_dict(cls, fields: Mapping[str, Any]) -> Basis:
         """The inverse of `to_dict`."""
         background = fields["background"]
-        return cls(
-            *(torch.tensor(fields[name]) for name in ("mean", "components", "low", "high", "scores")),
-            background=background and (torch.tensor(background[0]), float(background[1])),
+        mean, components, low, high, scores = (
+            torch.tensor(fields[name]) for name in ("mean", "components", "low", "high", "scores")
         )
+        threshold = background and (torch.tensor(background[0]), float(background[1]))
+        return cls(mean, components, low, high, scores, threshold)
 
 
 def pca_maps(patches: Tensor, basis: Basis | None = None, foreground: bool = False) -> tuple[np.ndarray, Basis]:

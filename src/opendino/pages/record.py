@@ -107,7 +107,7 @@ def _read_rows(path: Path) -> list[Mapping[str, Any]]:
         lines = path.read_bytes().splitlines()
     except OSError:
         return []
-    rows = []
+    rows: list[Mapping[str, Any]] = []
     for line in lines:
         try:
             row = json.loads(line, parse_constant=_not_finite)

@@ -64,7 +64,7 @@ def picture_sheet(
             for start in starts
         ]
         return _stack(bands, cell_px // 8, background)
-    font = ImageFont.load_default(max(11, cell_px // 11))
+    font = ImageFont.load_default(min(18, max(11, cell_px // 11)))
     gap = max(2, cell_px // 44)
     gutter = max(round(font.getlength(label)) for label, _ in lines)
     gutter = gutter + 3 * gap if gutter else 0

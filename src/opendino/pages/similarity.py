@@ -73,7 +73,7 @@ def similarity_sheet(
     ]
     for line in cells:
         line[chosen] = mark(line[chosen], y, x)
-    return picture_sheet(cells[0], {f"{low:.2f} to 1": cells[1]}, cell_px=cell_px)
+    return picture_sheet(cells[0], {f"cosine {low:.2f} to 1": cells[1]}, cell_px=cell_px)
 
 
 def mark(picture: np.ndarray, y: float, x: float) -> np.ndarray:

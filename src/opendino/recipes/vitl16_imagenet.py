@@ -1,7 +1,7 @@
 """The published ImageNet-1k recipe of DINOv3 for ViT-L/16, as far as the paper and its recipe state it.
 
 command:   opendino pretrain IMAGENET/train --recipe vitl16_imagenet
-hardware:  32 GPUs of 80 GB in the original (64 pictures each); here one device, so set --method.micro-batch to what fits
+hardware:  32 GPUs of 80 GB in the original (64 pictures each); here one: --method.micro-batch makes it fit
 hours:     about 14 on 32 H100 (published)
 scores:    k-NN about 82.0-82.2, linear 83.3-83.5 on ImageNet-1k (published; not reproduced here)
 """

@@ -216,4 +216,3 @@ def train(
 def watch_steps(every: int | float, total: int) -> int:
     """A watch interval in steps, at least 1."""
     return max(1, to_steps(every, total))
-

@@ -16,13 +16,9 @@ from opendino.models.conv_mini import ConvMiniConfig
 from opendino.models.convnext import ConvNeXtConfig
 from opendino.models.family import Config
 from opendino.models.vit import ViTConfig
-from opendino.models.vit_kmeans import KMeansViTConfig
 
 MAX_DEPTH, MAX_WIDTH = 200, 65_536
-OUR_TYPES: dict[str, type[ConvMiniConfig] | type[KMeansViTConfig]] = {
-    "opendino_conv_mini": ConvMiniConfig,
-    "opendino_vit_kmeans": KMeansViTConfig,
-}
+OUR_TYPES = {"opendino_conv_mini": ConvMiniConfig}
 # Fields that say nothing about the network's numbers, or only about what training once drew.
 _NO_MEANING_HERE = {
     *("model_type", "architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path", "opendino"),
@@ -33,8 +29,6 @@ _NO_MEANING_HERE = {
 
 def config_to_json(config: Config, image_size: int) -> dict[str, Any]:
     """The fields of config.json, all of them; `image_size` is the side in pixels that the transform makes."""
-    if isinstance(config, KMeansViTConfig):
-        return {"model_type": "opendino_vit_kmeans", "config": asdict(config)}
     if isinstance(config, ConvMiniConfig):
         return {"model_type": "opendino_conv_mini", "config": asdict(config)}
     shared = {"num_channels": config.channels, "image_size": image_size, "initializer_range": 0.02, "dtype": "float32"}
@@ -148,7 +142,7 @@ def _convnext(read: _Fields) -> ConvNeXtConfig:
     )
 
 
-def _ours(kind: type[ConvMiniConfig] | type[KMeansViTConfig], raw: Any, path: Path) -> tuple[Config, list[str]]:
+def _ours(kind: type[ConvMiniConfig], raw: Any, path: Path) -> tuple[Config, list[str]]:
     """Our own fields, each checked against the type of the dataclass's default."""
     if not isinstance(raw, dict):
         raise WeightsError(path, "has no config object")
@@ -166,8 +160,6 @@ def _ours(kind: type[ConvMiniConfig] | type[KMeansViTConfig], raw: Any, path: Pa
             values[field.name] = read.wholes(field.name, default, low=0, high=high)
         elif isinstance(default, str):
             values[field.name] = read.word(field.name, default)
-        elif "None" in str(field.type):
-            values[field.name] = read.real_or_none(field.name, default)
         else:
             values[field.name] = read.real(field.name, default)
     return kind(**values), read.unknown()

@@ -16,7 +16,6 @@ from opendino.models.conv_mini import ConvMiniConfig
 from opendino.models.convnext import ConvNeXtConfig
 from opendino.models.family import Config
 from opendino.models.vit import ViTConfig
-from opendino.models.vit_kmeans import KMeansViTConfig
 
 OUTER_PREFIXES = ("module.", "_orig_mod.", "backbone.", "model.")
 
@@ -74,7 +73,7 @@ def rules_for(config: Config, ours: Mapping[str, Tensor]) -> list[Rule]:
 
     The small students that are not of the paper are stored under our own names.
     """
-    if isinstance(config, (ConvMiniConfig, KMeansViTConfig)):
+    if isinstance(config, ConvMiniConfig):
         return [Rule(name, (name,)) for name in ours]
     return _vit_rules(config) if isinstance(config, ViTConfig) else _convnext_rules(config)
 

@@ -20,11 +20,11 @@
       draw(entry.target);
     }
   }, { rootMargin: "400px" });
-  document.querySelectorAll(".plot").forEach((place) => near.observe(place));
+  document.querySelectorAll(".drawing").forEach((place) => near.observe(place));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () =>
-    document.querySelectorAll(".plot.js-plotly-plot").forEach(draw));
+    document.querySelectorAll(".drawing.js-plotly-plot").forEach(draw));
   // Paper shows all of it.
-  addEventListener("beforeprint", () => document.querySelectorAll(".plot").forEach(draw));
+  addEventListener("beforeprint", () => document.querySelectorAll(".drawing").forEach(draw));
 
   // A page that reloads itself keeps its reading position and what was unfolded.
   const seconds = Number(document.body.dataset.refresh);

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from opendino.data.loader import Crops
 from opendino.errors import UsageError
 from opendino.losses import dino_loss, ibot_loss, koleo_loss, sinkhorn
+from opendino.models.batch_norm import batch_norms
 from opendino.models.heads import ProjectionHead
 from opendino.monitor.health import Probe
 from opendino.train.method import LossTerms
@@ -42,9 +43,9 @@ class SelfDistillationConfig:
     teacher_temperature: float = 0.07
     teacher_temperature_warmup: Length = 0.3
     target_spread: float = 0.0
-    """Above 0: DINO teacher logits are centred per prototype and scaled to this standard deviation; not of the paper."""
+    """Above 0: DINO teacher logits are centred per prototype and scaled to this std; not of the paper."""
     queue: int = 0
-    """Past DINO teacher logits that take part in Sinkhorn; needed when prototypes outnumber a batch; not of the paper."""
+    """Past DINO teacher logits that join in Sinkhorn, for when prototypes outnumber a batch; not of the paper."""
     momentum: float = 0.992
     momentum_final: float = 1.0
     micro_batch: int = 0
@@ -124,7 +125,13 @@ class SelfDistillation(nn.Module):
 
     def losses(self, crops: Crops, step: int) -> Iterator[LossTerms]:
         self.student.train()
+        # No drop path and no position augmentation in the teacher, but BatchNorm by the batch at hand: running
+        # statistics would belong to weights that the average has left behind.
+        self.teacher.eval()
+        for norm in batch_norms(self.teacher):
+            norm.train()
         targets = self._targets(crops, step)
+        self.teacher.eval()
         batch = crops.global_crops.shape[0] // 2
         size = self.config.micro_batch or batch
         for start in range(0, batch, size):
@@ -134,9 +141,6 @@ class SelfDistillation(nn.Module):
     def after_step(self, step: int) -> None:
         momentum = self.config.momentum_schedule.at(step, self.total_steps)
         torch._foreach_lerp_(list(self.teacher.parameters()), list(self.student.parameters()), 1 - momentum)
-        # Running statistics (BatchNorm of a conv student) are taken as they are: averages already.
-        for averaged, current in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
-            averaged.copy_(current)
 
     def scalars(self, step: int) -> Mapping[str, float]:
         return {
@@ -212,15 +216,15 @@ class SelfDistillation(nn.Module):
             groups.append(select(crops.local_crops))
         features = self.student["backbone"].forward_crops(groups, [masks] + [None] * (len(groups) - 1))
 
-        head = self.student["dino_head"]
+        head: Any = self.student["dino_head"]
         # Each group passes the head on its own: with batch statistics, small crops must not shift large ones.
         logits = [head(group.cls).unflatten(0, (-1, count)) for group in features]
         probs = targets.dino[:, part]
         global_pairs = 2
         local_pairs = 2 * logits[1].shape[0] if len(logits) > 1 else 0
-        dino = dino_loss(
-            logits[0], probs, student_temperature=config.student_temperature, ignore_diagonal=True
-        ) * (global_pairs / (global_pairs + local_pairs))
+        dino = dino_loss(logits[0], probs, student_temperature=config.student_temperature, ignore_diagonal=True) * (
+            global_pairs / (global_pairs + local_pairs)
+        )
         if local_pairs:
             dino = dino + dino_loss(logits[1], probs, student_temperature=config.student_temperature) * (
                 local_pairs / (global_pairs + local_pairs)

@@ -1,0 +1,80 @@
+"""What pretraining learns: the same runs for several seeds, scored against their own random start and as a table.
+
+    python benchmarks/learning.py TRAIN VAL --steps 1200 --seeds 0 1 2 --out runs/learning [-- any pretrain field]
+
+TRAIN and VAL: folders or .tar files with one folder per class. Training sees TRAIN without labels. Scores: all of TRAIN
+as gallery; k-NN is the best of k 5, 10, 20 and raw, centred, standardised (chosen on VAL, as for every baseline in
+benchmarks/baselines.py); linear chooses its penalty on a fifth of TRAIN. CLS, and patch tokens pooled to 3 x 3. The last
+weights are scored, not the best ones. Paired: trained minus own start over the same queries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from opendino import load, pretrain
+from opendino.data.sources import open_source
+from opendino.evaluation.knn import READOUTS, score_knn
+from opendino.evaluation.linear import score_linear
+from opendino.evaluation.metrics.interval import bootstrap, paired_bootstrap
+from opendino.features.extract import Bank, extract
+
+
+def scores(bank: Bank, queries: Bank) -> dict[str, Any]:
+    """Right-or-wrong answers per query for CLS and pooled tokens, k-NN and linear."""
+    found = {}
+    for tokens in ("cls", "pooled"):
+        train, test = getattr(bank, tokens), getattr(queries, tokens)
+        knn = score_knn(train, bank.labels, test, queries.labels, ks=(5, 10, 20), readouts=READOUTS)
+        best = max(knn, key=lambda score: score.percent)
+        found[f"{tokens} k-NN"] = (best.correct, f"{best.readout}, k {best.k}")
+        linear = score_linear(train, bank.labels, test, queries.labels)
+        found[f"{tokens} linear"] = (linear.correct, f"penalty {linear.penalty:g}")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("train", type=Path)
+    parser.add_argument("val", type=Path)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--model")
+    parser.add_argument("--out", type=Path, default=Path("runs/learning"))
+    arguments, fields = parser.parse_known_args()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {arguments.steps} steps, fields {fields}")
+    train, val = open_source(arguments.train), open_source(arguments.val)
+    for seed in arguments.seeds:
+        out = arguments.out / f"{arguments.model or 'default'}-{arguments.steps}-{seed}"
+        result = pretrain(
+            arguments.train,
+            val=arguments.val,
+            steps=arguments.steps,
+            model=arguments.model,
+            out=out,
+            fields=["--seed", str(seed), "--data.seed", str(seed), *(field for field in fields if field != "--")],
+        )
+        batch = json.loads((out / "config.json").read_text())["data"]["batch_size"]
+        seen = result.steps * batch
+        print(f"seed {seed}: {seen:,} pictures, {seen / result.seconds:.0f} a second; {result.verdict}")
+        before, after = (
+            scores(extract(model, train, model.transform), extract(model, val, model.transform))  # type: ignore[arg-type]
+            for model in (load(out / "model-start"), load(out / "model"))
+        )
+        for name, (correct, setting) in after.items():
+            start, end = bootstrap(100 * before[name][0]), bootstrap(100 * correct)
+            gain = paired_bootstrap(100 * before[name][0], 100 * correct)
+            print(
+                f"seed {seed} {name:14} {start.value:5.1f} -> {end.value:5.1f} [{end.low:.1f}, {end.high:.1f}]"
+                f"  paired {gain.value:+.1f} [{gain.low:.1f}, {gain.high:.1f}]  ({setting})",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
