@@ -38,7 +38,7 @@ def tiny_config(data: Path, steps: int = 10, **changes) -> RunConfig:
     """A ViT of 2 narrow blocks with drop path, RoPE augmentation, iBOT, queue: everything that is random or kept."""
     config = RunConfig(
         steps=steps,
-        model=ModelConfig(name="vit_tiny", dim=64, depth=2, heads=1, hidden=128, drop_path=0.3),
+        model=ModelConfig(name="vit_tiny", dim=64, depth=2, heads=1, hidden=128, registers=2, drop_path=0.3),
         method=SelfDistillationConfig(
             prototypes=16,
             hidden=32,

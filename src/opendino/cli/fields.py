@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import io
 from collections.abc import Sequence
@@ -24,19 +25,22 @@ def parse_fields(config: RunConfig, flags: Sequence[str]) -> RunConfig:
     known = {name.replace("_", "-") for name, _ in flatten(to_dict(config))}
     for flag in flags:
         name = flag[2:].split("=")[0].replace("_", "-")
-        if flag.startswith("--") and name not in known and f"{name.replace('no-', '', 1)}" not in known:
+        if flag.startswith("--") and name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             fix = f"did you mean --{near[0]}?" if near else "list them: opendino pretrain DIR --fields"
             raise UsageError(flag.split("=")[0], "no such flag or config field", fix)
-    return quiet_cli(RunConfig, flags, default=config)
+    # Without its reasons, a mapping whose every key would become a flag.
+    changed = quiet_cli(RunConfig, flags, default=dataclasses.replace(config, reasons={}))
+    return dataclasses.replace(changed, reasons=config.reasons)
 
 
-def quiet_cli(kind: type[T], flags: Sequence[str], default: T | None = None) -> T:
+def quiet_cli(kind: type[T], flags: Sequence[str], default: T) -> T:
     """tyro.cli whose complaint is one UsageError line instead of a box and an exit."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            return tyro.cli(kind, default=default, args=list(flags)) if default else tyro.cli(kind, args=list(flags))
+            # Booleans take a value, like every other field: --compile True.
+            return tyro.cli(kind, default=default, args=list(flags), config=(tyro.conf.FlagConversionOff,))
     except SystemExit:
         words = " ".join(line.strip("│╭╰╮╯─ ") for line in said.getvalue().splitlines())
         words = " ".join(words.split()).split(" For full helptext")[0].removeprefix("Parsing error").strip()

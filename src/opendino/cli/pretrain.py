@@ -28,6 +28,7 @@ from opendino.errors import DataError, UsageError
 from opendino.evaluation.probes import KnnProbe, baseline_from_rows
 from opendino.models.family import FAMILY, build_model
 from opendino.models.kmeans_stem import KMeansStem
+from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import read_rows
 from opendino.monitor.verdict import verdict
 from opendino.pages.report import write_report
@@ -288,6 +289,10 @@ def _train(
     loader = _build_loader(config, method, source, device)
     patch: Any = method.export().patch
     transform = Transform(size=config.read_px, mode="square", mean=config.data.mean, std=config.data.std, patch=patch)
+    incidents = IncidentLog(run.incidents_file)
+    if not incidents.rows():
+        for skipped in source.skipped:
+            incidents.append("skipped picture", 0, skipped.reason, ids=[skipped.id])
     probe = _knn_probe(config, source, val, transform, run, device)
     if probe is None:
         console.print("no class subfolders: k-NN is skipped, health and pictures are not")
@@ -297,6 +302,8 @@ def _train(
         "source": f"opendino pretrain, recipe {config.recipe}, {config.steps} steps",
         "pictures": len(source),
     }
+    if (config.method.micro_batch or config.data.batch_size) == 1 and config.method.koleo_weight > 0:
+        console.print("one picture at a time: the KoLeo term is off, since it needs a neighbour to move away from")
     if not FAMILY[config.model.name].from_paper:
         console.print(f"student: {config.model.name} ({FAMILY[config.model.name].note})")
     columns = (
@@ -324,7 +331,8 @@ def _train(
     knn = [row["value"] for row in rows if row["kind"] == "knn"]
     console.print(f"\n[bold]{sentence}[/bold]")
     if outcome.skipped:
-        console.print(f"complete with {len(outcome.skipped)} bad pictures, listed in {run.incidents_file}")
+        bad = f"{len(outcome.skipped)} bad picture{'s' if len(outcome.skipped) > 1 else ''}"
+        console.print(f"complete with {bad}, listed in {run.incidents_file}")
     best = watch.carry.get("best")
     if best and knn and best["value"] > knn[-1]:
         console.print(f"best k-NN {best['value']:.1f} % at step {best['step']:,}: {run.best_model}")

@@ -27,10 +27,10 @@ class ConvMiniConfig:
     """
 
     stem: Literal["conv", "kmeans"] = "conv"
-    stem_width: int = 64
-    width: int = 64
+    stem_width: int = 48
+    width: int = 48
     dim: int = 128
-    inner: int = 128
+    inner: int = 64
     blocks: tuple[int, int] = (1, 1)
     gain: float = 0.2
     channels: int = 3

@@ -3,7 +3,7 @@
 command:   opendino pretrain PICTURES --minutes 30
 hardware:  2 CPU cores, or one GPU
 hours:     as many as you give it
-scores:    see LOG.md (measured on two cores)
+scores:    LOG.md: what each setting was measured to do, all seeds
 """
 
 from __future__ import annotations
@@ -15,65 +15,72 @@ from opendino.train.config import ModelConfig, RunConfig
 from opendino.train.methods.self_distillation import SelfDistillationConfig
 from opendino.train.optim import OptimConfig
 
-BATCH = 64
+FEW = 4_000
+"""Pictures below which a smaller student and smaller, more numerous steps learned more in minutes."""
 
 
 def small(situation: Situation) -> RunConfig:
-    """Student, sizes and targets that follow from pictures and budget; what was measured for each is in LOG.md."""
-    reasons: dict[str, str] = {}
-
-    def because(field: str, value: object, reason: str) -> None:
-        reasons[field] = f"{value}: {reason}"
-
-    name = situation.model or "conv_kmeans"
-    because(
-        "model.name",
-        name,
-        "asked for"
-        if situation.model
-        else "convolutions on a k-means first layer learn most in minutes (LOG.md); not of the paper, "
-        "--model vit_tiny is a ViT of its kind",
-    )
-    prototypes = 256 if situation.images >= 2_000 else 128
-    because("method.prototypes", prototypes, f"{situation.images:,} pictures; more prototypes than a batch can fill are noise")
+    """Student, sizes and targets that follow from pictures, budget and machine, each with its reason."""
+    few = situation.images < FEW
+    count = f"{situation.images:,} pictures"
+    name = situation.model or ("conv_mini" if few else "conv_kmeans")
+    transformer = name not in FAMILY or FAMILY[name].kind == "vit"
+    batch = 32 if few else 64
+    prototypes = 128 if few else 256
     global_px = max(16, min(32 if situation.device == "cpu" else 64, situation.short_side_px // 8 * 8))
-    because("data.crops.global_px", global_px, f"pictures of {situation.short_side_px} px on a {situation.device}")
+    if transformer and name in FAMILY:
+        patch = FAMILY[name].config.patch  # type: ignore[union-attr]
+        global_px = max(2 * patch, global_px // (2 * patch) * 2 * patch)
     read_px = 2 * global_px
-    because("read_px", read_px, "twice the training crop: objects fill whole pictures as they filled crops")
-    transformer = FAMILY[name].kind == "vit" if name in FAMILY else True
-    momentum = 0.97
-    because("method.momentum", momentum, "the average spans about 33 steps and stiffens to 1 at the end")
-    because("method.target_spread", 0.21, "targets as sharp from the first step on as otherwise after thousands")
-    because("method.ibot_weight", 1.0 if transformer else 0.0, "masked tokens for ViTs; convolutions have none")
+    reasons = {
+        "model.name": (
+            "asked for"
+            if situation.model
+            else f"{count} and a small budget: convolutions learn at once there, transformers slowly (LOG.md); not of "
+            "the paper. --model vit_tiny is a ViT of its kind"
+        ),
+        "data.batch_size": f"{count}: the number of steps decides" if few else "larger ones gave no more per picture",
+        "method.prototypes": f"{count}: more than a batch can fill would make targets noise",
+        "method.unit_prototypes": "logits have a spread from the first step on; without, targets stay uniform for good",
+        "method.target_spread": "targets as sharp from the start as otherwise after thousands of steps: 3 at 0.07",
+        "method.head_batch_norm": "features that are nearly equal at the start are spread before the prototypes",
+        "method.ibot_weight": "masked tokens teach a ViT" if transformer else "a convolution has no tokens to mask",
+        "method.momentum": "the average spans about 33 steps, and stiffens to 1 at the end",
+        "method.koleo_weight": "half of the paper's: ten times as much cost 2 to 3 points",
+        "data.crops.global_px": f"pictures of {situation.short_side_px} px, trained on {situation.device}",
+        "data.crops.local_px": "half of the global crop",
+        "read_px": "twice the training crop: an object fills a picture about as it filled a crop",
+        "optim.lr": "level with an orthogonalised optimizer at this number of steps",
+    }
     return RunConfig(
         recipe="small",
         steps=situation.steps,
         model=ModelConfig(name=name),
         method=SelfDistillationConfig(
             prototypes=prototypes,
-            hidden=512,
+            hidden=256 if few else 512,
             bottleneck=64,
             head_batch_norm=True,
             unit_prototypes=True,
-            ibot_weight=1.0 if transformer else 0.0,
+            ibot_weight=0.5 if transformer else 0.0,
             ibot_prototypes=prototypes,
             koleo_weight=0.05,
-            koleo_group=BATCH,
+            koleo_group=batch,
             teacher_temperature_start=0.07,
             teacher_temperature=0.07,
             target_spread=0.21,
-            momentum=momentum,
+            momentum=0.97,
         ),
         optim=OptimConfig(lr=2e-3, lr_final=2e-5, warmup=0.05, weight_decay=0.04, clip=3.0),
         data=DataConfig(
-            batch_size=BATCH,
+            batch_size=batch,
             cache_mb=2048,
             crops=CropConfig(
                 global_px=global_px,
                 local_px=global_px // 2,
-                num_locals=4,
-                global_scale=(0.25, 1.0),
-                local_scale=(0.08, 0.4),
+                num_locals=2 if few else 4,
+                global_scale=(0.3 if few else 0.25, 1.0),
+                local_scale=(0.2, 0.6) if few else (0.08, 0.4),
             ),
             color=ColorConfig(
                 brightness=0.32,

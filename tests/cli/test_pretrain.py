@@ -1,0 +1,182 @@
+"""`opendino pretrain` from the command line on small folders: what it writes, says, resumes and refuses."""
+
+import json
+import multiprocessing
+import os
+import signal
+
+import pytest
+import torch
+
+from opendino import files, load
+from opendino.cli import main
+from opendino.data.sources import open_source
+from tests.train.runs import draw_pictures
+
+QUICK = [
+    *("--model.dim", "32", "--model.depth", "1", "--model.heads", "1", "--model.hidden", "32"),
+    *("--data.batch-size", "4", "--data.crops.global-px", "16", "--data.crops.local-px", "8", "--read-px", "16"),
+    *("--data.crops.num-locals", "1", "--method.prototypes", "8", "--method.hidden", "16"),
+    *("--watch.knn-every", "0.5", "--watch.health-every", "0.5", "--watch.picture-every", "0.5"),
+]
+
+
+def pretrain(folder, out, *more):
+    return main(["pretrain", str(folder), "--model", "vit_tiny", "--out", str(out), *QUICK, *more])
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return draw_pictures(tmp_path_factory.mktemp("p") / "pictures", 16, px=24, classes=2)
+
+
+def test_a_run_leaves_all_that_was_promised(pictures, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert pretrain(pictures, out, "--steps", "6", "--save-steps", "3") == 0
+    said = capsys.readouterr().err
+    for word in ("16 pictures", "k-NN", "prototypes in use", "report:", "next:", "model:"):
+        assert word in said
+    config = json.loads((out / "config.json").read_text())
+    assert config["steps"] == 6 and config["model"]["name"] == "vit_tiny"
+    assert config["reasons"]["model.name"] == "asked for" and config["reasons"]["data.batch_size"] == "asked for"
+    kinds = {json.loads(line)["kind"] for line in (out / "metrics.jsonl").read_text().splitlines()}
+    assert kinds == {"step", "health", "knn", "picture"}
+    assert (out / "report.html").stat().st_size > 1000
+    assert list((out / "pictures").glob("pca-*.png")) and (out / "checkpoints" / "step-00000006").is_dir()
+    for name in ("model", "model-best", "model-start"):
+        model = load(out / name)
+        assert model(torch.zeros(1, 3, 16, 16)).cls.shape == (1, 32)
+    assert load(out).transform.size == 16
+
+
+def test_what_was_trained_opens_in_transformers(pictures, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    assert pretrain(pictures, tmp_path / "run", "--steps", "2") == 0
+    ours = load(tmp_path / "run")
+    theirs = transformers.AutoModel.from_pretrained(tmp_path / "run" / "model").eval()
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "run" / "model")
+    image = open_source(pictures).read(0)
+    pixels = processor(images=image.array, return_tensors="pt")["pixel_values"]
+    mine = ours.transform.apply(image)[None]
+    torch.testing.assert_close(pixels, mine, rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(mine).pooler_output, ours(mine).cls, rtol=1e-4, atol=1e-5)
+
+
+def test_the_same_command_goes_on_and_another_one_is_refused(pictures, tmp_path, capsys):
+    out = tmp_path / "run"
+
+    def child():
+        os.environ["OPENDINO_FAULT"] = "loop.after_step:5=SIGKILL"
+        pretrain(pictures, out, "--steps", "6", "--save-steps", "2")
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join()
+    assert process.exitcode == -9 and not (out / "model").exists()
+    assert pretrain(pictures, out, "--steps", "6", "--save-steps", "2", "--optim.lr", "0.5") == 2
+    assert "optim.lr: 0.002 -> 0.5" in capsys.readouterr().err
+    assert pretrain(pictures, out, "--steps", "6", "--save-steps", "2") == 0
+    unbroken = tmp_path / "unbroken"
+    assert pretrain(pictures, unbroken, "--steps", "6", "--save-steps", "2") == 0
+    for name in ("model", "model-start"):
+        a, b = load(out / name).state_dict(), load(unbroken / name).state_dict()
+        assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_default_directory_follows_from_the_command(pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["pretrain", str(pictures), "--model", "vit_tiny", *QUICK]
+    assert main([*arguments, "--steps", "2"]) == main([*arguments, "--steps", "2"]) == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+    assert main([*arguments, "--steps", "3"]) == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_minutes_become_steps_once(pictures, tmp_path):
+    out = tmp_path / "run"
+    assert pretrain(pictures, out, "--minutes", "0.01") == 0
+    steps = json.loads((out / "config.json").read_text())["steps"]
+    assert steps >= 20
+    assert pretrain(pictures, out, "--minutes", "0.01") == 0
+    assert json.loads((out / "config.json").read_text())["steps"] == steps
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(pictures, tmp_path, capsys, monkeypatch):
+    from opendino.cli import watchers
+
+    def interrupt(self, step, method):
+        if step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(watchers.Watch, "_report", interrupt)
+    assert pretrain(pictures, tmp_path / "run", "--steps", "6") == 75
+    assert "stopped at step 3 of 6 by SIGINT, saved" in capsys.readouterr().err
+
+
+def test_changed_pictures_are_refused(tmp_path, capsys):
+    pictures = draw_pictures(tmp_path / "pictures", 8, px=24)
+    assert pretrain(pictures, tmp_path / "run", "--steps", "2") == 0
+    (pictures / "0000.png").unlink()
+    assert pretrain(pictures, tmp_path / "run", "--steps", "2") == 2
+    assert "the pictures changed" in capsys.readouterr().err
+
+
+def test_c10_three_pictures_and_a_larger_batch(tmp_path, capsys):
+    pictures = draw_pictures(tmp_path / "pictures", 3, px=24)
+    assert pretrain(pictures, tmp_path / "run", "--steps", "2", "--data.batch-size", "64") == 0
+    assert "no class subfolders" in capsys.readouterr().err
+
+
+def test_c11_one_class_is_no_class(tmp_path, capsys):
+    pictures = draw_pictures(tmp_path / "pictures" / "only", 6, px=24).parent
+    assert pretrain(pictures, tmp_path / "run", "--steps", "2") == 0
+    assert "k-NN is skipped" in capsys.readouterr().err
+
+
+def test_c13_a_batch_of_one_runs_finite(pictures, tmp_path, capsys):
+    arguments = ("--steps", "3", "--data.batch-size", "1", "--data.crops.num-locals", "2", "--watch.log-every", "1")
+    assert pretrain(pictures, tmp_path / "run", *arguments) == 0
+    assert capsys.readouterr().err.count("KoLeo term is off") == 1
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["losses"] for row in rows if row["kind"] == "step"]
+    assert losses and all("koleo" not in terms and terms["dino"] > 0 for terms in losses)
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_c14_one_truncated_file_is_listed_and_the_run_ends(tmp_path, capsys, workers):
+    pictures = draw_pictures(tmp_path / "pictures", 40, px=24)
+    broken = pictures / "0013.png"
+    broken.write_bytes(broken.read_bytes()[: int(broken.stat().st_size * 0.6)])
+    (pictures / "note.txt").write_text("not a picture")
+    arguments = ("--epochs", "2", "--data.workers", workers, "--data.max-bad", "0.05")
+    assert pretrain(pictures, tmp_path / "run", *arguments) == 0
+    said = capsys.readouterr().err
+    assert "complete with 1 bad picture" in said
+    incidents = [json.loads(line) for line in (tmp_path / "run" / "incidents.jsonl").read_text().splitlines()]
+    found = [row for row in incidents if row["kind"] == "skipped picture" and "0013.png" in row["ids"]]
+    assert found and "truncated" in found[0]["words"]
+
+
+def test_full_disk_at_the_last_save_is_one_line(pictures, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("OPENDINO_FAULT", "commit.before_manifest:1=ENOSPC")
+    files._passages.clear()
+    assert pretrain(pictures, tmp_path / "run", "--steps", "2", "--save.milestones", "1") == 1
+    assert "No space left" in capsys.readouterr().err
+
+
+def test_tar_and_folder_train_alike(pictures, tmp_path):
+    import tarfile
+
+    with tarfile.open(tmp_path / "pictures.tar", "w") as tar:
+        tar.add(pictures, arcname=".")
+    for place, out in ((pictures, "a"), (tmp_path / "pictures.tar", "b")):
+        assert pretrain(place, tmp_path / out, "--steps", "2") == 0
+    a, b = load(tmp_path / "a").state_dict(), load(tmp_path / "b").state_dict()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_fields_lists_values_with_reasons(pictures, capsys):
+    assert main(["pretrain", str(pictures), "--fields", "--steps", "5"]) == 0
+    shown = capsys.readouterr().out
+    assert "--optim.lr 0.002" in shown and "--method.prototypes 128    16 pictures" in shown
