@@ -45,11 +45,12 @@ def test_total_equals_the_formula_written_out():
     (terms,) = built.losses(batch, step=4)
     config, student, teacher = CONFIG, built.student, built.teacher
     temperature = built.scalars(4)["teacher_temperature"]
-    g, l = student["backbone"](batch.global_crops, mask=batch.masks), student["backbone"](batch.local_crops)
+    g = student["backbone"](batch.global_crops, mask=batch.masks)
+    small = student["backbone"](batch.local_crops)
     target = teacher["backbone"](batch.global_crops)
     q = sinkhorn(teacher["dino_head"](target.cls), temperature).view(2, B, -1)
     dino_global = dino_loss(student["dino_head"](g.cls).view(2, B, -1), q, ignore_diagonal=True)
-    dino_local = dino_loss(student["dino_head"](l.cls).view(3, B, -1), q)
+    dino_local = dino_loss(student["dino_head"](small.cls).view(3, B, -1), q)
     weights = (1 / batch.masks.sum((1, 2)).clamp_min(1))[:, None, None].expand(2 * B, 4, 4)[batch.masks]
     ibot = ibot_loss(
         student["ibot_head"](g.patches[batch.masks]),

@@ -117,9 +117,11 @@ _ROWS = (
         "vit",
         ViTConfig(dim=128, depth=4, heads=2, hidden=512, patch=8, registers=0, layer_scale=0.3),
         819_328,
-        "not of the paper's sizes: its kind of ViT, for a laptop",
+        "not of the paper: its kind of ViT, for a laptop",
     ),
-    _ours("conv_mini", "conv_mini", ConvMiniConfig(), 256_896, "not of the paper: convolutions for minutes on a laptop"),
+    _ours(
+        "conv_mini", "conv_mini", ConvMiniConfig(), 256_896, "not of the paper: convolutions for minutes on a laptop"
+    ),
     _ours(
         "conv_kmeans",
         "conv_mini",

@@ -214,7 +214,8 @@ class SelfDistillation(nn.Module):
         groups = [select(crops.global_crops)]
         if crops.local_crops is not None:
             groups.append(select(crops.local_crops))
-        features = self.student["backbone"].forward_crops(groups, [masks] + [None] * (len(groups) - 1))
+        backbone: Any = self.student["backbone"]
+        features = backbone.forward_crops(groups, [masks] + [None] * (len(groups) - 1))
 
         head: Any = self.student["dino_head"]
         # Each group passes the head on its own: with batch statistics, small crops must not shift large ones.
