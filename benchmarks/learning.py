@@ -2,10 +2,10 @@
 
     python benchmarks/learning.py TRAIN VAL --steps 1200 --seeds 0 1 2 --out runs/learning [-- any pretrain field]
 
-TRAIN and VAL: folders or .tar files with one folder per class. Training sees TRAIN without labels. All of TRAIN is
-the gallery; k-NN is the best of k 5, 10, 20 and raw, centred, standardised (chosen on VAL, as for every baseline in
-benchmarks/baselines.py); linear chooses its penalty on a fifth of TRAIN. CLS, and patch tokens pooled to 3 x 3. The last
-weights are scored, not the best ones. Paired: trained minus own start over the same queries.
+TRAIN and VAL: folders or .tar files with one folder per class. Training sees TRAIN without labels; all of TRAIN is
+the gallery. k-NN: the best of k 5, 10, 20 and raw, centred, standardised, chosen on VAL as for every baseline in
+benchmarks/baselines.py. Linear: the penalty is chosen on a fifth of TRAIN. CLS, and patch tokens pooled to 3 x 3. The
+last weights are scored, not the best ones. Paired: trained minus own start over the same queries.
 """
 
 from __future__ import annotations
