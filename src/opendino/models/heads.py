@@ -21,7 +21,11 @@ class ProjectionHead(nn.Module):
         batch_norm: normalise the input and the hidden layers over the batch, by the statistics of the batch at hand
             in training and evaluation alike. Not of the paper; it carries tiny runs through their first minutes.
         unit_prototypes: rows of the last layer are brought to length 1 in the forward. Not of the paper either.
-    Source: arXiv 2508.10104, section 3.2; weights start truncated normal of std 0.02, biases at 0.
+
+    Weights start truncated normal of std 0.02, biases at 0. Where a norm removes a layer's scale that would be far too
+    short: a step of AdamW, whose size does not depend on the weights', would turn short rows by a tenth. So unit
+    prototypes start at length 1 and layers before a batch norm at torch's default, 1 / sqrt(fan in).
+    Source: arXiv 2508.10104, section 3.2.
     """
 
     def __init__(
@@ -42,13 +46,16 @@ class ProjectionHead(nn.Module):
         layers: list[nn.Module] = [_batch_norm(dim)] if batch_norm else []
         for index, (before, after) in enumerate(pairwise(widths)):
             linear = nn.Linear(before, after)
-            init_linear(linear)
+            if not batch_norm:
+                init_linear(linear)
             layers.append(linear)
             if index < num_layers - 1:
                 layers += [_batch_norm(after), nn.GELU()] if batch_norm else [nn.GELU()]
         self.mlp = nn.Sequential(*layers)
         self.last_layer = nn.Linear(bottleneck, prototypes, bias=False)
         init_linear(self.last_layer)
+        if unit_prototypes:
+            self.last_layer.weight.data = F.normalize(self.last_layer.weight.data, dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, D] -> logits [B, K]."""

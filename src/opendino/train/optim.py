@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from opendino.errors import UsageError
+from opendino.train.muon import MuonAdamW
 from opendino.train.schedules import Length, Schedule, to_steps
 
 
@@ -20,6 +21,8 @@ class OptimConfig:
 
     lr: float = 1e-3
     lr_final: float = 1e-6
+    muon_lr: float = 0.0
+    """Above 0: peak rate of Muon's step for matrices and convolutions, on the schedule of `lr`; not of the paper."""
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: Length = 0.1
     weight_decay: float = 0.04
@@ -53,6 +56,9 @@ class OptimConfig:
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
 _FIRST_LAYER = ("patch_embed.", "stem.")
 _TOKENS = ("cls_token", "registers", "mask_token")
+_NO_MATRICES = (*_TOKENS, "last_layer", "stem.conv.")
+"""Kept from Muon although two-dimensional: tokens and prototypes are lists of vectors, and filters of a k-means first
+layer should stay near the centres they started from."""
 
 
 def lr_multiplier(name: str, num_layers: int, config: OptimConfig) -> float:
@@ -66,21 +72,25 @@ def lr_multiplier(name: str, num_layers: int, config: OptimConfig) -> float:
     return config.layer_decay ** (num_layers + 1 - index) * (config.patch_embed_lr if first else 1.0)
 
 
-def build_optimizer(modules: Mapping[str, nn.Module], config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW whose groups carry `lr_mult`, `wd_mult`, `last_layer` and the names of their parameters.
+def build_optimizer(modules: Mapping[str, nn.Module], config: OptimConfig) -> MuonAdamW:
+    """AdamW, or Muon for matrices, in groups with `lr_mult`, `wd_mult`, `last_layer` and the parameters' names.
 
     No weight decay on biases, norms and LayerScale; everything else decays, tokens and prototypes included, as in
     the published recipe. Parameters of one group share all three, so a step sets few numbers.
     """
-    groups: dict[tuple[float, float, bool], list[tuple[str, nn.Parameter]]] = {}
+    groups: dict[tuple[float, float, bool, bool], list[tuple[str, nn.Parameter]]] = {}
     for module_name, module in modules.items():
         num_layers = getattr(module, "num_layers", 0)
         for name, parameter in module.named_parameters():
             decays = parameter.ndim > 1 and not name.endswith("bias") and "norm" not in name and "gamma" not in name
             multiplier = lr_multiplier(name, num_layers, config) if module_name == "backbone" else 1.0
-            key = (multiplier, 1.0 if decays else 0.0, "last_layer" in name)
+            matrix = parameter.ndim in (2, 4) and not any(part in name for part in _NO_MATRICES)
+            orthogonal = config.muon_lr > 0 and matrix
+            if orthogonal:
+                multiplier *= config.muon_lr / config.lr
+            key = (multiplier, 1.0 if decays else 0.0, "last_layer" in name, orthogonal)
             groups.setdefault(key, []).append((f"{module_name}.{name}", parameter))
-    return torch.optim.AdamW(
+    return MuonAdamW(
         [
             {
                 "params": [parameter for _, parameter in members],
@@ -88,8 +98,9 @@ def build_optimizer(modules: Mapping[str, nn.Module], config: OptimConfig) -> to
                 "lr_mult": lr_mult,
                 "wd_mult": wd_mult,
                 "last_layer": last_layer,
+                "orthogonal": orthogonal,
             }
-            for (lr_mult, wd_mult, last_layer), members in groups.items()
+            for (lr_mult, wd_mult, last_layer, orthogonal), members in groups.items()
         ],
         lr=config.lr,
         betas=config.betas,
