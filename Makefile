@@ -22,7 +22,7 @@ demo: .venv/.ok-$(DEMO)
 	$(BIN)/opendino demo
 
 test: .venv/.ok-$(TEST)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: .venv/.ok-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -52,7 +52,8 @@ def compare(run: Path, train: Source, val: Source, *, pooled_linear: bool = Fals
         start, end, gain = bootstrap(100 * before), bootstrap(100 * after), paired_bootstrap(100 * before, 100 * after)
         yield (
             f"{tokens} {probe}",
-            f"{start.value:5.1f} [{start.low:.1f}, {start.high:.1f}] -> {end.value:5.1f} [{end.low:.1f}, {end.high:.1f}]"
+            f"{start.value:5.1f} [{start.low:.1f}, {start.high:.1f}] -> "
+            f"{end.value:5.1f} [{end.low:.1f}, {end.high:.1f}]"
             f"  paired {gain.value:+.1f} [{gain.low:.1f}, {gain.high:.1f}]  ({setting})",
         )
 
