@@ -18,7 +18,8 @@ class MuonAdamW(torch.optim.AdamW):
     """Groups with `orthogonal` True take Muon's update, all others AdamW's.
 
     Muon: m <- m + (1 - 0.95) (g - m); W <- (1 - lr wd) W - lr max(1, rows / columns)^(1/2) U with U the orthogonalised
-    g + 0.95 (m - g); a convolution counts as the matrix [out, in * k * k]. Worth it in short runs: see LOG.md (the demo's tiles: 34 -> 49 %).
+    g + 0.95 (m - g); a convolution counts as the matrix [out, in * k * k]. Worth it in short runs:
+    34 -> 49 % on the demo's tiles (LOG.md).
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; not of the DINOv3 paper.
     """
 
