@@ -27,7 +27,7 @@ def _few_tiles():
 @pytest.fixture(scope="module")
 def folder(_few_tiles, tmp_path_factory):
     out = tmp_path_factory.mktemp("demo")
-    assert main(["demo", "--out", str(out), "--minutes", "0.02"]) == 0
+    assert main(["demo", "--out", str(out), "--steps", "12"]) == 0
     return out
 
 
@@ -62,5 +62,5 @@ def test_own_photographs(tmp_path):
         pixels = np.kron(rng.integers(0, 255, (20, 30, 3)), np.ones((16, 16, 1))).astype(np.uint8)
         Image.fromarray(pixels).save(photos / f"photo{index}.png")
     out = tmp_path / "out"
-    assert main(["demo", "--images", str(photos), "--out", str(out), "--minutes", "0.01", "--json"]) == 0
+    assert main(["demo", "--images", str(photos), "--out", str(out), "--steps", "2", "--json"]) == 0
     assert json.loads((out / "results.json").read_text()).keys() >= KEYS
