@@ -41,8 +41,8 @@ from opendino.weights import load
 KS = (5, 10, 20)
 SHOWN_QUERIES = 8
 STEPS = 640
-"""About 20,000 tiles, 100 s on two quiet cores. A number of steps, not of minutes: a busy machine takes longer and still
-gets the same result.
+"""About 20,000 tiles, 100 s on two quiet cores. A number of steps, not of minutes: a busy machine takes longer and
+still gets the same result.
 """
 INVARIANCE = (
     *("--data.color.brightness", "0.4", "--data.color.contrast", "0.4", "--data.color.saturation", "0.4"),
