@@ -82,7 +82,8 @@ def _scores(results: DemoResults) -> Chart:
         "Which photograph does this tile come from?",
         results.bars,
         f"Share of {results.test_tiles:,} test tiles for which the nearest training tiles name the right photograph, "
-        "with its 95 % interval. The test tiles' colours were changed, half of them to grey, so colour is no shortcut.",
+        "with its 95 % interval. The test tiles' colours were changed, half of them to grey, so colour is no shortcut. "
+        "Training changes colours strongly too: its augmentation was chosen knowing this task.",
         "Above the untrained network, pixels and colour with intervals apart means that something was learned. HOG is "
         "a strong hand-made description of edges: level with it is good for minutes of training.",
         chance=results.chance,
