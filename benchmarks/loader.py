@@ -19,7 +19,7 @@ from benchmarks.clock import interleaved, ratio
 from opendino.data.augment import augment
 from opendino.data.config import ColorConfig, CropConfig, DataConfig, MaskConfig
 from opendino.data.crops import cut
-from opendino.data.draws import BatchDraws, draw
+from opendino.data.draws import ColorDraws, draw
 from opendino.data.images import read
 from opendino.data.masks import block_masks
 
@@ -89,7 +89,7 @@ def main() -> None:
     draws = [draw(0, 0, i, crops, color, height, width) for i in range(PICTURES)]
     cuts = [cut(array, one) for array, one in zip(arrays, draws, strict=True)]
     batches = [
-        (torch.stack([c[v] for v in views for c in cuts]), BatchDraws.stack(draws, slice(views.start, views.stop)))
+        (torch.stack([c[v] for v in views for c in cuts]), ColorDraws.stack(draws, slice(views.start, views.stop)))
         for views in (range(2), range(2, crops.num_views))
     ]
     theirs = torchvision_pipeline(crops, color)

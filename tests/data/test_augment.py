@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as oracle
 
 from opendino.data.augment import _shift_hue, augment
 from opendino.data.config import ColorConfig, CropConfig, DataConfig
-from opendino.data.draws import BatchDraws, draw
+from opendino.data.draws import ColorDraws, draw
 from opendino.errors import ShapeError
 from tests.data.drawing import photo
 
@@ -25,15 +25,15 @@ def crops(count: int, side: int = 32) -> Tensor:
     return torch.stack([torch.from_numpy(photo(number, side, side)).permute(2, 0, 1) for number in range(count)])
 
 
-def no_draws(count: int) -> BatchDraws:
+def no_draws(count: int) -> ColorDraws:
     off, one, zero = np.zeros(count, bool), np.ones(count, np.float32), np.zeros(count, np.float32)
-    return BatchDraws(off, one, one, one, zero, off, zero, off)
+    return ColorDraws(off, np.ones((count, 3), np.float32), one, one, one, zero, off, zero, off)
 
 
-def random_draws(count: int) -> BatchDraws:
+def random_draws(count: int) -> ColorDraws:
     config = CropConfig(num_locals=count - 2)
     color = ColorConfig(grey_prob=0.3, blur_prob=(0.5,) * 3, solarise_prob=(0.4,) * 3)
-    return BatchDraws.stack([draw(7, 0, 0, config, color, 100, 100)], slice(0, count))
+    return ColorDraws.stack([draw(7, 0, 0, config, color, 100, 100)], slice(0, count))
 
 
 def shown(result: Tensor) -> Tensor:
@@ -56,6 +56,15 @@ def test_each_colour_change_is_torchvisions(name: str) -> None:
     expected = torch.stack([change(p / 255, float(f)) for p, f in zip(pictures.float(), factors, strict=True)])
     assert (expected - pictures / 255).abs().max() > 0.1
     assert (shown(augment(pictures, draws, MEAN, STD)) - expected).abs().max() < LEVEL
+
+
+def test_channel_gains_multiply_and_clamp() -> None:
+    pictures, on = crops(3), np.array([True, False, True])
+    gains = np.array([[0.5, 1.0, 3.0], [9.0, 9.0, 9.0], [1.2, 0.8, 1.0]], np.float32)
+    result = shown(augment(pictures, replace(no_draws(3), jitter=on, gains=gains), MEAN, STD))
+    for index, picture in enumerate(pictures / 255):
+        expected = (picture * torch.from_numpy(gains[index])[:, None, None]).clamp(0, 1) if on[index] else picture
+        assert (result[index] - expected).abs().max() < 1e-5
 
 
 def test_blur_is_torchvisions_also_at_the_border() -> None:

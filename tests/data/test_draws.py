@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,21 +11,28 @@ import torch
 from torchvision.transforms import RandomResizedCrop
 
 from opendino.data.config import ColorConfig, CropConfig
-from opendino.data.draws import BatchDraws, Draws, draw
+from opendino.data.draws import ColorDraws, Draws, draw
 
 CROPS, COLOR = CropConfig(), ColorConfig()
-NAMES = [field.name for field in fields(Draws)]
+
+
+def flat(draws: Draws) -> SimpleNamespace:
+    """Boxes and colours side by side."""
+    return SimpleNamespace(boxes=draws.boxes, flips=draws.flips, sizes=draws.sizes, **vars(draws.color))
+
+
+NAMES = ["boxes", "flips", "sizes", *(field.name for field in fields(ColorDraws))]
 
 
 def many(
     count: int, crops: CropConfig = CROPS, color: ColorConfig = COLOR, size: tuple[int, int] = (375, 500)
-) -> Draws:
-    samples = [draw(3, 0, position, crops, color, *size) for position in range(count)]
-    return Draws(*(np.stack([getattr(sample, name) for sample in samples]) for name in NAMES))
+) -> SimpleNamespace:
+    samples = [flat(draw(3, 0, position, crops, color, *size)) for position in range(count)]
+    return SimpleNamespace(**{name: np.stack([getattr(sample, name) for sample in samples]) for name in NAMES})
 
 
 def test_the_same_key_gives_the_same_draws() -> None:
-    first, second = (draw(1, 2, 10**12, CROPS, COLOR, 64, 48) for _ in range(2))
+    first, second = (flat(draw(1, 2, 10**12, CROPS, COLOR, 64, 48)) for _ in range(2))
     for name in NAMES:
         assert np.array_equal(getattr(first, name), getattr(second, name)), name
 
@@ -33,11 +41,11 @@ def test_the_same_key_gives_the_same_draws() -> None:
 def test_another_key_gives_other_draws(key: tuple[int, int, int]) -> None:
     base, other = draw(1, 2, 5, CROPS, COLOR, 640, 480), draw(*key, CROPS, COLOR, 640, 480)
     assert not np.array_equal(base.boxes, other.boxes)
-    assert not np.array_equal(base.brightness, other.brightness)
+    assert not np.array_equal(base.color.brightness, other.color.brightness)
 
 
 def test_more_local_crops_leave_the_others_as_they_are() -> None:
-    few, more = (draw(0, 0, 9, CropConfig(num_locals=count), COLOR, 100, 100) for count in (2, 8))
+    few, more = (flat(draw(0, 0, 9, CropConfig(num_locals=count), COLOR, 100, 100)) for count in (2, 8))
     for name in NAMES:
         assert np.array_equal(getattr(few, name), getattr(more, name)[:4]), name
 
@@ -113,6 +121,15 @@ def test_strong_brightness_stays_above_zero() -> None:
     assert many(200, color=replace(COLOR, brightness=1.5)).brightness.min() >= 0
 
 
+def test_channel_gains_are_log_uniform_and_off_by_default() -> None:
+    assert (many(50).gains == 1).all()
+    logs = np.log(many(500, color=replace(COLOR, channel_gain=0.4)).gains)
+    assert -0.4 <= logs.min() < -0.39 and 0.39 < logs.max() <= 0.4 and abs(logs.mean()) < 0.01
+    assert abs(logs.std() - 0.8 / 12**0.5) < 0.01
+    plain, gained = many(20), many(20, color=replace(COLOR, channel_gain=0.4))
+    assert np.array_equal(plain.hue, gained.hue) and np.array_equal(plain.boxes, gained.boxes)
+
+
 def test_views_are_independent() -> None:
     draws = many(2000)
     table = np.concatenate([draws.brightness, draws.hue, draws.boxes[:, :, 0]], axis=1)
@@ -122,9 +139,10 @@ def test_views_are_independent() -> None:
 
 def test_batches_are_view_major() -> None:
     samples = [draw(0, 0, position, CROPS, COLOR, 64, 64) for position in range(3)]
-    batch = BatchDraws.stack(samples, slice(2, None))
+    batch = ColorDraws.stack(samples, slice(2, None))
     assert len(batch) == 3 * 8
     for view in range(8):
         for row in range(3):
-            assert batch.hue[view * 3 + row] == samples[row].hue[2 + view]
+            assert batch.hue[view * 3 + row] == samples[row].color.hue[2 + view]
+            assert np.array_equal(batch.gains[view * 3 + row], samples[row].color.gains[2 + view])
     assert np.array_equal(batch.part(slice(3, 5)).blur_sigma, batch.blur_sigma[3:5])

@@ -13,7 +13,7 @@ import torch
 from opendino.data.augment import augment
 from opendino.data.config import CropConfig, DataConfig
 from opendino.data.crops import cut
-from opendino.data.draws import BatchDraws, draw
+from opendino.data.draws import ColorDraws, draw
 from opendino.data.loader import MAX_SUBSTITUTES, Crops, Loader
 from opendino.data.masks import block_masks
 from opendino.data.order import Order
@@ -56,7 +56,7 @@ def test_shapes_and_layout(source: Source) -> None:
         array = source.read(order(position)).array
         draws = draw(11, 0, position, CROPS, CONFIG.color, *array.shape[:2])
         for view, crop in enumerate(cut(array, draws)):
-            alone = augment(crop[None], BatchDraws.stack([draws], slice(view, view + 1)), CONFIG.mean, CONFIG.std)[0]
+            alone = augment(crop[None], ColorDraws.stack([draws], slice(view, view + 1)), CONFIG.mean, CONFIG.std)[0]
             group, place = (batch.global_crops, view) if view < 2 else (batch.local_crops, view - 2)
             assert torch.equal(group[place * 4 + row], alone)
 

@@ -105,7 +105,10 @@ def demo(
         model=model,
         out=folder / f"run-{seed}" if model is None else folder / f"run-{model}-{seed}",
         device=device,
-        fields=["--seed", str(seed), "--data.seed", str(seed), *INVARIANCE, *WATCHING],
+        fields=[
+            *("--seed", str(seed), "--data.seed", str(seed), *INVARIANCE, *WATCHING),
+            *("--watch.picture-dir", str(folder / "tiles" / "shown"), "--watch.picture-px", "256"),
+        ],
         quiet=quiet,
     )
     run = RunDirectory(trained.run)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from opendino.data.sources import Source
+from opendino.data.sources import Source, open_source
 from opendino.data.transform import Transform
 from opendino.errors import DataError
 from opendino.evaluation.probes import KnnProbe, knn_row
@@ -57,6 +57,9 @@ class Watch:
         self.calibration_images = read_evenly(self.source, self.transform, CALIBRATION_IMAGES)
         stride = max(1, len(self.calibration_images) // PROBE_IMAGES)
         self.probe_images = self.calibration_images[::stride][:PROBE_IMAGES]
+        picture_px = max(1, self.config.watch.picture_px // self.transform.patch) * self.transform.patch
+        shown = open_source(Path(self.config.watch.picture_dir)) if self.config.watch.picture_dir else self.source
+        self.shown_images = read_evenly(shown, replace(self.transform, size=picture_px), PICTURE_IMAGES)
         self.healths: list[Health] = []
         self.alarmed: set[str] = set()
 
@@ -108,14 +111,13 @@ class Watch:
             export_model(self.run.best_model, model, self.transform, {**self.card, "step": step})
 
     def _picture(self, step: int, method: Method) -> None:
-        images = self.probe_images[:: max(1, len(self.probe_images) // PICTURE_IMAGES)][:PICTURE_IMAGES]
         with torch.no_grad():
-            patches = self.model(method)(images.to(self.device)).patches
+            patches = self.model(method)(self.shown_images.to(self.device)).patches
         previous = self.carry.get("basis")
         maps, basis = pca_maps(patches, Basis.from_dict(previous) if previous else None)
         self.carry["basis"] = basis.to_dict()
         try:
-            photos = [to_picture(image, self.transform) for image in images]
+            photos = [to_picture(image, self.transform) for image in self.shown_images]
             path = save_training_pictures(self.run.pictures, step, photos, list(maps))
         except OSError as error:  # a picture is never worth a run
             self.incidents.append("picture failed", step, f"picture not written ({error.strerror})")

@@ -1,6 +1,6 @@
 """Colour, blur and solarise work on a batch of crops, on whatever device they are.
 
-Parameters come as `BatchDraws`, one for each crop: the result for a crop does not depend on what else is in the batch.
+Parameters come as `ColorDraws`, one for each crop: the result for a crop does not depend on what else is in the batch.
 Operations whose coin fell tails are skipped, not multiplied by zero.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from opendino.data.draws import BatchDraws
+from opendino.data.draws import ColorDraws
 from opendino.errors import ShapeError
 
 BLUR_KERNEL_PX = 9
@@ -22,11 +22,12 @@ _PIECE_VALUES = 2**19
 SOLARISE_THRESHOLD = 128 / 255
 
 
-def augment(crops: Tensor, draws: BatchDraws, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def augment(crops: Tensor, draws: ColorDraws, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Turn uint8 crops into the normalised views that the models see.
 
-    In this order: brightness, contrast, saturation, hue (where `jitter`), grey, blur, solarise, normalise; each with
-    torchvision's meaning (`adjust_*`, `rgb_to_grayscale`, `gaussian_blur`, `solarize`), in float32 on [0, 1].
+    In this order: channel gains, brightness, contrast, saturation, hue (where `jitter`), grey, blur, solarise,
+    normalise; all but the gains (a product, clamped) with torchvision's meaning (`adjust_*`, `rgb_to_grayscale`,
+    `gaussian_blur`, `solarize`), in float32 on [0, 1].
 
     Args:
         crops: [N, 3, S, S] uint8. draws: N parameters. mean, std: of RGB in [0, 1].
@@ -62,7 +63,7 @@ def _values(column: np.ndarray, chosen: np.ndarray, device: torch.device) -> Ten
     return torch.from_numpy(column[chosen]).to(device, non_blocking=True)
 
 
-def _jitter(views: Tensor, draws: BatchDraws) -> None:
+def _jitter(views: Tensor, draws: ColorDraws) -> None:
     from kornia import enhance
 
     chosen, device = draws.jitter, views.device
@@ -70,6 +71,9 @@ def _jitter(views: Tensor, draws: BatchDraws) -> None:
     if where is None:
         return
     part = views[where]
+    gains = draws.gains[chosen]
+    if (gains != 1).any():
+        part = part.mul_(torch.from_numpy(gains).to(device, non_blocking=True)[:, :, None, None]).clamp_(0, 1)
     # kornia's plain names mean other things; these three are torchvision's and Pillow's.
     part = enhance.adjust_brightness_accumulative(part, _values(draws.brightness, chosen, device))
     part = enhance.adjust_contrast_with_mean_subtraction(part, _values(draws.contrast, chosen, device))
@@ -99,7 +103,7 @@ def _shift_hue(images: Tensor, turns: Tensor) -> Tensor:
     return turned
 
 
-def _grey(views: Tensor, draws: BatchDraws) -> None:
+def _grey(views: Tensor, draws: ColorDraws) -> None:
     from kornia.color import rgb_to_grayscale
 
     where = _where(draws.grey, views.device)
@@ -107,7 +111,7 @@ def _grey(views: Tensor, draws: BatchDraws) -> None:
         views[where] = rgb_to_grayscale(views[where]).expand(-1, 3, -1, -1)
 
 
-def _blur(views: Tensor, draws: BatchDraws) -> None:
+def _blur(views: Tensor, draws: ColorDraws) -> None:
     from kornia.filters import gaussian_blur2d
 
     chosen = draws.blur_sigma > 0
@@ -118,7 +122,7 @@ def _blur(views: Tensor, draws: BatchDraws) -> None:
     views[where] = gaussian_blur2d(views[where], BLUR_KERNEL_PX, sigma)
 
 
-def _solarise(views: Tensor, draws: BatchDraws) -> None:
+def _solarise(views: Tensor, draws: ColorDraws) -> None:
     from kornia.enhance import solarize
 
     where = _where(draws.solarise, views.device)

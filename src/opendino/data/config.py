@@ -75,6 +75,8 @@ class ColorConfig:
 
     Triples are for (first global crop, second global crop, local crops). `blur_prob` states the probabilities that the
     released models were trained with: the nominal ones (1.0, 0.1, 0.5) pass through a wrapper that inverts them.
+    `channel_gain` g, not of the paper: where jitter falls, each channel is multiplied by its own exp(U(-g, g)), as
+    another light or white balance would; for pictures whose colour should not count.
     """
 
     jitter_prob: float = 0.8
@@ -82,6 +84,7 @@ class ColorConfig:
     contrast: float = 0.4
     saturation: float = 0.2
     hue: float = 0.1
+    channel_gain: float = 0.0
     grey_prob: float = 0.2
     blur_prob: Triple = (0.0, 0.9, 0.5)
     blur_sigma: Pair = (0.1, 2.0)
@@ -94,7 +97,7 @@ class ColorConfig:
             triple = getattr(self, name)
             _require(len(triple) == 3, f"color.{name}", "three shares (view 1, view 2, local)", triple)
             _check_share(f"color.{name}", *triple)
-        for name in ("brightness", "contrast", "saturation"):
+        for name in ("brightness", "contrast", "saturation", "channel_gain"):
             strength = getattr(self, name)
             _require(_finite(strength) and strength >= 0, f"color.{name}", "0 or more", strength)
         _require(0 <= self.hue <= 0.5, "color.hue", "from 0 to 0.5 turns", self.hue)

@@ -17,10 +17,10 @@ from opendino.data.config import ColorConfig, CropConfig
 
 # Tries at a box that fits, before torchvision's fallback to the middle of the picture.
 _TRIES = 10
-# Columns of a view's row of uniform numbers; new ones go to the end, so that old draws stay.
+# Columns of a view's row of uniform numbers; new ones take spare ones, so that old draws stay.
 _TOP, _LEFT = 2 * _TRIES, 2 * _TRIES + 1
-_COINS, _AMOUNTS = slice(22, 27), slice(27, 32)
-_COLUMNS = 32
+_COINS, _AMOUNTS, _GAINS = slice(22, 27), slice(27, 32), slice(32, 35)
+_COLUMNS = 40  # five to spare
 
 # The last word of the counter keeps the streams of different uses apart.
 SAMPLE_STREAM, MASK_STREAM = 0, 1
@@ -33,35 +33,18 @@ def counter_generator(seed: int, stage: int, number: int, stream: int) -> np.ran
 
 
 @dataclass(frozen=True)
-class Draws:
-    """Random parameters of the V views of one sample: two global crops, then the local ones.
+class ColorDraws:
+    """What the device still has to do to N crops: the views of one sample, or some views of a batch.
 
     Args:
-        sizes: [V] int64, side of the crop in pixels after resizing.
-        boxes: [V, 4] int64 (top, left, height, width) in pixels of the picture.
-        flips, jitter, grey, solarise: [V] bool.
-        brightness, contrast, saturation: [V] float32 factors around 1. hue: [V] float32 turns, -0.5 to 0.5.
-        blur_sigma: [V] float32 pixels of the crop, 0 = no blur.
+        jitter, grey, solarise: [N] bool.
+        gains: [N, 3] float32 factors of red, green, blue. brightness, contrast, saturation: [N] float32 factors
+            around 1. hue: [N] float32 turns, -0.5 to 0.5. All five only where `jitter`.
+        blur_sigma: [N] float32 pixels of the crop, 0 = no blur.
     """
 
-    sizes: np.ndarray
-    boxes: np.ndarray
-    flips: np.ndarray
     jitter: np.ndarray
-    brightness: np.ndarray
-    contrast: np.ndarray
-    saturation: np.ndarray
-    hue: np.ndarray
-    grey: np.ndarray
-    blur_sigma: np.ndarray
-    solarise: np.ndarray
-
-
-@dataclass(frozen=True)
-class BatchDraws:
-    """What the device needs of `Draws`, for N crops of one size; fields as there, [N]."""
-
-    jitter: np.ndarray
+    gains: np.ndarray
     brightness: np.ndarray
     contrast: np.ndarray
     saturation: np.ndarray
@@ -71,17 +54,36 @@ class BatchDraws:
     solarise: np.ndarray
 
     @classmethod
-    def stack(cls, samples: Sequence[Draws], views: slice) -> BatchDraws:
+    def stack(cls, samples: Sequence[Draws], views: slice) -> ColorDraws:
         """Join the chosen views of B samples view-major: all first views, then all second ones, ..."""
-        names = [field.name for field in fields(cls)]
-        return cls(*(np.stack([getattr(sample, name)[views] for sample in samples], axis=1).ravel() for name in names))
+        columns = (
+            np.stack([getattr(sample.color, field.name)[views] for sample in samples], axis=1) for field in fields(cls)
+        )
+        return cls(*(column.reshape(-1, *column.shape[2:]) for column in columns))
 
-    def part(self, rows: slice) -> BatchDraws:
+    def part(self, rows: slice) -> ColorDraws:
         """The parameters of some of the crops."""
-        return BatchDraws(*(getattr(self, field.name)[rows] for field in fields(self)))
+        return ColorDraws(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def __len__(self) -> int:
         return len(self.jitter)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Random parameters of the V views of one sample: two global crops, then the local ones.
+
+    Args:
+        sizes: [V] int64, side of the crop in pixels after resizing.
+        boxes: [V, 4] int64 (top, left, height, width) in pixels of the picture.
+        flips: [V] bool.
+        color: for V crops.
+    """
+
+    sizes: np.ndarray
+    boxes: np.ndarray
+    flips: np.ndarray
+    color: ColorDraws
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class _Limits:
         sizes: [V] int64 pixels. scales: V pairs of shares of the picture's area.
         coins: [V, 5] probabilities of flip, jitter, grey, blur, solarise.
         low, span: [V, 5] smallest value and range of brightness, contrast, saturation, hue, blur sigma.
+        gain: largest |log| of a channel's factor.
     """
 
     sizes: np.ndarray
@@ -99,6 +102,7 @@ class _Limits:
     coins: np.ndarray
     low: np.ndarray
     span: np.ndarray
+    gain: float
 
 
 @functools.lru_cache(maxsize=32)
@@ -118,6 +122,7 @@ def _limits(config: CropConfig, color: ColorConfig) -> _Limits:
         coins=np.array(coins),
         low=low,
         span=high - low,
+        gain=color.channel_gain,
     )
 
 
@@ -127,8 +132,8 @@ def draw(
     """Draw the parameters of all views of the sample at `position`, for a picture of height x width pixels.
 
     Boxes follow torchvision's RandomResizedCrop: area uniform in the scale, log ratio uniform, ten tries, then the
-    middle. The device applies brightness, contrast, saturation, hue in this order; torchvision shuffles it anew for
-    each call. Source: arXiv 2508.10104 and DINOv2's augmentations.
+    middle. The device applies channel gains, brightness, contrast, saturation, hue in this order; torchvision shuffles
+    the last four anew for each call. Source: arXiv 2508.10104 and DINOv2's augmentations.
     """
     limits = _limits(config, color)
     numbers = counter_generator(seed, stage, position, SAMPLE_STREAM).random((config.num_views, _COLUMNS))
@@ -143,14 +148,17 @@ def draw(
         sizes=limits.sizes,
         boxes=np.array(boxes, np.int64),
         flips=flips,
-        jitter=jitter,
-        brightness=brightness,
-        contrast=contrast,
-        saturation=saturation,
-        hue=hue,
-        grey=grey,
-        blur_sigma=sigma * blur,
-        solarise=solarise,
+        color=ColorDraws(
+            jitter=jitter,
+            gains=np.exp(limits.gain * (2 * numbers[:, _GAINS] - 1)).astype(np.float32),
+            brightness=brightness,
+            contrast=contrast,
+            saturation=saturation,
+            hue=hue,
+            grey=grey,
+            blur_sigma=sigma * blur,
+            solarise=solarise,
+        ),
     )
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from opendino.data.augment import augment
 from opendino.data.config import DataConfig
 from opendino.data.crops import cut
-from opendino.data.draws import BatchDraws, Draws, draw
+from opendino.data.draws import ColorDraws, Draws, draw
 from opendino.data.images import ImageError
 from opendino.data.listing import Skipped
 from opendino.data.masks import block_masks
@@ -51,9 +51,9 @@ class _Cut:
     """What a worker hands over: uint8 crops [V*B, 3, S, S] and the draws that the device still has to apply."""
 
     global_crops: Tensor
-    global_draws: BatchDraws
+    global_draws: ColorDraws
     local_crops: Tensor | None
-    local_draws: BatchDraws
+    local_draws: ColorDraws
     masks: Tensor | None
     ids: tuple[str, ...]
     bad: tuple[Skipped, ...]
@@ -109,9 +109,9 @@ class _Steps(Dataset[_Cut | _Failure]):
             ids.append(self._source.id(index))
         return _Cut(
             global_crops=global_crops.flatten(0, 1),
-            global_draws=BatchDraws.stack(draws, slice(0, 2)),
+            global_draws=ColorDraws.stack(draws, slice(0, 2)),
             local_crops=local_crops.flatten(0, 1) if config.num_locals else None,
-            local_draws=BatchDraws.stack(draws, slice(2, None)),
+            local_draws=ColorDraws.stack(draws, slice(2, None)),
             masks=self._masks(step),
             ids=tuple(ids),
             bad=tuple(bad),
@@ -219,5 +219,5 @@ class Loader:
             bad=batch.bad,
         )
 
-    def _augment(self, crops: Tensor, draws: BatchDraws) -> Tensor:
+    def _augment(self, crops: Tensor, draws: ColorDraws) -> Tensor:
         return augment(crops.to(self._device, non_blocking=True), draws, self._config.mean, self._config.std)

@@ -8,7 +8,7 @@ label, and every baseline gets the same gallery.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
+from PIL import ImageOps
 
 from opendino.data import images
 from opendino.data.sources import open_source
@@ -54,12 +55,15 @@ SKIMAGE = (
     "text.png",
 )
 SKLEARN = ("china.jpg", "flower.jpg")
+SHOWN = ("astronaut", "chelsea", "china", "coffee", "flower", "motorcycle_left")
+"""Photographs of things; of one's own the first six."""
 
 
 @dataclass(frozen=True)
 class TileTask:
     """train [n, 64, 64, 3] uint8 with ids "photograph/number"; bank and bank_labels are the same tiles as a gallery;
-    queries [q, 64, 64, 3] uint8, query_labels; labels int64 index `names`, the photographs.
+    queries [q, 64, 64, 3] uint8, query_labels; labels int64 index `names`, the photographs; `shown`: the middle squares
+    of some photographs by name, uint8 [320, 320, 3], to look at.
     """
 
     train: NDArray[np.uint8]
@@ -69,6 +73,7 @@ class TileTask:
     queries: NDArray[np.uint8]
     query_labels: NDArray[np.int64]
     names: tuple[str, ...]
+    shown: Mapping[str, NDArray[np.uint8]]
 
     @property
     def chance(self) -> float:
@@ -87,11 +92,14 @@ def build_tiles(seed: int = 0, images_dir: Path | None = None) -> TileTask:
     """
     photographs = _own(Path(images_dir)) if images_dir is not None else _shipped()
     names = tuple(sorted(photographs))
+    shown: dict[str, NDArray[np.uint8]] = {}
     train: list[NDArray[np.uint8]] = []
     queries: list[NDArray[np.uint8]] = []
     for name in names:
         photograph = _scale(photographs[name])
         width = photograph.width
+        if name in (SHOWN if images_dir is None else names[: len(SHOWN)]):
+            shown[name] = np.asarray(ImageOps.fit(photograph, (SHORT_SIDE_PX, SHORT_SIDE_PX)))
         for side, (part, count) in enumerate(
             [((0, int(TRAIN_END * width)), TRAIN_TILES), ((int(QUERY_START * width), width), QUERY_TILES)]
         ):
@@ -111,11 +119,12 @@ def build_tiles(seed: int = 0, images_dir: Path | None = None) -> TileTask:
         queries=np.stack(queries),
         query_labels=np.repeat(np.arange(len(names)), QUERY_TILES),
         names=names,
+        shown=shown,
     )
 
 
 def write_tiles(task: TileTask, folder: Path) -> None:
-    """Write PNG files: folder/train/PHOTOGRAPH/NNN.png and folder/queries/PHOTOGRAPH/NNN.png.
+    """Write PNG files: folder/train/PHOTOGRAPH/NNN.png, folder/queries/PHOTOGRAPH/NNN.png, folder/shown/PHOTOGRAPH.png.
 
     So `opendino pretrain folder/train --val folder/queries` runs on them by hand. Existing tiles are written over.
     """
@@ -129,6 +138,9 @@ def write_tiles(task: TileTask, folder: Path) -> None:
             target.mkdir(parents=True, exist_ok=True)
             PillowImage.fromarray(tile).save(target / f"{numbers[label]:03d}.png", compress_level=1)
             numbers[label] += 1
+    (folder / "shown").mkdir(parents=True, exist_ok=True)
+    for name, photograph in task.shown.items():
+        PillowImage.fromarray(photograph).save(folder / "shown" / f"{name}.png")
 
 
 def _shipped() -> dict[str, NDArray[np.uint8]]:

@@ -13,7 +13,7 @@ import os
 from opendino.data.config import ColorConfig, CropConfig, DataConfig
 from opendino.models.family import FAMILY
 from opendino.recipes.situation import Situation
-from opendino.train.config import ModelConfig, RunConfig
+from opendino.train.config import ModelConfig, RunConfig, WatchConfig
 from opendino.train.methods.self_distillation import SelfDistillationConfig
 from opendino.train.optim import OptimConfig
 
@@ -56,6 +56,7 @@ def small(situation: Situation) -> RunConfig:
         "data.crops.global_px": f"pictures of {situation.short_side_px} px, trained on {situation.device}",
         "data.crops.local_px": "half of the global crop",
         "read_px": "twice the training crop: an object fills a picture about as it filled a crop",
+        "watch.picture_px": "as large as the pictures are, 256 at most: a map of many patches",
         "data.workers": "feed the accelerator"
         if accelerated
         else "the cores are busy training; one process wastes none",
@@ -117,5 +118,6 @@ def small(situation: Situation) -> RunConfig:
             ),
         ),
         read_px=read_px,
+        watch=WatchConfig(picture_px=max(read_px, min(256, situation.short_side_px // 8 * 8))),
         reasons=reasons,
     )

@@ -99,6 +99,7 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tens
         if key.startswith("optimizer."):
             _, kind, name = key.split(".", 2)
             state.setdefault(name, {})[kind] = value
+    optimizer.state.clear()
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
             if name in state:

@@ -49,6 +49,10 @@ class WatchConfig:
     health_every: Length = 0.02
     knn_every: Length = 0.1
     picture_every: Length = 0.1
+    picture_px: int = 224
+    """Side at which PCA pictures are drawn: larger than what is trained and read, so that maps have many patches."""
+    picture_dir: str = ""
+    """Photographs to draw; empty: six of the training pictures."""
     knn_bank: int = 10_000
     """At most so many pictures in the k-NN bank; a fixed stratified subset beyond."""
     knn_queries: int = 2_000

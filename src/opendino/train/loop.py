@@ -25,11 +25,12 @@ from opendino.train.config import RunConfig
 from opendino.train.method import Method
 from opendino.train.optim import build_optimizer, clip_gradients, set_hyperparameters
 from opendino.train.run import RunDirectory
-from opendino.train.schedules import to_steps
 from opendino.train.stopping import stop_request
 
-MAX_BAD_STEPS = 10
-"""Non-finite steps in a row after which the run stops: more are no accident."""
+MAX_BAD_STEPS, BAD_WINDOW = 10, 1000
+"""So many non-finite steps among the last 1,000 are no accident: the run goes back to its last checkpoint, once."""
+MAX_UNSAVED_MINUTES = 60.0
+"""A run whose checkpoints cannot be written stops after so long, rather than lose more."""
 
 
 @dataclass(frozen=True)
@@ -113,18 +114,22 @@ def train(
         carry: small JSON state of the watchers (best score so far); saved and restored with each checkpoint.
     Raises:
         StoppedError: on Ctrl-C, TERM or USR1, with everything saved.
-        OpendinoError: after MAX_BAD_STEPS non-finite steps in a row; DataError: when nothing can be read any more.
+        OpendinoError: when MAX_BAD_STEPS of the last 1,000 steps were not finite and there is no checkpoint to go back
+            to, or going back (past the pictures since) did not help; when no checkpoint could be written for an hour.
+        DataError: when nothing can be read any more.
     """
     carry = {} if carry is None else carry
     optimizer = build_optimizer(method.trained(), config.optim)
     metrics, incidents = MetricsLog(run.metrics_file), IncidentLog(run.incidents_file)
     skipped: dict[str, str] = {}
     step = 0
+    passed_over = 0  # steps of data that a roll-back left out: positions run ahead of steps by so much
     resumed = load_checkpoint(run.checkpoints, method, optimizer)
     if resumed is not None:
         step = resumed.step
         carry.update(resumed.extra["carry"])
         skipped.update(resumed.extra["skipped"])
+        passed_over = resumed.extra["passed_over"]
         metrics.truncate(resumed.extra["metrics_offset"])
         for words in resumed.damaged:
             incidents.append("damaged checkpoint", step, words)
@@ -134,8 +139,8 @@ def train(
         round(config.steps * i / config.save.milestones) for i in range(1, config.save.milestones + 1)
     )
     recent: deque[tuple[float, int]] = deque(maxlen=50)
-    bad_in_a_row = 0
-    started = last_save = time.monotonic()
+    bad_steps: deque[int] = deque(maxlen=MAX_BAD_STEPS)
+    started = last_try = last_save = time.monotonic()
 
     def watch(done: int) -> None:
         for watcher in watchers:
@@ -143,25 +148,48 @@ def train(
                 watcher.call(done, method)
 
     def save(done: int) -> None:
-        nonlocal last_save
-        extra = {"metrics_offset": metrics.offset, "carry": carry, "skipped": skipped}
-        last_save = time.monotonic()
+        nonlocal last_try, last_save
+        extra = {"metrics_offset": metrics.offset, "carry": carry, "skipped": skipped, "passed_over": passed_over}
+        last_try = time.monotonic()
         try:
             save_checkpoint(run.checkpoints, done, method, optimizer, extra)
             prune(run.checkpoints, config.save.keep, milestones)
+            last_save = last_try
         except OSError as error:
             # A full disk must not end the run: the last good checkpoint is untouched and the next interval tries again.
             incidents.append("save failed", done, f"checkpoint not saved ({error.strerror or error}); training goes on")
-            if stop.asked or done == config.steps:
+            if stop.asked or done == config.steps or last_try - last_save > 60 * MAX_UNSAVED_MINUTES:
                 raise OpendinoError(
                     run.checkpoints, f"cannot save ({error.strerror or error})", "free some space and run again"
                 ) from None
 
+    def roll_back(values: Mapping[str, float]) -> None:
+        """To the last checkpoint, past the pictures since; once in a run."""
+        nonlocal step, passed_over
+        last = None if passed_over else load_checkpoint(run.checkpoints, method, optimizer)
+        if last is None:
+            raise OpendinoError(
+                f"step {step}",
+                f"loss or gradient was not finite in {MAX_BAD_STEPS} of the last {BAD_WINDOW:,} steps ({dict(values)})",
+                f"lower optim.lr or use precision fp32; pictures are listed in {run.incidents_file}",
+            )
+        words = f"back to step {last.step}; the pictures of steps {last.step} to {step} are passed over"
+        incidents.append("rolled back", step, words)
+        passed_over, step = step - last.step, last.step
+        carry.update(last.extra["carry"])
+        metrics.truncate(last.extra["metrics_offset"])
+        recent.clear()
+        bad_steps.clear()
+
     with stop_request() as stop:
         if step == 0:
             watch(0)
+        batches = loader.batches(step + passed_over, config.steps + passed_over)
         recent.append((time.monotonic(), step))
-        for crops in loader.batches(step, config.steps):
+        while step < config.steps:
+            crops = next(batches, None)
+            if crops is None:
+                raise DataError("pictures", f"ran out at step {step} of {config.steps}")
             for bad in crops.bad:
                 if bad.id not in skipped:
                     skipped[bad.id] = bad.reason
@@ -170,16 +198,12 @@ def train(
             fault_point("loop.after_step")
             step += 1
             if not result.finite:
-                bad_in_a_row += 1
                 incidents.append("non-finite step", step, f"loss {result.loss}, {result.values}", ids=list(crops.ids))
-                if bad_in_a_row >= MAX_BAD_STEPS:
-                    raise OpendinoError(
-                        f"step {step}",
-                        f"loss or gradient was not finite {MAX_BAD_STEPS} times in a row ({dict(result.values)})",
-                        f"lower optim.lr or use precision fp32; pictures are listed in {run.incidents_file}",
-                    )
-            else:
-                bad_in_a_row = 0
+                bad_steps.append(step)
+                if len(bad_steps) == MAX_BAD_STEPS and step - bad_steps[0] < BAD_WINDOW:
+                    roll_back(result.values)
+                    batches = loader.batches(step + passed_over, config.steps + passed_over)
+                    continue
             recent.append((time.monotonic(), step))
             elapsed, steps_seen = recent[-1][0] - recent[0][0], recent[-1][1] - recent[0][1]
             images_per_s = steps_seen * config.data.batch_size / max(elapsed, 1e-9)
@@ -202,17 +226,13 @@ def train(
             pause = time.monotonic() - watched
             recent = deque(((t + pause, s) for t, s in recent), maxlen=recent.maxlen)
             due = (config.save.steps and step % config.save.steps == 0) or (
-                config.save.minutes and time.monotonic() - last_save >= 60 * config.save.minutes
+                config.save.minutes and time.monotonic() - last_try >= 60 * config.save.minutes
             )
-            if due or step in milestones or stop.asked or step == config.steps:
+            # Not amid steps that failed: what a roll-back goes to should be from before them.
+            due = result.finite and (due or step in milestones or stop.save)
+            if due or stop.asked or step == config.steps:
+                stop.save = False
                 save(step)
             if stop.asked and step < config.steps:
                 raise StoppedError(run.path, f"stopped at step {step} of {config.steps} by {stop.asked}, saved")
-    if step < config.steps:
-        raise DataError("pictures", f"ran out at step {step} of {config.steps}")
     return Outcome(step, time.monotonic() - started, skipped)
-
-
-def watch_steps(every: int | float, total: int) -> int:
-    """A watch interval in steps, at least 1."""
-    return max(1, to_steps(every, total))
