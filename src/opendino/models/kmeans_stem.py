@@ -26,16 +26,17 @@ class KMeansStem(nn.Module):
 
     def __init__(self, filters: int, channels: int = 3) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, filters, WINDOW, STRIDE, padding=(WINDOW - STRIDE) // 2, bias=False)
+        self.conv = nn.Conv2d(channels, filters, WINDOW, STRIDE, bias=False)
         self.norm = nn.BatchNorm2d(filters)
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
         nn.init.constant_(self.norm.bias, SPARSITY)
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, C, H, W] normalised -> [B, filters, H/4, W/4]."""
-        padding = (WINDOW - STRIDE) // 2
-        mean = F.avg_pool2d(images.mean(1, keepdim=True), WINDOW, STRIDE, padding)
-        square = F.avg_pool2d(images.square().mean(1, keepdim=True), WINDOW, STRIDE, padding)
+        # Repeated border pixels: a frame of zeros would be an edge that is not there.
+        images = F.pad(images, [(WINDOW - STRIDE) // 2] * 4, mode="replicate")
+        mean = F.avg_pool2d(images.mean(1, keepdim=True), WINDOW, STRIDE)
+        square = F.avg_pool2d(images.square().mean(1, keepdim=True), WINDOW, STRIDE)
         contrast = ((square - mean.square()).clamp(min=0) + CONTRAST_FLOOR).rsqrt()
         return F.avg_pool2d(F.relu(self.norm(self.conv(images) * contrast)), 2)
 
