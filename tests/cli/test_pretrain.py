@@ -11,6 +11,7 @@ import torch
 from opendino import files, load
 from opendino.cli import main
 from opendino.data.sources import open_source
+from opendino.monitor.metrics import read_rows
 from tests.train.runs import draw_pictures
 
 QUICK = [
@@ -119,7 +120,22 @@ def test_changed_pictures_are_refused(tmp_path, capsys):
     assert pretrain(pictures, tmp_path / "run", "--steps", "2") == 0
     (pictures / "0000.png").unlink()
     assert pretrain(pictures, tmp_path / "run", "--steps", "2") == 2
-    assert "the pictures changed" in capsys.readouterr().err
+    assert "other settings (other pictures)" in capsys.readouterr().err
+    assert pretrain(pictures, tmp_path / "run", "--steps", "2", "--allow") == 0
+
+
+def test_a_run_goes_on_for_longer_when_asked_and_records_it(pictures, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert pretrain(pictures, out, "--steps", "2") == 0
+    assert pretrain(pictures, out, "--steps", "4") == 2
+    assert "add --allow" in capsys.readouterr().err
+    assert pretrain(pictures, out, "--steps", "4", "--allow", "--data.batch-size", "3") == 2
+    assert pretrain(pictures, out, "--steps", "4", "--allow") == 0
+    assert json.loads((out / "config.json").read_text())["steps"] == 4
+    (row,) = [row for row in read_rows(out / "incidents.jsonl") if row["kind"] == "settings changed"]
+    assert row["step"] == 2 and "steps: 2 -> 4" in row["words"]
+    steps = [row["step"] for row in read_rows(out / "metrics.jsonl") if row["kind"] == "step"]
+    assert steps[-1] == 4
 
 
 def test_c10_three_pictures_and_a_larger_batch(tmp_path, capsys):

@@ -11,7 +11,7 @@ from opendino.errors import UsageError
 from opendino.files import write_json
 from opendino.recipes import RECIPES
 from opendino.recipes.situation import Situation
-from opendino.train.config import RunConfig, flatten, identity_differences, load_config, to_dict
+from opendino.train.config import RunConfig, differences, flatten, load_config, to_dict
 
 SRC = Path(__file__).parents[2] / "src" / "opendino"
 
@@ -64,4 +64,7 @@ def test_identity_covers_what_is_learned_and_not_what_is_shown():
         data=dataclasses.replace(config.data, workers=3),
         save=dataclasses.replace(config.save, steps=7),
     )
-    assert identity_differences(config, other) == ["optim.lr: 0.001 -> 0.5", "seed: 0 -> 1"]
+    found = differences(config, other)
+    assert found.scheduled == ("optim.lr: 0.001 -> 0.5",) and found.identity == ("seed: 0 -> 1",)
+    muon = dataclasses.replace(config, optim=dataclasses.replace(config.optim, muon_lr=0.02))
+    assert differences(config, muon).identity == ("optim.muon_lr: 0.0 -> 0.02",)

@@ -35,7 +35,8 @@ from opendino.pages.report import write_report
 from opendino.parallel import compile_blocks
 from opendino.recipes import find_recipe
 from opendino.recipes.situation import Situation
-from opendino.train.config import RunConfig, flatten, identity_differences, to_dict
+from opendino.train.checkpoint import list_checkpoints
+from opendino.train.config import RunConfig, differences, flatten, to_dict
 from opendino.train.loop import StepResult, measure_seconds_per_step, train
 from opendino.train.methods.self_distillation import SelfDistillation
 from opendino.train.run import RunDirectory, open_run
@@ -92,6 +93,7 @@ def pretrain(
     save_minutes: float | None = None,
     save_steps: int | None = None,
     device: str = "auto",
+    allow: bool = False,
     fields: Sequence[str] = (),
     quiet: bool = False,
 ) -> PretrainResult:
@@ -104,6 +106,7 @@ def pretrain(
         steps, epochs, minutes: the length; at most one. `small` takes 30 minutes when none is given.
         val: labelled pictures to score on; without it a fixed fifth of `dir` is queries when `dir` has classes.
         out: run directory; by default it follows from the other arguments, so the same call goes on with its run.
+        allow: go on with a run of `out` under another length, optimizer setting or set of pictures; it is recorded.
         fields: config fields as on the command line: ["--optim.lr", "1e-3"].
         quiet: print nothing.
     Raises:
@@ -126,7 +129,7 @@ def pretrain(
         config = plan.config(saved.steps if saved is not None and saved.minutes == length.minutes else 0)
         if config.steps == 0:
             config = plan.measured(console)
-        _claim(run, saved, config)
+        _claim(run, saved, config, allow, console)
         return _train(config, source, Path(val) if val else None, where, run, console)
 
 
@@ -242,22 +245,25 @@ def _build_loader(config: RunConfig, method: SelfDistillation, source: Source, d
     return Loader(source, config.data, (side, side) if config.method.ibot_weight > 0 else None, device)
 
 
-def _claim(run: RunDirectory, saved: RunConfig | None, config: RunConfig) -> None:
+def _claim(run: RunDirectory, saved: RunConfig | None, config: RunConfig, allow: bool, console: Console) -> None:
     """Make the directory this run's, or refuse when it holds another one."""
     if saved is None:
         run.write_config(config)
         return
-    if saved.pictures != config.pictures:
-        raise UsageError(
-            run.path, "the pictures changed since this run began", "put them back, or start anew with another --out"
-        )
-    if changes := identity_differences(saved, config):
-        more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
-        raise UsageError(
-            run.path,
-            f"holds a run with other settings ({', '.join(changes[:3])}{more})",
-            "repeat its command to go on, or start anew with another --out",
-        )
+    changed = differences(saved, config)
+    if changed.identity or (changed.scheduled and not allow):
+        named = changed.identity or changed.scheduled
+        more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+        ways = "repeat its command to go on, or start anew with another --out"
+        if not changed.identity:
+            ways = f"add --allow to go on with them, {ways}"
+        raise UsageError(run.path, f"holds a run with other settings ({', '.join(named[:3])}{more})", ways)
+    if changed.scheduled:
+        steps = [step for step, _ in list_checkpoints(run.checkpoints)]
+        words = f"goes on with {', '.join(changed.scheduled)}"
+        IncidentLog(run.incidents_file).append("settings changed", max(steps, default=0), words)
+        console.print(f"from step {max(steps, default=0):,}: {words}")
+        run.write_config(config)
 
 
 def _knn_probe(
@@ -380,6 +386,8 @@ class _Arguments:
     """Save every so many steps."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+    allow: bool = False
+    """Go on with the run in --out although length, optimizer or pictures changed; the change is recorded."""
     json: bool = False
     """Print the result as one JSON object."""
     fields: bool = False

@@ -42,7 +42,9 @@ class ConvMiniConfig:
             raise UsageError("ConvMiniConfig stem", f"must be conv or kmeans, got {self.stem!r}")
 
 
-def _conv(before: int, after: int, kernel: int, stride: int = 1, padding: str = "zeros") -> nn.Sequential:
+def _conv(
+    before: int, after: int, kernel: int, stride: int = 1, padding: Literal["zeros", "replicate"] = "zeros"
+) -> nn.Sequential:
     """Convolution and BatchNorm. A window of more than the stride, padded so that the map is input / stride."""
     margin = (kernel - stride + 1) // 2
     conv = nn.Conv2d(before, after, kernel, stride, margin, bias=False, padding_mode=padding)

@@ -103,6 +103,9 @@ FREE_FIELDS = ("data.workers", "data.cache_mb", "watch.", "save.", "reasons", "d
 """May differ between a run and its resume: they change what people see, not what is learned. (The pictures themselves
 are compared by their fingerprint, so the folder may have moved.)"""
 
+SCHEDULED_FIELDS = ("steps", "minutes", "pictures", "optim.", "method.momentum")
+"""May change when it is asked for (`--allow`): the weights and moments at hand go on under them."""
+
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """Plain JSON values."""
@@ -149,11 +152,23 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{key}", item
 
 
-def identity_differences(old: RunConfig, new: RunConfig) -> list[str]:
-    """Fields that decide what is learned and differ: `optim.lr: 0.001 -> 0.002`."""
+@dataclass(frozen=True)
+class Differences:
+    """Between a run and what a command asks for, as `optim.lr: 0.001 -> 0.002`; free fields are left out."""
+
+    scheduled: tuple[str, ...]
+    identity: tuple[str, ...]
+
+
+def differences(old: RunConfig, new: RunConfig) -> Differences:
+    """Fields that decide what is learned and differ."""
     before, after = dict(flatten(to_dict(old))), dict(flatten(to_dict(new)))
-    return [
-        f"{key}: {before.get(key)} -> {after.get(key)}"
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not key.startswith(FREE_FIELDS)
-    ]
+    scheduled, identity = list[str](), list[str]()
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) == after.get(key) or key.startswith(FREE_FIELDS):
+            continue
+        words = "other pictures" if key == "pictures" else f"{key}: {before.get(key)} -> {after.get(key)}"
+        # Muon and AdamW keep other moments.
+        kept = key.startswith(SCHEDULED_FIELDS) and key != "optim.muon_lr"
+        (scheduled if kept else identity).append(words)
+    return Differences(tuple(scheduled), tuple(identity))
