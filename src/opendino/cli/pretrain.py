@@ -325,6 +325,7 @@ def _train(
         task = progress.add_task("", total=config.steps, words="starting")
 
         def on_step(step: int, result: StepResult, images_per_s: float) -> None:
+            watch.on_step(step, result.loss, result.grad_norm)
             terms = " ".join(f"{name} {value:.3f}" for name, value in result.values.items())
             words = f"loss {result.loss:.3f} ({terms}) grad {result.grad_norm:.2f} {images_per_s:,.0f} images/s"
             progress.update(task, completed=step, words=words)

@@ -20,6 +20,7 @@ from opendino.models.batch_norm import calibrate
 from opendino.monitor.health import Health, alarms, health_from_row, in_words, measure
 from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import MetricsLog
+from opendino.monitor.spikes import Spikes
 from opendino.pages.pca import Basis, pca_maps
 from opendino.pages.report import write_report
 from opendino.pages.sheet import save_training_pictures
@@ -60,6 +61,7 @@ class Watch:
         picture_px = max(1, self.config.watch.picture_px // self.transform.patch) * self.transform.patch
         shown = open_source(Path(self.config.watch.picture_dir)) if self.config.watch.picture_dir else self.source
         self.shown_images = read_evenly(shown, replace(self.transform, size=picture_px), PICTURE_IMAGES)
+        self.spikes = Spikes("loss"), Spikes("gradient norm")
         self.healths: list[Health] = []
         self.alarmed: set[str] = set()
 
@@ -79,6 +81,13 @@ class Watch:
         if self.knn is not None:
             found.append(Watcher(every["knn"], self._knn))
         return [*found, Watcher(every["health"], self._report)]
+
+    def on_step(self, step: int, loss: float, grad_norm: float) -> None:
+        """Say it when loss or gradient jump."""
+        for spikes, value in zip(self.spikes, (loss, grad_norm), strict=True):
+            if words := spikes.push(value):
+                self.incidents.append("alarm", step, words)
+                self.say(f"step {step:,}: ALARM: {words}")
 
     def _health(self, step: int, method: Method) -> None:
         if step and not self.healths:  # resumed: what the run said before, cut back to the checkpoint by now
