@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
@@ -137,6 +140,24 @@ def test_bad_pictures_are_replaced_and_listed_once_an_epoch(damaged: Source) -> 
     shown = Counter(id for batch in results for id in batch.ids)
     # 3 and 4 give way to 5; 9 to 0, the next after the last.
     assert shown == {f"photo-{number:02d}.png": 2 * {5: 3, 0: 2}.get(number, 1) for number in (0, 1, 2, 5, 6, 7, 8)}
+
+
+def test_a_killed_worker_is_replaced_once_and_nothing_changes(source: Source) -> None:
+    def kill_a_worker() -> None:
+        os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+
+    stream = Loader(source, replace(CONFIG, workers=2), (4, 4), "cpu").batches(0, 12)
+    found = []
+    for number, crops in enumerate(stream):
+        found.append(crops)
+        if number == 2:
+            kill_a_worker()
+    assert_equal(found, batches(source, 0, 12))
+    stream = Loader(source, replace(CONFIG, workers=2), (4, 4), "cpu").batches(0, 40)
+    with pytest.raises(DataError, match="killed twice"):
+        for number, _ in enumerate(stream):
+            if number in (2, 12):
+                kill_a_worker()
 
 
 @pytest.mark.parametrize("workers", [1, 3])

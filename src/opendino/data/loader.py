@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -23,6 +27,7 @@ from opendino.errors import DataError
 
 # So many neighbours are tried in place of a picture that cannot be read.
 MAX_SUBSTITUTES = 100
+RESTART_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -180,22 +185,46 @@ class Loader:
         """Yield the batches of steps start_step to end_step - 1; step s holds positions [s * B, (s + 1) * B).
 
         Raises:
-            DataError: more pictures than `max_bad` failed to read (one always may), or none in a row can be read.
+            DataError: more pictures than `max_bad` failed to read (one always may), or none in a row can be read, or
+                workers were killed twice in 5 minutes.
         """
-        cuts = DataLoader(
-            self._steps,
-            batch_size=None,
-            sampler=range(start_step, end_step),
-            num_workers=self._config.workers,
-            pin_memory=self._device.type == "cuda",
-            # DataLoader draws a seed for its workers; from the global generator it would change what the model draws.
-            generator=torch.Generator(),
-        )
-        for step, batch in zip(range(start_step, end_step), cuts, strict=True):
+        restarted = -math.inf
+        step, cuts = start_step, self._cuts(start_step, end_step)
+        while step < end_step:
+            try:
+                batch = next(cuts)
+            except (RuntimeError, OSError, EOFError) as error:
+                if not self._config.workers or not _is_a_death(error):
+                    raise
+                # A worker that the system killed, mostly for want of memory; the batches are the same from another.
+                if time.monotonic() - restarted < RESTART_SECONDS:
+                    fix = f"memory is short: lower --data.workers (now {self._config.workers}) or --data.cache-mb"
+                    raise DataError("loader", "its workers were killed twice in 5 minutes", fix) from None
+                restarted, cuts = time.monotonic(), self._cuts(step, end_step)
+                continue
             if isinstance(batch, _Failure):
                 raise DataError(batch.thing, batch.cause, batch.fix)
             self._count_bad(batch)
             yield self._finish(step, batch)
+            step += 1
+
+    def _cuts(self, start_step: int, end_step: int) -> Iterator[_Cut | _Failure]:
+        cuts = iter(
+            DataLoader(
+                self._steps,
+                batch_size=None,
+                sampler=range(start_step, end_step),
+                num_workers=self._config.workers,
+                pin_memory=self._device.type == "cuda",
+                # DataLoader draws a seed for its workers; from the global generator it would change what the model
+                # draws.
+                generator=torch.Generator(),
+            )
+        )
+        if self._config.workers and threading.current_thread() is threading.main_thread():
+            # DataLoader's own handler raises wherever the training happens to be; `next` finds the dead worker as well.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        return cuts
 
     def _count_bad(self, batch: _Cut) -> None:
         if not batch.bad:
@@ -221,3 +250,10 @@ class Loader:
 
     def _augment(self, crops: Tensor, draws: ColorDraws) -> Tensor:
         return augment(crops.to(self._device, non_blocking=True), draws, self._config.mean, self._config.std)
+
+
+def _is_a_death(error: Exception) -> bool:
+    """Of a worker: it is found missing, or a batch that it had announced cannot be fetched from it any more."""
+    if isinstance(error, RuntimeError):
+        return str(error).startswith("DataLoader worker")
+    return isinstance(error, ConnectionError | EOFError | FileNotFoundError) and "Caught" not in str(error)
