@@ -35,7 +35,7 @@ def test_a_run_leaves_all_that_was_promised(pictures, tmp_path, capsys):
     out = tmp_path / "run"
     assert pretrain(pictures, out, "--steps", "6", "--save-steps", "3") == 0
     said = capsys.readouterr().err
-    for word in ("16 pictures", "k-NN", "prototypes in use", "report:", "next:", "model:"):
+    for word in ("16 pictures", "pictures: mean [0.", "k-NN", "prototypes in use", "report:", "next:", "model:"):
         assert word in said
     config = json.loads((out / "config.json").read_text())
     assert config["steps"] == 6 and config["model"]["name"] == "vit_tiny"

@@ -322,6 +322,7 @@ def _train(
     )
     with Progress(*columns, console=console, disable=console.quiet) as progress:
         watch = Watch(config, run, source, transform, device, probe, card, say=progress.console.print)
+        console.print(watch.measure_colours())
         task = progress.add_task("", total=config.steps, words="starting")
 
         def on_step(step: int, result: StepResult, images_per_s: float) -> None:

@@ -71,6 +71,15 @@ class Watch:
         calibrate(model, (self.calibration_images.to(self.device)).split(128))
         return model
 
+    def measure_colours(self) -> str:
+        """Mean and standard deviation of RGB over the calibration pictures, kept in the card; says them in words."""
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.transform.mean, self.transform.std))
+        pixels = self.calibration_images * std + mean
+        measured = [[round(float(value), 3) for value in of((0, 2, 3))] for of in (pixels.mean, pixels.std)]
+        self.card.update(picture_mean=measured[0], picture_std=measured[1])
+        used = f"{list(self.transform.mean)}, {list(self.transform.std)} (--data.mean, --data.std)"
+        return f"colours of the pictures: mean {measured[0]}, std {measured[1]}; normalised by {used}"
+
     def watchers(self) -> list[Watcher]:
         """In the order in which they are called at a step: the report comes last and shows what the others wrote."""
         watch, total = self.config.watch, self.config.steps
