@@ -39,7 +39,7 @@ def test_a_run_leaves_all_that_was_promised(pictures, tmp_path, capsys):
         assert word in said
     config = json.loads((out / "config.json").read_text())
     assert config["steps"] == 6 and config["model"]["name"] == "vit_tiny"
-    assert config["reasons"]["model.name"] == "asked for" and config["reasons"]["data.batch_size"] == "asked for"
+    assert all(config["reasons"][name] == "set by the command" for name in ("model.name", "data.batch_size"))
     kinds = {json.loads(line)["kind"] for line in (out / "metrics.jsonl").read_text().splitlines()}
     assert kinds == {"step", "health", "knn", "picture"}
     assert (out / "report.html").stat().st_size > 1000
@@ -196,3 +196,26 @@ def test_fields_lists_values_with_reasons(pictures, capsys):
     assert main(["pretrain", str(pictures), "--fields", "--steps", "5"]) == 0
     shown = capsys.readouterr().out
     assert "--optim.lr 0.002" in shown and "--method.prototypes 128    16 pictures" in shown
+
+
+def test_out_among_the_pictures_is_refused_and_nothing_is_left_there(tmp_path, capsys):
+    pictures = draw_pictures(tmp_path / "pictures", 6, px=24)
+    for out in (pictures, pictures / "below" / "run"):
+        assert pretrain(pictures, out, "--steps", "2") == 2
+        assert "lies among the pictures" in capsys.readouterr().err
+    assert sorted(path.suffix for path in pictures.iterdir()) == [".png"] * 6
+
+
+def test_a_wrong_command_leaves_no_run_behind(pictures, tmp_path):
+    out = tmp_path / "run"
+    assert pretrain(pictures, out, "--steps", "2", "--optim.lrr", "1") == 2
+    assert pretrain(pictures, out, "--steps", "2", "--val", str(tmp_path / "nowhere")) == 3
+    assert main(["pretrain", str(pictures), "--recipe", "smal", "--steps", "2", "--out", str(out)]) == 2
+    assert not out.exists()
+
+
+def test_few_and_small_pictures_are_said_and_a_short_run_claims_nothing(tmp_path, capsys):
+    pictures = draw_pictures(tmp_path / "pictures", 6, px=12)
+    assert pretrain(pictures, tmp_path / "run", "--steps", "2") == 0
+    said = capsys.readouterr().err
+    assert "few pictures: 6" in said and "small pictures: 12 px" in said and "too few steps to tell" in said

@@ -128,13 +128,13 @@ def test_healthy_history_rings_nothing():
 
 
 CASES = [
-    ("uniform targets: ", "method.target_spread", {"teacher_entropy": 5.5}),
-    ("blind predictions: ", "method.target_spread", {"information": 0.01}),
-    ("single-prototype targets: ", "method.teacher_temperature", {"teacher_entropy": 0.1, "prototype_usage": 0.3}),
-    ("unused prototypes: only 2 of 64", "method.queue", {"prototype_usage": 2 / 64}),
+    ("uniform targets: ", "--method.target-spread", {"teacher_entropy": 5.5}),
+    ("blind predictions: ", "--method.target-spread", {"information": 0.01}),
+    ("single-prototype targets: ", "--method.teacher-temperature", {"teacher_entropy": 0.1, "prototype_usage": 0.3}),
+    ("unused prototypes: only 2 of 64", "--method.queue", {"prototype_usage": 2 / 64}),
     ("equal features: ", "optim.lr", {"rank": 1.0}),
-    ("narrow features: ", "method.koleo_weight", {"rank": 3.0}),
-    ("equal patches: ", "method.ibot_weight", {"patch_cosine": 0.95}),
+    ("narrow features: ", "--method.koleo-weight", {"rank": 3.0}),
+    ("equal patches: ", "--method.ibot-weight", {"patch_cosine": 0.95}),
     ("outlier patches: ", "registers", {"norm_ratio": 8.0}),
 ]
 

@@ -150,6 +150,7 @@ def make_demo(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
         photographs=20,
         model="conv_mini",
         device="cpu",
+        run=folder / "run-0",
     )
     neighbours = [Neighbours(np.ascontiguousarray(photos[0][:48]), HOSTILE, found, found)]
     return write_demo_page(folder, results, rows, figure, neighbours)

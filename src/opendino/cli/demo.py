@@ -20,14 +20,16 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from opendino.cli.device import choose_device
 from opendino.cli.pretrain import pretrain
 from opendino.data.sources import open_source
+from opendino.errors import OpendinoError
 from opendino.evaluation.baselines import colour_histogram, hog, pixels
 from opendino.evaluation.knn import READOUTS, KnnScore, read_out, score_knn
 from opendino.evaluation.metrics.interval import Estimate, bootstrap, paired_bootstrap
 from opendino.evaluation.tiles import TileTask, build_tiles, write_tiles
 from opendino.features.extract import extract
-from opendino.files import write_json
+from opendino.files import exclusive, write_json
 from opendino.monitor.metrics import read_rows
 from opendino.monitor.verdict import judge
 from opendino.pages.charts import Bar
@@ -90,10 +92,22 @@ def demo(
     Raises:
         UsageError: the photographs' packages are missing. DataError: too few photographs.
     """
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OpendinoError(folder, f"cannot be made ({error.strerror})", "choose another --out") from None
+    # A second demo would write its tiles over those that the first one learns from.
+    with exclusive(folder / "demo.lock"):
+        return _demo(folder, Path(images) if images is not None else None, seed, steps, model, device, quiet)
+
+
+def _demo(
+    folder: Path, images: Path | None, seed: int, steps: int, model: str | None, device: str, quiet: bool
+) -> DemoResult:
     started = time.monotonic()
     console = Console(quiet=quiet, stderr=True, highlight=False, soft_wrap=True)
-    folder = Path(out)
-    task = build_tiles(seed, Path(images) if images is not None else None)
+    task = build_tiles(seed, images)
     write_tiles(task, folder / "tiles")
     console.print(
         f"{len(task.names)} photographs, {len(task.bank):,} training tiles, {len(task.queries)} others to score on"
@@ -163,7 +177,8 @@ def demo(
             test_tiles=len(task.queries),
             photographs=len(task.names),
             model=config.model.name,
-            device=device,
+            device=str(choose_device(device)),
+            run=run.path,
         ),
         rows,
         figure,
@@ -171,10 +186,9 @@ def demo(
     )
     console.print(_table(scores, task.chance))
     console.print(f"[bold]{_sentence(scores, gain)}[/bold] ({seconds:.0f} s)")
-    shown = shlex.quote(str(folder))
     console.print(f"page:    {page}\nresults: {folder / 'results.json'}\nmodel:   {run.model}")
     console.print(
-        f"next:    opendino pretrain PICTURES/  (or: opendino show pca IMAGE --model {shown}/{run.path.name})"
+        f"next:    opendino pretrain PICTURES/  (or: opendino show pca IMAGE --model {shlex.quote(str(run.path))})"
     )
     return DemoResult(page, folder / "results.json", scores, gain, seconds)
 

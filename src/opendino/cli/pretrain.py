@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -41,6 +41,8 @@ from opendino.train.loop import StepResult, measure_seconds_per_step, train
 from opendino.train.methods.self_distillation import SelfDistillation
 from opendino.train.run import RunDirectory, open_run
 
+FEW_PICTURES, SMALL_PX = 300, 16
+"""Below these it is said that not much can be learned."""
 STEM_IMAGES = 2_000
 """Pictures whose patches start a k-means first layer."""
 
@@ -124,13 +126,22 @@ def pretrain(
         raise DataError(folder, "holds one picture", "learning compares pictures: give at least 2, better 1,000")
     console.print(f"{len(source):,} pictures in {folder}{_left_out(source)}")
     plan = _Plan(recipe, model, folder, source, length, save_minutes, save_steps, tuple(fields), where)
-    with open_run(Path(out) if out is not None else plan.default_out()) as run:
+    plan.config()  # what is wrong with the command is said before anything is written
+    labelled = open_source(Path(val)) if val else None
+    out = Path(out) if out is not None else plan.default_out()
+    if folder.is_dir() and folder.resolve() in (out.resolve(), *out.resolve().parents):
+        raise UsageError(f"--out {out}", "lies among the pictures, so they would be learned from too", "choose another")
+    if len(source) < FEW_PICTURES:
+        console.print(f"few pictures: {len(source)} teach little; from about 1,000 on it was seen to learn")
+    if plan.short_side < SMALL_PX:
+        console.print(f"small pictures: {plan.short_side} px hold little to learn from")
+    with open_run(out) as run:
         saved = run.config()
         config = plan.config(saved.steps if saved is not None and saved.minutes == length.minutes else 0)
         if config.steps == 0:
             config = plan.measured(console)
         _claim(run, saved, config, allow, console)
-        return _train(config, source, Path(val) if val else None, where, run, console)
+        return _train(config, source, labelled, where, run, console)
 
 
 @dataclass(frozen=True)
@@ -147,11 +158,16 @@ class _Plan:
     fields: tuple[str, ...]
     device: torch.device
 
+    @functools.cached_property
+    def short_side(self) -> int:
+        """Median short side of the pictures in pixels."""
+        return _short_side(self.source)
+
     def config(self, measured_steps: int = 0) -> RunConfig:
         """The recipe for this situation with the command's fields laid over it; steps 0 while they are unknown."""
         situation = Situation(
             images=len(self.source),
-            short_side_px=_short_side(self.source),
+            short_side_px=self.short_side,
             steps=self.length.steps or measured_steps,
             device=self.device.type,
             model=self.model,
@@ -200,7 +216,7 @@ class _Plan:
             return config
         changed = parse_fields(config, self.fields)
         before, after = dict(flatten(to_dict(config))), dict(flatten(to_dict(changed)))
-        asked = {key: "asked for" for key in after if after[key] != before[key] and key != "reasons"}
+        asked = {key: "set by the command" for key in after if after[key] != before[key] and key != "reasons"}
         return dataclasses.replace(changed, reasons={**config.reasons, **asked})
 
 
@@ -212,13 +228,17 @@ def _left_out(source: Source) -> str:
 def _short_side(source: Source) -> int:
     """Median short side in pixels of up to 32 pictures."""
     sides: list[int] = []
+    bad: list[DataError] = []
     for index in range(0, len(source), max(1, len(source) // 32)):
-        with contextlib.suppress(DataError):
+        try:
             sides.append(min(source.read(index).array.shape[:2]))
+        except DataError as error:
+            bad.append(error)
         if len(sides) == 32:
             break
     if not sides:
-        raise DataError("pictures", "none of those tried can be read", "open some of them with a viewer")
+        cause = f"none of the {len(bad)} that were tried can be read, the first is {bad[0].thing} ({bad[0].cause})"
+        raise DataError("pictures", cause, "open some of them with a viewer")
     return sorted(sides)[len(sides) // 2]
 
 
@@ -267,10 +287,10 @@ def _claim(run: RunDirectory, saved: RunConfig | None, config: RunConfig, allow:
 
 
 def _knn_probe(
-    config: RunConfig, source: Source, val: Path | None, transform: Transform, run: RunDirectory, device: torch.device
+    config: RunConfig, source: Source, val: Source | None, transform: Transform, run: RunDirectory, device: torch.device
 ) -> KnnProbe | None:
     if val is not None:
-        bank, queries = source, open_source(val)
+        bank, queries = source, val
     elif len(source.classes) > 1:
         bank_indices, query_indices = split_stratified(source, 0.2, seed=0)
         bank, queries = subset(source, bank_indices), subset(source, query_indices)
@@ -289,7 +309,7 @@ def _knn_probe(
 
 
 def _train(
-    config: RunConfig, source: Source, val: Path | None, device: torch.device, run: RunDirectory, console: Console
+    config: RunConfig, source: Source, val: Source | None, device: torch.device, run: RunDirectory, console: Console
 ) -> PretrainResult:
     method = _build_method(config, source, device)
     loader = _build_loader(config, method, source, device)

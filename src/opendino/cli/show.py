@@ -20,7 +20,7 @@ from torch import Tensor
 from opendino.cli.device import choose_device
 from opendino.data.images import read
 from opendino.data.transform import Transform
-from opendino.errors import UsageError
+from opendino.errors import OpendinoError, UsageError
 from opendino.files import write_atomic
 from opendino.pages.attention import attention_maps, attention_sheet
 from opendino.pages.page import png_bytes
@@ -105,6 +105,8 @@ def show(
 
 def run(argv: Sequence[str]) -> int:
     """Parse, draw, print; returns the exit code."""
+    if argv and not argv[0].startswith("-"):
+        _find_kind(argv[0])  # a misspelt kind is said before a missing --model
     args = tyro.cli(ShowArgs, args=list(argv), prog="opendino show")
     path, seen = _draw(
         args.kind,
@@ -159,7 +161,7 @@ def _draw(
     files = [Path(image) for image in images]
     if not files:
         raise UsageError(f"show {kind}", "no picture given", f"opendino show {kind} PHOTO.jpg --model {model_path}")
-    path = _out_path(kind, files, out)
+    path = _out_path(f"{kind}-{point[0]}-{point[1]}" if kind == "similarity" and point else kind, files, out)
     where = choose_device(device)
     model = load(model_path, where)
     transform = _whole(model, size)
@@ -168,7 +170,7 @@ def _draw(
     try:
         write_atomic(path, png_bytes(sheet))
     except OSError as error:
-        raise UsageError(path, f"cannot be written ({error.strerror})", "choose another --out") from None
+        raise OpendinoError(path, f"cannot be written ({error.strerror})", "choose another --out") from None
     return path, seen
 
 

@@ -132,7 +132,8 @@ class DataConfig:
 
     `batch_size` counts pictures of the whole batch. `workers` processes decode and cut; 0 does it in the training
     process. `cache_mb` keeps decoded pictures in memory, split over workers. `max_bad` is the share of pictures that
-    may fail to read before the run stops (one may always fail). `mean` and `std` are of RGB in [0, 1].
+    may fail to read before the run stops (10 always may, of few pictures half of them). `mean` and `std` are of RGB in
+    [0, 1].
     """
 
     path: str = ""

@@ -27,6 +27,8 @@ from opendino.errors import DataError
 
 # So many neighbours are tried in place of a picture that cannot be read.
 MAX_SUBSTITUTES = 100
+# So many may fail to read whatever `max_bad` says, and so many are named when it is too many.
+FEW_BAD, NAMED = 10, 10
 RESTART_SECONDS = 300
 
 
@@ -179,14 +181,14 @@ class Loader:
         self._count = len(source)
         cache_bytes = config.cache_mb * 10**6 // max(1, config.workers)
         self._steps = _Steps(source, config, grid, stage, cache_bytes)
-        self._bad: set[str] = set()
+        self._bad: dict[str, str] = {}
 
     def batches(self, start_step: int, end_step: int) -> Iterator[Crops]:
         """Yield the batches of steps start_step to end_step - 1; step s holds positions [s * B, (s + 1) * B).
 
         Raises:
-            DataError: more pictures than `max_bad` failed to read (one always may), or none in a row can be read, or
-                workers were killed twice in 5 minutes.
+            DataError: more pictures than `max_bad` failed to read (10 always may, of few half of them), none in a row
+                can be read, or workers were killed twice in 5 minutes.
         """
         restarted = -math.inf
         step, cuts = start_step, self._cuts(start_step, end_step)
@@ -229,10 +231,11 @@ class Loader:
     def _count_bad(self, batch: _Cut) -> None:
         if not batch.bad:
             return
-        self._bad.update(skipped.id for skipped in batch.bad)
-        if len(self._bad) > max(1, self._config.max_bad * self._count):
-            last = batch.bad[-1]
-            cause = f"{len(self._bad)} of {self._count} pictures cannot be read, the last is {last.id} ({last.reason})"
+        self._bad.update((skipped.id, skipped.reason) for skipped in batch.bad)
+        if len(self._bad) > max(min(FEW_BAD, self._count // 2), self._config.max_bad * self._count):
+            named = "; ".join(f"{id} ({reason})" for id, reason in list(self._bad.items())[:NAMED])
+            more = f" and {len(self._bad) - NAMED} more" if len(self._bad) > NAMED else ""
+            cause = f"{len(self._bad)} of {self._count} pictures cannot be read: {named}{more}"
             fix = f"repair or remove them, or allow a larger share than {self._config.max_bad:g} by --data.max-bad"
             raise DataError(self._config.path or "pictures", cause, fix)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from opendino.data.folder import FolderScan, FolderSource
 from opendino.data.images import Image
-from opendino.data.listing import Skipped, decode_id, encode_id
+from opendino.data.listing import Skipped, decode_id, encode_id, has_picture_ending
 from opendino.data.tar import open_tars
 from opendino.errors import DataError, UsageError
 
@@ -65,6 +65,8 @@ def open_source(path: Path, *, follow: bool = False) -> Source:
     if not path.exists():
         raise DataError(path, "no such file or folder", "give a folder of pictures or a .tar of them")
     if not path.is_dir():
+        if path.is_file() and has_picture_ending(os.fsencode(path.name)):
+            raise DataError(path, "is one picture", "give a folder of pictures or a .tar of them")
         source: Source = open_tars([(b"", path)])
     else:
         root = os.fsencode(path)

@@ -220,33 +220,38 @@ def _lasting_alarms(recent: Sequence[Health]) -> list[str]:
     sentences = []
     if all(h.teacher_entropy > UNIFORM_SHARE * h.max_entropy for h in recent):
         sentences.append(
-            f"uniform targets: {entropies}, so there is nothing to learn; set method.unit_prototypes and "
-            "method.target_spread 0.2"
+            f"uniform targets: {entropies}, so there is nothing to learn; set --method.unit-prototypes and "
+            "--method.target-spread 0.2"
         )
     if all(h.information < DEAD_INFORMATION for h in recent):
         sentences.append(
             f"blind predictions: they do not depend on the picture ({now.information:.3f} nats of information); raise "
-            "method.target_spread or lower method.prototypes, and check optim.lr"
+            "--method.target-spread or lower --method.prototypes, and check --optim.lr"
         )
     if all(h.teacher_entropy < ONE_PROTOTYPE_SHARE * h.max_entropy and h.prototype_usage < 0.5 for h in recent):
         sentences.append(
             f"single-prototype targets: {entropies}, and only {now.prototypes_in_use} of {now.prototypes_possible} "
-            "prototypes are in use; raise method.teacher_temperature"
+            "prototypes are in use; raise --method.teacher-temperature"
         )
     if all(h.prototype_usage <= USAGE_FLOOR for h in recent):
         sentences.append(
             f"unused prototypes: only {now.prototypes_in_use} of {now.prototypes_possible} are in use; set "
-            "method.queue, or lower method.prototypes"
+            "--method.queue, or lower --method.prototypes"
         )
     if all(EQUAL_RANK <= h.rank < RANK_FLOOR * h.rank_max for h in recent):
         sentences.append(
             f"narrow features: they use {now.rank:.1f} of {now.rank_max} directions; raise "
-            "method.koleo_weight or lower optim.lr"
+            "--method.koleo-weight or lower --optim.lr"
         )
     if all(h.patch_cosine > PATCH_COSINE_CEILING for h in recent):
         sentences.append(
             f"equal patches: those of a picture are nearly the same (mean cosine {now.patch_cosine:.2f}); raise "
-            "method.ibot_weight"
+            "--method.ibot-weight"
+        )
+    if all(h.norm_ratio > NORM_RATIO_CEILING for h in recent):
+        sentences.append(
+            f"outlier patches: a few are {now.norm_ratio:.1f} times as long as the median; lower --optim.lr (of ViTs, "
+            "those with registers have fewer)"
         )
     return sentences
 
@@ -259,22 +264,17 @@ def _sudden_alarms(trained: Sequence[Health]) -> list[str]:
     sentences = []
     if now.equal:
         sentences.append(
-            "equal features: all pictures have the same; go back to an earlier checkpoint with a lower optim.lr, or "
-            "raise method.koleo_weight"
+            "equal features: all pictures have the same; go back to an earlier checkpoint with a lower --optim.lr, or "
+            "raise --method.koleo-weight"
         )
     elif now.rank < RANK_LOSS * best_rank:
         sentences.append(
-            f"shrinking features: they use {now.rank:.0f} directions and used {best_rank:.0f}; lower optim.lr or raise "
-            "method.koleo_weight"
+            f"shrinking features: they use {now.rank:.0f} directions and used {best_rank:.0f}; lower --optim.lr or "
+            "raise --method.koleo-weight"
         )
     if now.cls_patch_cosine - lowest_cosine > DRIFT_RISE:
         sentences.append(
             f"dense drift: patches become like CLS (mean cosine {lowest_cosine:.2f} -> {now.cls_patch_cosine:.2f}); "
-            "raise method.ibot_weight, or take an earlier one of checkpoints/ (Gram anchoring starts from such)"
-        )
-    if now.norm_ratio > NORM_RATIO_CEILING:
-        sentences.append(
-            f"outlier patches: a few are {now.norm_ratio:.1f} times as long as the median; lower optim.lr, or choose a "
-            "model.name with registers"
+            "raise --method.ibot-weight, or take an earlier one of checkpoints/ (Gram anchoring starts from such)"
         )
     return sentences

@@ -18,6 +18,8 @@ EARLY_SHARE = 0.1
 """Before this share of the run nothing is judged: warm-up lasts about as long."""
 EARLY_STEPS = 2_000
 """And never longer than so many steps."""
+FEW_STEPS = 50
+"""A run of fewer steps tells nothing, finished or not."""
 LOSS_AT_UNIFORM = 0.02
 """A DINO loss less than this below ln K in nats is that of a uniform student: dead runs stay within it to the end."""
 LOSS_STILL = 0.02
@@ -59,8 +61,9 @@ def judge(rows: Sequence[Row], total_steps: int) -> Verdict:
     place = f"step {now:,} of {total_steps:,}"
 
     if steps and all(row.get("loss") is None for row in steps[-WINDOW:]):
-        return Verdict("broken", f"broken: the loss is not a finite number ({place}); lower optim.lr or use fp32")
+        return Verdict("broken", f"broken: the loss is not a finite number ({place}); lower --optim.lr or use fp32")
     early = now < min(EARLY_SHARE * total_steps, EARLY_STEPS)
+    few = now < FEW_STEPS
     # One measurement may mislead: two in a row must agree, if there are two. Narrow targets are normal at first.
     if after_start and all(h.equal if early else h.collapsed for h in after_start[-2:]):
         last = after_start[-1]
@@ -68,15 +71,17 @@ def judge(rows: Sequence[Row], total_steps: int) -> Verdict:
             "collapsed",
             f"collapsed: outputs are nearly the same for all pictures ({last.prototypes_in_use} of "
             f"{last.prototypes_possible} prototypes, {last.rank:.1f} of {last.rank_max} directions in use, {place}); "
-            "go back to an earlier checkpoint and lower optim.lr, or raise method.teacher_temperature",
+            "go back to an earlier checkpoint and lower --optim.lr, or raise --method.teacher-temperature",
         )
     if early:
         return Verdict("early", f"too early ({place})")
+    if few:
+        return Verdict("early", f"too few steps to tell ({place}); runs that learn show it after some hundreds")
     if uniform := _uniform(steps, health, after_start):
         return Verdict(
             "uniform",
-            f"not learning: outputs uniform: {uniform} ({place}); set method.unit_prototypes and method.target_spread "
-            "0.2, or lower method.prototypes",
+            f"not learning: outputs uniform: {uniform} ({place}); set --method.unit-prototypes and "
+            "--method.target-spread 0.2 where they are not, else lower --method.prototypes",
         )
     if len(knn) >= 2:
         return _by_knn(knn, steps, now, total_steps)
@@ -101,7 +106,7 @@ def _by_knn(knn: Sequence[Row], steps: Sequence[Row], now: int, total_steps: int
     if last["value"] < best["low"]:
         if best is first:
             words = f"not learning: k-NN fell from {_percent(first)} at step {first['step']:,} to {_percent(last)}"
-            return Verdict("no gain", f"{words}{loss} ({place}); lower optim.lr or weaken data.color")
+            return Verdict("no gain", f"{words}{loss} ({place}); lower --optim.lr or weaken --data.color.*")
         return Verdict(
             "past best",
             f"past its best: k-NN fell after step {best['step']:,}, {_number(first)} -> {_number(best)} -> "

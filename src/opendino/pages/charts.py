@@ -180,6 +180,8 @@ def bar_chart(title: str, bars: Sequence[Bar], says: str, normal: str, chance: f
             "text": [f"<b>{bar.value:.1f} %</b>" for bar in bars],
             "textposition": "inside",
             "insidetextanchor": "start",
+            "textangle": 0,
+            "constraintext": "none",
             "textfont": {"color": ["--on-blue" if bar.ours else "--ink" for bar in bars]},
             "hovertemplate": [f"{bar.value:.1f} % [{bar.low:.1f}, {bar.high:.1f}]<extra></extra>" for bar in bars],
         }

@@ -25,7 +25,8 @@ class DemoResults:
 
     verdict: one sentence; kind: its word for the colour ("learning", "no gain", ...). bars: scores in percent from
     best to compare, the trained one with `ours`. chance: percent. seconds: of training; images_seen: pictures the
-    student saw, repetitions counted. train_tiles, test_tiles: number of each; photographs: classes.
+    student saw, repetitions counted. train_tiles, test_tiles: number of each; photographs: classes. run: directory of
+    the training run, which opens as a model.
     """
 
     verdict: str
@@ -40,6 +41,7 @@ class DemoResults:
     photographs: int
     model: str
     device: str
+    run: Path
 
 
 def write_demo_page(
@@ -73,7 +75,7 @@ def write_demo_page(
         curves=[_loss(rows), *([knn_chart(knn, results.steps)] if knn else [])],
         pca=data_uri(pca_figure.read_bytes()) if pca_figure is not None else None,
         gallery=gallery(neighbours),
-        folder=shlex.quote(str(folder)),
+        run=shlex.quote(str(results.run)),
     )
 
 
@@ -83,7 +85,9 @@ def _scores(results: DemoResults) -> Chart:
         results.bars,
         f"Share of {results.test_tiles:,} test tiles for which the nearest training tiles name the right photograph, "
         "with its 95 % interval. The test tiles' colours were changed, half of them to grey, so colour is no shortcut. "
-        "Training changes colours strongly too: its augmentation was chosen knowing this task.",
+        "Training changes colours strongly too: its augmentation was chosen knowing this task. Every method gets the "
+        "best of the same nine settings (5, 10 or 20 neighbours; features as they are, centred or standardised), found "
+        "on these test tiles; the curve below keeps to one of them.",
         "Above the untrained network, pixels and colour with intervals apart means that something was learned. HOG is "
         "a strong hand-made description of edges: level with it is good for minutes of training.",
         chance=results.chance,

@@ -11,6 +11,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+from markupsafe import Markup, escape
 from PIL import Image
 
 from opendino.files import write_atomic
@@ -20,13 +21,20 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @cache
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = _breakable
+    return environment
+
+
+def _breakable(name: str) -> Markup:
+    """A dotted_name that may break after its dots and underscores, and only there."""
+    return Markup(str(escape(name)).replace(".", ".<wbr>").replace("_", "_<wbr>"))
 
 
 @cache
@@ -52,11 +60,10 @@ def write_page(path: Path, template: str, **values: Any) -> Path:
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in (library, ours)
     )
     # Scripts are the one thing that must not be escaped; they come with the package, never from a user.
-    scripts = jinja2.utils.markupsafe.Markup
     html = (
         _environment()
         .get_template(template)
-        .render(policy=policy, library=scripts(library), script=scripts(ours), **values)
+        .render(policy=policy, library=Markup(library), script=Markup(ours), **values)
     )
     # A file name may hold bytes that are no text (kept by Python as lone surrogates); a page must be valid UTF-8.
     write_atomic(path, html.encode("utf-8", "replace"))

@@ -200,7 +200,7 @@ def _gauges(rows: Sequence[Mapping[str, Any]]) -> Iterator[Chart]:
         "Prototypes in use",
         {"usage": (usage[0], [None if value is None else 100 * value for value in usage[1]])},
         "Share of the prototypes that some picture of the probe chooses, out of those it could.",
-        "Normal: most of them. A few percent means that pictures share one answer.",
+        "Normal: a third or more. A few percent means that pictures share one answer.",
         unit=" %",
         from_zero=True,
     )
@@ -252,7 +252,8 @@ def _course(rows: Sequence[Mapping[str, Any]]) -> Iterator[Chart]:
     )
     for key, title, says, normal in planned:
         if any(key in row for row in rows):
-            yield line_chart(title, {key: series(rows, key)}, says, normal)
+            # A constant needs 0 in sight to look constant; momentum moves within a hundredth of 1.
+            yield line_chart(title, {key: series(rows, key)}, says, normal, from_zero=key != "momentum")
     if any("images_per_s" in row for row in rows):
         yield line_chart(
             "Speed",

@@ -40,7 +40,7 @@ def small(situation: Situation) -> RunConfig:
     window = min(max(EMA_STEPS, EMA_SHARE * situation.steps), 250.0)
     reasons = {
         "model.name": (
-            "asked for"
+            "set by the command"
             if situation.model
             else f"{count} and a small budget: convolutions learn at once there, transformers slowly (LOG.md); not of "
             "the paper. --model vit_tiny is a ViT of its kind"

@@ -234,5 +234,6 @@ def train(
                 stop.save = False
                 save(step)
             if stop.asked and step < config.steps:
-                raise StoppedError(run.path, f"stopped at step {step} of {config.steps} by {stop.asked}, saved")
+                cause = f"stopped at step {step} of {config.steps} by {stop.asked}, saved"
+                raise StoppedError(run.path, cause, "the same command goes on")
     return Outcome(step, time.monotonic() - started, skipped)
