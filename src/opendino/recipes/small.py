@@ -3,8 +3,8 @@
 command:   opendino pretrain PICTURES --minutes 30
 hardware:  2 CPU cores, or one GPU
 hours:     as many as you give it
-scores:    k-NN 13.3 to 14.1 -> 21.5 to 22.6 % after 128,000 views of 14,000 pictures in 100 classes, three seeds; LOG.md
-           has what each setting was measured to do
+scores:    k-NN 13.3 to 14.1 -> 21.5 to 22.6 % after 128,000 views of 14,000 pictures in 100 classes, three seeds;
+           LOG.md has what each setting was measured to do
 """
 
 from __future__ import annotations
