@@ -24,9 +24,9 @@ def sample(size: tuple[int, int], crops: CropConfig, position: int = 0) -> Draws
     [((375, 500), CropConfig()), ((64, 64), CropConfig(global_px=32, local_px=16)), ((30, 40), CropConfig())],
 )
 def test_crops_are_close_to_pillows(size: tuple[int, int], crops: CropConfig) -> None:
-    """Torch works in fixed point where Pillow keeps more bits: about 3 % of values differ, by at most 9 levels."""
+    """Torch works in fixed point where Pillow keeps more bits: at most 3 % of values differ, by at most 9 levels."""
     differences = []
-    for position in range(6):
+    for position in range(24):  # single pictures differ widely in this share
         array = photo(position, *size)
         draws = replace(sample(size, crops, position), flips=np.zeros(10, bool))
         for crop, (top, left, height, width), side in zip(cut(array, draws), draws.boxes, draws.sizes, strict=True):
@@ -37,7 +37,7 @@ def test_crops_are_close_to_pillows(size: tuple[int, int], crops: CropConfig) ->
             differences.append(np.abs(crop.permute(1, 2, 0).numpy().astype(int) - np.asarray(other, int)).ravel())
     difference = np.concatenate(differences)
     assert difference.max() <= 9
-    assert (difference > 0).mean() <= 0.04
+    assert (difference > 0).mean() <= 0.03
 
 
 def test_a_box_of_the_right_size_is_copied_and_flipped() -> None:
