@@ -14,6 +14,7 @@ _PUBLIC = {
     "pretrain": "opendino.cli.pretrain",
     "demo": "opendino.cli.demo",
     "show": "opendino.cli.show",
+    "evaluate": "opendino.cli.evaluate",
     "list_models": "opendino.cli.models",
 }
 __all__ = [*_PUBLIC, "__version__"]
