@@ -15,6 +15,7 @@ _PUBLIC = {
     "demo": "opendino.cli.demo",
     "show": "opendino.cli.show",
     "evaluate": "opendino.cli.evaluate",
+    "compare": "opendino.cli.compare",
     "list_models": "opendino.cli.models",
 }
 __all__ = [*_PUBLIC, "__version__"]

@@ -195,6 +195,8 @@ def any_pictures(root: Path) -> Path:
 CASES = [
     ("knn", imagenet, {}),
     ("linear", imagenet, {}),
+    ("logreg", imagenet, {"grid": 3}),
+    ("few-shot", imagenet, {"shots": "1,2", "tries": 2}),
     ("seg-linear", ade20k, {"rows": 6, "steps": 60}),
     ("seg-linear", cityscapes, {"rows": 6, "steps": 60}),
     ("seg-linear", voc_segmentation, {"rows": 6, "steps": 60}),
@@ -209,5 +211,6 @@ CASES = [
     ("retrieval", labelled_csv, {}),
     ("retrieval", imagenet, {}),
     ("health", any_pictures, {"rows": 6}),
+    ("invariance", any_pictures, {"pictures": 5}),
 ]
 """Protocol, builder, settings: every layout that a built protocol reads."""

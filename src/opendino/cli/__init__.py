@@ -21,6 +21,7 @@ VERBS = {
     "pretrain": "learn from a folder of pictures without labels",
     "show": "PCA, similarity and attention pictures of a model",
     "evaluate": "score frozen backbones by the protocols of the paper",
+    "compare": "results of several evaluations side by side",
     "models": "list the model family",
 }
 

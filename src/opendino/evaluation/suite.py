@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 
 from opendino.errors import UsageError
-from opendino.evaluation import classification, discovery, health, retrieval, segmentation, vos
+from opendino.evaluation import classification, discovery, health, invariance, logistic, retrieval, segmentation, vos
 from opendino.evaluation.datasets import boxes, classes, instances, masks, videos
 from opendino.evaluation.protocol import Entry
 
@@ -15,8 +15,6 @@ BOTH = ("fast", "full")
 NOT_BUILT = tuple(
     Entry(name, about, sets, layout="", suites=(), not_built=reason)
     for name, about, sets, reason in (
-        ("logreg", "L-BFGS logistic regression", "ImageNet, Fine-S", "next in order"),
-        ("few-shot", "1 to 16 pictures a class", "any class folders", "next in order"),
         ("imagenet-c", "mean corruption error", "ImageNet-C", "the metric is there, its reader is not"),
         ("finegrained", "twelve small sets", "Fine-S", "annotation formats of the twelve sets are not read"),
         ("depth-linear", "metric depth from one layer", "NYUv2, KITTI", "metrics are there, the head is not"),
@@ -25,7 +23,6 @@ NOT_BUILT = tuple(
         ("corr-spair", "keypoint correspondence", "SPair-71k", "the metric is there, the reader is not"),
         ("video", "action recognition by an attentive probe", "UCF101, SSv2, K400", "needs PyAV and the probe"),
         ("retrieval-met", "artworks with distractors: GAP", "Met", "the metric is there, the reader is not"),
-        ("robustness", "invariance card", "any pictures", "next in order"),
         ("det", "detection", "COCO, COCO-O", "the Plain-DETR head comes with a later issue"),
         ("seg-m2f", "segmentation with Mask2Former", "ADE20k, COCO-Stuff", "the head comes with a later issue"),
         ("depth-dpt", "zero-shot depth", "NYUv2, ETH3D, DIODE, ...", "the DPT head comes with a later issue"),
@@ -53,6 +50,24 @@ ENTRIES = (
         suites=BOTH,
         open=classes.open_classes,
         score=classification.evaluate_linear,
+    ),
+    Entry(
+        "logreg",
+        "logistic regression by L-BFGS on CLS, its C chosen on a held-out tenth of train",
+        "ImageNet, any class folders",
+        classes.LAYOUT,
+        open=classes.open_classes,
+        score=logistic.evaluate_logreg,
+        settings={"grid": 45},
+    ),
+    Entry(
+        "few-shot",
+        "logistic regression from 1 to 16 pictures a class",
+        "ImageNet, any class folders",
+        classes.LAYOUT,
+        open=classes.open_classes,
+        score=logistic.evaluate_few_shot,
+        settings={"shots": (1, 2, 4, 8, 16), "tries": 5, "C": 1.0},
     ),
     Entry(
         "seg-linear",
@@ -111,6 +126,15 @@ ENTRIES = (
         open=health.open_pictures,
         score=health.evaluate_health,
         settings={"pictures": 64, "rows": 14},
+    ),
+    Entry(
+        "invariance",
+        "how CLS and the patch map change with exposure, shadow, blur, JPEG, scale and more",
+        "any pictures",
+        health.LAYOUT,
+        open=health.open_pictures,
+        score=invariance.evaluate_invariance,
+        settings={"pictures": 64},
     ),
     *NOT_BUILT,
 )
