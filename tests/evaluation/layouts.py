@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from opendino.evaluation.metrics.robustness import ALEXNET_ERROR
+
 SIDE = 48
 
 
@@ -43,6 +45,35 @@ def imagenet(root: Path) -> Path:
         for kind, wnid in enumerate(("n01440764", "n01443537")):
             for number in range(count):
                 save(root / part / wnid / f"{wnid}_{number}.JPEG", picture(kind, base + 10 * kind + number)[0])
+    return root
+
+
+WNIDS = [f"n{1440764 + 100 * number:08d}" for number in range(11)]
+
+
+def imagenet_variants(root: Path) -> Path:
+    """Eleven classes, so that a sort of V2's folders as text ("10" before "2") would give wrong numbers."""
+    for number, wnid in enumerate(WNIDS):
+        for copy in range(2):
+            save(root / "train" / wnid / f"{wnid}_{copy}.JPEG", picture(number, copy)[0])
+        save(root / "imagenetv2-matched-frequency-format-val" / str(number) / "a.jpeg", picture(number, 5)[0])
+        save(root / "sketch" / wnid / "sketch_0.JPEG", picture(number, 6)[0])
+        save(root / "val" / wnid / f"ILSVRC2012_val_{11 - number:08d}.JPEG", picture(number, 7)[0])
+        if number % 2:
+            save(root / "imagenet-r" / wnid / "art_0.jpg", picture(number, 8)[0])
+            save(root / "imagenet-a" / wnid / "0.jpg", picture(number, 9)[0])
+    # In the order of file names: the last class comes first.
+    (root / "real.json").write_text(json.dumps([[10 - index] if index else [] for index in range(11)]))
+    return root
+
+
+def imagenet_c(root: Path) -> Path:
+    imagenet(root)
+    for corruption in ALEXNET_ERROR:
+        for severity in range(1, 6):
+            for kind, wnid in enumerate(("n01440764", "n01443537")):
+                folder = root / "imagenet-c" / corruption / str(severity) / wnid
+                save(folder / "ILSVRC2012_val_00000001.JPEG", picture(kind, severity)[0])
     return root
 
 
@@ -195,6 +226,9 @@ def any_pictures(root: Path) -> Path:
 CASES = [
     ("knn", imagenet, {}),
     ("linear", imagenet, {}),
+    ("linear-grid", imagenet, {"epochs": 3}),
+    ("ood", imagenet_variants, {}),
+    ("imagenet-c", imagenet_c, {}),
     ("logreg", imagenet, {"grid": 3}),
     ("few-shot", imagenet, {"shots": "1,2", "tries": 2}),
     ("seg-linear", ade20k, {"rows": 6, "steps": 60}),

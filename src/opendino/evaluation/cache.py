@@ -30,9 +30,10 @@ def limited(source: Source, job: Job) -> Source:
 def features(subject: Subject, source: Source, job: Job, what: str) -> Bank:
     """CLS and mean patch of every picture; read from `job.cache` when the same were extracted before.
 
-    The key is (weights, transform, ids and sizes of the files). A file that cannot be read is written anew.
+    The key is (weights, transform, place, ids and sizes of the files): corrupted copies of a set may have equal names
+    and sizes, so `what` names the part within `job.data`. A file that cannot be read is written anew.
     """
-    path = None if job.cache is None else job.cache / f"{_key(subject, source)}.safetensors"
+    path = None if job.cache is None else job.cache / f"{_key(subject, source, job, what)}.safetensors"
     if path is not None and path.is_file() and (bank := _read(path)) is not None:
         job.progress(what, len(source), len(source))
         return bank
@@ -53,9 +54,10 @@ def features(subject: Subject, source: Source, job: Job, what: str) -> Bank:
     return bank
 
 
-def _key(subject: Subject, source: Source) -> str:
-    parts = [subject.hash, json.dumps(subject.transform.to_dict(), sort_keys=True), source.fingerprint]
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:24]
+def _key(subject: Subject, source: Source, job: Job, what: str) -> str:
+    transform = json.dumps(subject.transform.to_dict(), sort_keys=True)
+    parts = [subject.hash, transform, source.fingerprint, str(job.data.resolve()), what]
+    return hashlib.sha256(" ".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
 def _read(path: object) -> Bank | None:

@@ -21,6 +21,8 @@ class Published:
 TABLE = (
     Published("knn", "imagenet", "top1", "7B/16, 200k steps", 84.6, None, "table 1"),
     Published("linear", "imagenet", "top1", "7B/16", 88.4, 87.3, "table 7"),
+    Published("linear-grid", "imagenet", "top1_best_on_val", "7B/16", 88.4, 87.3, "table 7"),
+    Published("imagenet-c", "imagenet-c", "mce", "7B/16", 19.6, 24.1, "table 7"),
     Published("seg-linear", "ade20k", "miou", "7B/16", 55.9, 49.5, "table 3"),
     Published("seg-linear", "cityscapes", "miou", "7B/16", 81.1, 75.6, "table 3"),
     Published("seg-linear", "voc2012", "miou", "7B/16", 86.6, 83.1, "table 3"),

@@ -6,8 +6,18 @@ import difflib
 from collections.abc import Mapping
 
 from opendino.errors import UsageError
-from opendino.evaluation import classification, discovery, health, invariance, logistic, retrieval, segmentation, vos
-from opendino.evaluation.datasets import boxes, classes, instances, masks, videos
+from opendino.evaluation import (
+    classification,
+    discovery,
+    health,
+    invariance,
+    logistic,
+    retrieval,
+    segmentation,
+    shifts,
+    vos,
+)
+from opendino.evaluation.datasets import boxes, classes, instances, masks, variants, videos
 from opendino.evaluation.protocol import Entry
 
 BOTH = ("fast", "full")
@@ -15,7 +25,6 @@ BOTH = ("fast", "full")
 NOT_BUILT = tuple(
     Entry(name, about, sets, layout="", suites=(), not_built=reason)
     for name, about, sets, reason in (
-        ("imagenet-c", "mean corruption error", "ImageNet-C", "the metric is there, its reader is not"),
         ("finegrained", "twelve small sets", "Fine-S", "annotation formats of the twelve sets are not read"),
         ("depth-linear", "metric depth from one layer", "NYUv2, KITTI", "metrics are there, the head is not"),
         ("normals", "surface normals", "NYUv2", "needs a DPT head; the metric is there"),
@@ -52,6 +61,15 @@ ENTRIES = (
         score=classification.evaluate_linear,
     ),
     Entry(
+        "linear-grid",
+        "the paper's 30 SGD heads on CLS in one pass, the head chosen on held-out train, and as the paper does",
+        "ImageNet, Places205, iNaturalist, any class folders",
+        classes.LAYOUT,
+        open=classes.open_classes,
+        score=classification.evaluate_linear_grid,
+        settings={"epochs": 10.0, "batch": 1024},
+    ),
+    Entry(
         "logreg",
         "logistic regression by L-BFGS on CLS, its C chosen on a held-out tenth of train",
         "ImageNet, any class folders",
@@ -68,6 +86,22 @@ ENTRIES = (
         open=classes.open_classes,
         score=logistic.evaluate_few_shot,
         settings={"shots": (1, 2, 4, 8, 16), "tries": 5, "C": 1.0},
+    ),
+    Entry(
+        "ood",
+        "a classifier fitted on ImageNet, applied unchanged to its variants",
+        "ImageNet V2, ReaL, R, A, Sketch",
+        variants.LAYOUT,
+        open=variants.open_variants,
+        score=shifts.evaluate_ood,
+    ),
+    Entry(
+        "imagenet-c",
+        "the same classifier on 15 corruptions of 5 strengths: mCE",
+        "ImageNet-C",
+        variants.LAYOUT_C,
+        open=variants.open_corrupted,
+        score=shifts.evaluate_corruptions,
     ),
     Entry(
         "seg-linear",
