@@ -126,6 +126,16 @@ def test_wrong_names_are_refused_before_anything_is_read(protocol, settings, wor
         evaluate(protocol, model=models[0], data=root, settings=settings, out=tmp_path / "out", quiet=True)
 
 
+def test_a_setting_can_be_meant_for_one_protocol(models, tmp_path):
+    root = layouts.imagenet(tmp_path / "data")
+    settings = {"k": "3", "retrieval.k": "1"}
+    with pytest.raises(UsageError, match=r"retrieval\.k"):
+        evaluate("knn,retrieval", model=models[0], data=root, settings=settings, out=tmp_path / "out", quiet=True)
+    settings = {"k": "3", "knn.k": "2"}
+    done = evaluate("knn", model=models[0], data=root, settings=settings, out=tmp_path / "out", quiet=True)
+    assert {result.config["k"] for result in done.results} == {2}
+
+
 def test_list_and_dry_run_need_no_model(tmp_path, capsys):
     assert main(["evaluate", "--list"]) == 0
     shown = capsys.readouterr().out

@@ -169,6 +169,40 @@ def coco(root: Path) -> Path:
     return root
 
 
+def spair(root: Path) -> Path:
+    base = root / "SPair-71k"
+    for kind, category in enumerate(("cat", "dog")):
+        for number in range(5):
+            save(base / "JPEGImages" / category / f"2008_{number:06d}.jpg", picture(kind, number, left=4 * number)[0])
+        for number in range(4):
+            corners = [[[x + 4 * shift, y] for x, y in ((0, 16), (15, 16), (15, 31))] for shift in (number, number + 1)]
+            left = 4 * (number + 1)
+            pair = {
+                "category": category,
+                "src_imname": f"2008_{number:06d}.jpg",
+                "trg_imname": f"2008_{number + 1:06d}.jpg",
+                "src_kps": corners[0],
+                "trg_kps": corners[1],
+                "trg_bndbox": [left, 16, left + 16, 32],
+            }
+            # The published names hold a colon.
+            file = base / "PairAnnotation" / "test" / f"{number:06d}-2008_{number}-2008_{number + 1}:{category}.json"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(pair))
+    return root
+
+
+def keypoint_table(root: Path) -> Path:
+    lines = ["image,nose_x,nose_y,tail_x,tail_y,ear_x,ear_y"]
+    for number in range(10):
+        save(root / "images" / f"{number:03d}.jpg", picture(0, number, left=2 * number)[0])
+        left = 2 * number
+        hidden = "," if number == 3 else f"{left + 15},16"
+        lines.append(f"{number:03d}.jpg,{left},16,{left + 15},31,{hidden}")
+    (root / "keypoints.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
 def davis(root: Path) -> Path:
     names = ["bear", "camel"]
     for shift, name in enumerate(names):
@@ -236,6 +270,8 @@ CASES = [
     ("seg-linear", voc_segmentation, {"rows": 6, "steps": 60}),
     ("seg-linear", plain_masks, {"rows": 6, "steps": 60, "ignore": 11}),
     ("seg-knn", ade20k, {"rows": 6}),
+    ("corr-spair", spair, {"rows": 6}),
+    ("corr-spair", keypoint_table, {"rows": 6}),
     ("discovery", voc_boxes, {}),
     ("discovery", coco, {"sweep": "false", "rows": 6}),
     ("vos", davis, {"rows": 6}),

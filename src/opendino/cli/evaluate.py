@@ -71,7 +71,7 @@ def evaluate(
         out: folder for results.json, units.csv, results.html, results.md; default: `evaluation-` and the protocols.
         limit: at most so many pictures a part; the numbers then compare with nothing published.
         size: side in pixels that global protocols show the model; default: the model's own.
-        settings: of protocols, as text.
+        settings: of protocols, as text: "rows" for all that have it, "vos.rows" for one.
         cache: folder for features, by default `features/` in `out`.
     Raises:
         UsageError: unknown protocol or setting. DataError: not one protocol could be scored.
@@ -129,12 +129,14 @@ def _open(
     entries: Sequence[Entry], data: Path | str | Mapping[str, Path | str], job: Job, settings: Mapping[str, str]
 ) -> tuple[list[_Opened], dict[str, str]]:
     """Data of every protocol; one that lacks its data is left to the others and named."""
-    known = {key for entry in entries for key in entry.settings}
+    known = {name for entry in entries for key in entry.settings for name in (key, f"{entry.id}.{key}")}
     if unknown := sorted(settings.keys() - known):
         raise UsageError(f"--set {unknown[0]}", "no such setting", f"here: {', '.join(sorted(known)) or 'none'}")
     opened, failures = [], {}
     for entry in entries:
-        own = resolve_settings(entry, {key: text for key, text in settings.items() if key in entry.settings})
+        general = {key: text for key, text in settings.items() if key in entry.settings}
+        special = {key: settings[name] for key in entry.settings if (name := f"{entry.id}.{key}") in settings}
+        own = resolve_settings(entry, general | special)
         root = data.get(entry.id, data.get("")) if isinstance(data, Mapping) else data
         try:
             if root is None or not Path(root).is_dir():
@@ -186,7 +188,7 @@ class EvaluateArgs:
     size: int | None = None
     """Side in pixels that the model is shown in global protocols; default: its own."""
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """KEY=VALUE for a protocol's setting, as --list shows them."""
+    """KEY=VALUE for the setting of every protocol that has it, PROTOCOL.KEY=VALUE for one; --list shows them."""
     cache: Path | None = None
     """Folder for features; default: features/ in --out."""
     device: str = "auto"

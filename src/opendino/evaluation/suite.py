@@ -11,6 +11,7 @@ from opendino.evaluation import (
     discovery,
     health,
     invariance,
+    keypoints,
     logistic,
     retrieval,
     segmentation,
@@ -18,6 +19,7 @@ from opendino.evaluation import (
     vos,
 )
 from opendino.evaluation.datasets import boxes, classes, instances, masks, variants, videos
+from opendino.evaluation.datasets import keypoints as keypoint_sets
 from opendino.evaluation.protocol import Entry
 
 BOTH = ("fast", "full")
@@ -29,7 +31,6 @@ NOT_BUILT = tuple(
         ("depth-linear", "metric depth from one layer", "NYUv2, KITTI", "metrics are there, the head is not"),
         ("normals", "surface normals", "NYUv2", "needs a DPT head; the metric is there"),
         ("corr-navi", "3D correspondence", "NAVI", "the metric is there, the reader is not"),
-        ("corr-spair", "keypoint correspondence", "SPair-71k", "the metric is there, the reader is not"),
         ("video", "action recognition by an attentive probe", "UCF101, SSv2, K400", "needs PyAV and the probe"),
         ("retrieval-met", "artworks with distractors: GAP", "Met", "the metric is there, the reader is not"),
         ("det", "detection", "COCO, COCO-O", "the Plain-DETR head comes with a later issue"),
@@ -121,6 +122,15 @@ ENTRIES = (
         open=masks.open_masks,
         score=segmentation.evaluate_knn_segmentation,
         settings={"rows": 32, "layer": -1, "k": 30, "bank": 200_000, "ignore": masks.IGNORE},
+    ),
+    Entry(
+        "corr-spair",
+        "keypoints found again in another picture, by the nearest patch",
+        "SPair-71k, any keypoints.csv",
+        keypoint_sets.LAYOUT,
+        open=keypoint_sets.open_keypoints,
+        score=keypoints.evaluate_keypoints,
+        settings={"rows": 32, "layer": -1},
     ),
     Entry(
         "discovery",
