@@ -169,6 +169,31 @@ def coco(root: Path) -> Path:
     return root
 
 
+def _depth(mask: np.ndarray) -> np.ndarray:
+    """Millimetres: the square 1.5 m, the ground 4 m, the first rows not measured."""
+    depth = np.where(mask, 1500, 4000).astype(np.uint16)
+    depth[:3] = 0
+    return depth
+
+
+def nyu(root: Path) -> Path:
+    for part, scene, count in (("train", "kitchen_0028", 6), ("test", "bathroom", 4)):
+        for number in range(count):
+            array, mask = picture(0, number, left=8 * (number % 4))
+            save(root / part / scene / f"rgb_{number:05d}.jpg", array)
+            save(root / part / scene / f"sync_depth_{number:05d}.png", _depth(mask))
+    return root
+
+
+def plain_depth(root: Path) -> Path:
+    for part, count in (("train", 6), ("val", 4)):
+        for number in range(count):
+            array, mask = picture(0, number, left=8 * (number % 4))
+            save(root / part / "images" / f"{number}.jpg", array)
+            save(root / part / "depth" / f"{number}.png", _depth(mask))
+    return root
+
+
 def spair(root: Path) -> Path:
     base = root / "SPair-71k"
     for kind, category in enumerate(("cat", "dog")):
@@ -270,6 +295,8 @@ CASES = [
     ("seg-linear", voc_segmentation, {"rows": 6, "steps": 60}),
     ("seg-linear", plain_masks, {"rows": 6, "steps": 60, "ignore": 11}),
     ("seg-knn", ade20k, {"rows": 6}),
+    ("depth-linear", nyu, {"rows": 6, "steps": 60}),
+    ("depth-linear", plain_depth, {"rows": 6, "steps": 60, "high_m": 20}),
     ("corr-spair", spair, {"rows": 6}),
     ("corr-spair", keypoint_table, {"rows": 6}),
     ("discovery", voc_boxes, {}),
