@@ -40,13 +40,18 @@ def drawn_jpegs(width: int, height: int) -> list[bytes]:
     return files
 
 
-def torchvision_pipeline(crops: CropConfig, color: ColorConfig):
-    """DINOv2's augmentations as its users run them: torchvision v2 on Pillow pictures, one crop at a time."""
+def allow_torchvision() -> None:
+    """Let torchvision's Python half (transforms) import beside a CPU build of torch; see tests/conftest.py."""
     if torch.version.cuda is None:
-        global _operators  # see tests/conftest.py: lets torchvision's Python half import on a CPU build of torch
+        global _operators
         _operators = torch.library.Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
             _operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+
+def torchvision_pipeline(crops: CropConfig, color: ColorConfig):
+    """DINOv2's augmentations as its users run them: torchvision v2 on Pillow pictures, one crop at a time."""
+    allow_torchvision()
     from torchvision.transforms import v2
 
     def view(size: int, scale: tuple[float, float], blur: float, solarise: float):
