@@ -1,6 +1,7 @@
 """Our training step and our crops beside lightly-train's DINOv2, same model, crops, prototypes, batch and dtype.
 
-    python -m venv peer && peer/bin/pip install lightly-train -e .[fast] && peer/bin/python -m benchmarks.lightly_train_peer
+    python -m venv peer && peer/bin/pip install lightly-train -e .[fast]
+    peer/bin/python -m benchmarks.lightly_train_peer
 
 lightly-train is AGPL: it gets an environment of its own and is no dependency. One core, fp32, one interleaved run. The
 step: ViT-S/16, teacher and student, DINO with Sinkhorn, iBOT with its own head, KoLeo, backward, clip, AdamW, EMA.
