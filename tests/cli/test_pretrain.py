@@ -12,6 +12,7 @@ from opendino import files, load
 from opendino.cli import main
 from opendino.data.sources import open_source
 from opendino.monitor.metrics import read_rows
+from opendino.train.config import flatten
 from tests.train.runs import draw_pictures
 
 QUICK = [
@@ -196,6 +197,27 @@ def test_fields_lists_values_with_reasons(pictures, capsys):
     assert main(["pretrain", str(pictures), "--fields", "--steps", "5"]) == 0
     shown = capsys.readouterr().out
     assert "--optim.lr 0.002" in shown and "--method.prototypes 128    16 pictures" in shown
+
+
+def test_fields_of_a_budget_are_those_of_the_run(pictures, tmp_path, capsys):
+    command = ("--model", "vit_tiny", *QUICK, "--epochs", "2")
+    assert main(["pretrain", str(pictures), "--fields", "--json", *command]) == 0
+    listed = {row["name"]: row["default"] for row in json.loads(capsys.readouterr().out)}
+    assert main(["pretrain", str(pictures), "--out", str(tmp_path / "run"), *command]) == 0
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert listed == {name: value for name, value in flatten(saved) if name != "reasons"}
+    assert main(["pretrain", str(pictures), "--fields", "--minutes", "0.01", "--model", "vit_tiny", *QUICK]) == 0
+    assert "--steps 0 " not in capsys.readouterr().out
+
+
+def test_fields_without_a_folder_are_those_of_the_recipe_and_say_what_they_are(capsys):
+    assert main(["pretrain", "--fields", "--json", "--recipe", "vitl16_imagenet"]) == 0
+    told = capsys.readouterr()
+    assert "as for 10,000 pictures" in told.err
+    rows = {row["name"]: row for row in json.loads(told.out)}
+    assert rows["steps"]["default"] == 125_000 and rows["steps"]["type"] == "int"
+    assert "10 of 100 epochs" in rows["optim.warmup"]["reason"]
+    assert [name for name, row in rows.items() if not row["meaning"]] == []
 
 
 def test_out_among_the_pictures_is_refused_and_nothing_is_left_there(tmp_path, capsys):
