@@ -72,8 +72,16 @@ def test_help_names_what_is_to_be_given(capsys):
         (["pretrain", "{empty}", "--steps", "2"], 3, "no pictures found"),
         (["pretrain", "{single}", "--steps", "2"], 3, "one picture"),
         (["pretrain"], 2, "no pictures given"),
-        (["pretrain", "--optim.lr", "0.1", "{pictures}", "--stepps", "2"], 2, "--stepps: no such flag; did you mean --steps?"),
-        (["pretrain", "{pictures}", "--steps", "abc"], 2, "--steps abc: not a whole number; see opendino pretrain --help"),
+        (
+            ["pretrain", "--optim.lr", "0.1", "{pictures}", "--stepps", "2"],
+            2,
+            "--stepps: no such flag; did you mean --steps?",
+        ),
+        (
+            ["pretrain", "{pictures}", "--steps", "abc"],
+            2,
+            "--steps abc: not a whole number; see opendino pretrain --help",
+        ),
         (["pretrain", "{pictures}", "--steps=1.5"], 2, "--steps 1.5: not a whole number"),
         (["pretrain", "{pictures}", "--epochs", "x"], 2, "--epochs x: not a number"),
         (["pretrain", "{pictures}", "--steps"], 2, "--steps: needs a value"),

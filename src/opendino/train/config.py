@@ -24,16 +24,27 @@ class ModelConfig:
     """A family member and what is changed about it; None keeps the family's value."""
 
     name: str = "vit_tiny"
+    """Family member; `opendino models` lists them."""
     dim: int | None = None
+    """Width of tokens."""
     depth: int | None = None
+    """Number of blocks."""
     heads: int | None = None
+    """Attention heads."""
     hidden: int | None = None
+    """Width inside the feed-forward layers."""
     patch: int | None = None
+    """Side of a patch in pixels."""
     registers: int | None = None
+    """Register tokens."""
     mask_k_bias: bool | None = None
+    """No bias on attention keys."""
     norm_eps: float | None = None
+    """Added to the variance in norms."""
     layer_scale: float | None = None
+    """Initial gain of each residual branch."""
     drop_path: float | None = None
+    """Share of the batch that a residual branch leaves out in training."""
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -46,9 +57,13 @@ class WatchConfig:
     """How often people and probes look. Lengths: steps (int) or a fraction of the run (float)."""
 
     log_every: int = 10
+    """Steps between rows of metrics.jsonl."""
     health_every: Length = 0.02
+    """Between health lines and reports."""
     knn_every: Length = 0.1
+    """Between k-NN scores."""
     picture_every: Length = 0.1
+    """Between PCA pictures."""
     picture_px: int = 224
     """Side at which PCA pictures are drawn: larger than what is trained and read, so that maps have many patches."""
     picture_dir: str = ""
@@ -56,6 +71,7 @@ class WatchConfig:
     knn_bank: int = 10_000
     """At most so many pictures in the k-NN bank; a fixed stratified subset beyond."""
     knn_queries: int = 2_000
+    """At most so many k-NN queries."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +79,9 @@ class SaveConfig:
     """When the run is saved. Whichever of steps and minutes comes first; 0 switches one off."""
 
     minutes: float = 10.0
+    """Between checkpoints."""
     steps: int = 0
+    """Between checkpoints."""
     keep: int = 2
     """Newest checkpoints kept, beside the milestones."""
     milestones: int = 10
@@ -75,12 +93,17 @@ class RunConfig:
     """Everything that decides a run. Built by a recipe, changed by flags, then never again."""
 
     recipe: str = "custom"
+    """Where the values come from."""
     steps: int = 0
     """Optimizer updates. 0: follows from `minutes` once the speed is measured."""
     minutes: float | None = None
+    """Budget; turned into steps once, by the speed that was measured."""
     seed: int = 0
+    """Of weights, drop path and RoPE augmentation; pictures and crops have data.seed."""
     precision: Literal["fp32", "bf16"] = "fp32"
+    """Of activations; weights, moments and averages are fp32 in both."""
     compile: bool = False
+    """torch.compile of each block."""
     model: ModelConfig = field(default_factory=ModelConfig)
     method: SelfDistillationConfig = field(default_factory=SelfDistillationConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
