@@ -116,13 +116,50 @@ def test_ctrl_c_saves_and_says_how_to_go_on(pictures, tmp_path, capsys, monkeypa
     assert "stopped at step 3 of 6 by SIGINT, saved" in capsys.readouterr().err
 
 
-def test_changed_pictures_are_refused(tmp_path, capsys):
-    pictures = draw_pictures(tmp_path / "pictures", 8, px=24)
-    assert pretrain(pictures, tmp_path / "run", "--steps", "2") == 0
+def test_changed_pictures_are_counted_and_refused_unless_allowed(tmp_path, capsys):
+    pictures = draw_pictures(tmp_path / "pictures", 10, px=24)
+    out = tmp_path / "run"
+    assert pretrain(pictures, out, "--steps", "3") == 0
     (pictures / "0000.png").unlink()
-    assert pretrain(pictures, tmp_path / "run", "--steps", "2") == 2
-    assert "other settings (other pictures)" in capsys.readouterr().err
-    assert pretrain(pictures, tmp_path / "run", "--steps", "2", "--allow") == 0
+    (pictures / "0001.png").rename(pictures / "other.png")
+    assert pretrain(pictures, out, "--steps", "3", "--allow") == 2
+    assert "was begun with other pictures (1 added, 2 removed); add --data-changed continue" in capsys.readouterr().err
+    assert pretrain(pictures, out, "--steps", "6", "--allow", "--data-changed", "continu") == 2
+    assert "did you mean continue?" in capsys.readouterr().err
+    assert pretrain(pictures, out, "--steps", "6", "--allow", "--data-changed", "continue") == 0
+    assert json.loads((out / "config.json").read_text())["data_ahead_steps"] == 0
+    assert pretrain(pictures, out, "--steps", "6") == 0
+    (pictures / "0002.png").write_bytes((pictures / "0003.png").read_bytes())
+    assert pretrain(pictures, out, "--steps", "6") == 2
+    assert "(the same names, other sizes)" in capsys.readouterr().err
+
+
+def test_restart_epoch_begins_a_whole_pass_over_the_changed_pictures(tmp_path, monkeypatch):
+    from opendino.data import loader
+
+    pictures, out = draw_pictures(tmp_path / "pictures", 10, px=24), tmp_path / "run"
+    assert pretrain(pictures, out, "--steps", "3") == 0  # 12 positions: in the second pass over 10
+    draw_pictures(pictures, 12, px=24)
+    seen: list[str] = []
+    finish = loader.Loader._finish
+
+    def watched(self, step, cut):
+        seen.extend(cut.ids)
+        return finish(self, step, cut)
+
+    monkeypatch.setattr(loader.Loader, "_finish", watched)
+    command = (pictures, out, "--steps", "6", "--allow", "--data-changed", "restart-epoch")
+    assert pretrain(*command) == 0
+    assert sorted(seen) == sorted(path.name for path in pictures.iterdir())
+    config = json.loads((out / "config.json").read_text())
+    assert config["data_ahead_steps"] == 0  # 12 positions are one pass over 12
+    draw_pictures(pictures, 13, px=24)
+    seen.clear()
+    assert pretrain(pictures, out, "--steps", "10", "--allow", "--data-changed", "restart-epoch") == 0
+    # The next pass begins at position 26, its first whole batch is number 7 at position 28.
+    assert json.loads((out / "config.json").read_text())["data_ahead_steps"] == 1
+    assert len(set(seen[:11])) == 11
+    assert pretrain(pictures, out, "--steps", "10") == 0, "the same command goes on"
 
 
 def test_a_run_goes_on_for_longer_when_asked_and_records_it(pictures, tmp_path, capsys):

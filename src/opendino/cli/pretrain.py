@@ -23,6 +23,7 @@ from opendino.cli.arguments import (
     flag_names,
     parse_arguments,
 )
+from opendino.cli.claim import check_policy, claim
 from opendino.cli.device import choose_device
 from opendino.cli.fields import describe_fields, list_fields, split_fields
 from opendino.cli.plan import Plan, build_loader, build_method, choose_length
@@ -36,8 +37,7 @@ from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import read_rows
 from opendino.monitor.verdict import verdict
 from opendino.pages.report import write_report
-from opendino.train.checkpoint import list_checkpoints
-from opendino.train.config import RunConfig, differences
+from opendino.train.config import RunConfig
 from opendino.train.loop import StepResult, train
 from opendino.train.run import RunDirectory, open_run
 
@@ -74,6 +74,9 @@ def pretrain(
     save_steps: int | None = None,
     device: str = "auto",
     allow: bool = False,
+    data_changed: str | None = None,
+    grace: float | None = None,
+    take_over: bool = False,
     fields: Sequence[str] = (),
     quiet: bool = False,
 ) -> PretrainResult:
@@ -86,7 +89,11 @@ def pretrain(
         steps, epochs, minutes: the length; at most one. `small` takes 30 minutes when none is given.
         val: labelled pictures to score on; without it a fixed fifth of `dir` is queries when `dir` has classes.
         out: run directory; by default it follows from the other arguments, so the same call goes on with its run.
-        allow: go on with a run of `out` under another length, optimizer setting or set of pictures; it is recorded.
+        allow: go on with a run of `out` under another length or optimizer setting; it is recorded.
+        data_changed: go on although pictures came or went since the run began: "continue" at the same place of the
+            order, "restart-epoch" with a new pass over all of them; it is recorded.
+        grace: seconds from a signal to the end, 60 by default; what cannot be saved by then is left.
+        take_over: of a run directory that another machine holds and was not heard of for ten minutes.
         fields: config fields as on the command line: ["--optim.lr", "1e-3"].
         quiet: print nothing.
     Raises:
@@ -94,6 +101,7 @@ def pretrain(
         StoppedError: on Ctrl-C or TERM, with everything saved.
     """
     length = choose_length(recipe, steps, epochs, minutes)
+    check_policy(data_changed)
     console = Console(quiet=quiet, stderr=True, highlight=False, soft_wrap=True)
     where = choose_device(device)
     folder = Path(dir)
@@ -101,7 +109,7 @@ def pretrain(
     if len(source) < 2:
         raise DataError(folder, "holds one picture", "learning compares pictures: give at least 2, better 1,000")
     console.print(f"{len(source):,} pictures in {folder}{_left_out(source)}")
-    save = {"minutes": save_minutes, "steps": save_steps}
+    save = {"minutes": save_minutes, "steps": save_steps, "grace_s": grace}
     save = {name: value for name, value in save.items() if value is not None}
     plan = Plan(recipe, model, folder, source, length, where, save, tuple(fields))
     plan.config()  # what is wrong with the command is said before anything is written
@@ -113,39 +121,18 @@ def pretrain(
         console.print(f"few pictures: {len(source)} teach little; from about 1,000 on it was seen to learn")
     if plan.short_side < SMALL_PX:
         console.print(f"small pictures: {plan.short_side} px hold little to learn from")
-    with open_run(out) as run:
+    with open_run(out, take_over=take_over) as run:
         saved = run.config()
         config = plan.config(saved.steps if saved is not None and saved.minutes == length.minutes else 0)
         if config.steps == 0:
             config = plan.measured(console)
-        _claim(run, saved, config, allow, console)
+        config = claim(run, config, source, allow=allow, data_changed=data_changed, say=console.print)
         return _train(config, source, labelled, where, run, console)
 
 
 def _left_out(source: Source) -> str:
     counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(source.skip_counts.items()))
     return f"; left out: {counts}" if counts else ""
-
-
-def _claim(run: RunDirectory, saved: RunConfig | None, config: RunConfig, allow: bool, console: Console) -> None:
-    """Make the directory this run's, or refuse when it holds another one."""
-    if saved is None:
-        run.write_config(config)
-        return
-    changed = differences(saved, config)
-    if changed.identity or (changed.scheduled and not allow):
-        named = changed.identity or changed.scheduled
-        more = f" and {len(named) - 3} more" if len(named) > 3 else ""
-        ways = "repeat its command to go on, or start anew with another --out"
-        if not changed.identity:
-            ways = f"add --allow to go on with them, {ways}"
-        raise UsageError(run.path, f"holds a run with other settings ({', '.join(named[:3])}{more})", ways)
-    if changed.scheduled:
-        steps = [step for step, _ in list_checkpoints(run.checkpoints)]
-        words = f"goes on with {', '.join(changed.scheduled)}"
-        IncidentLog(run.incidents_file).append("settings changed", max(steps, default=0), words)
-        console.print(f"from step {max(steps, default=0):,}: {words}")
-        run.write_config(config)
 
 
 def _knn_probe(
@@ -271,7 +258,13 @@ class _Arguments:
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     allow: Switch = False
-    """Go on with the run in --out although length, optimizer or pictures changed; the change is recorded."""
+    """Go on with the run in --out although length or optimizer changed; the change is recorded."""
+    data_changed: OptionalText = None
+    """Go on although pictures came or went: continue (same place in the order) or restart-epoch (a new pass)."""
+    grace: OptionalNumber = None
+    """Seconds from a signal to the end, 60 by default; what cannot be saved by then is left."""
+    take_over: Switch = False
+    """Of a run directory that another machine holds and was not heard of for ten minutes."""
     json: Switch = False
     """Print the result as one JSON object."""
     fields: Switch = False

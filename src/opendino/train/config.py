@@ -84,6 +84,8 @@ class SaveConfig:
     """Between checkpoints."""
     keep: int = 2
     """Newest checkpoints kept, beside the milestones."""
+    grace_s: float = 60.0
+    """Seconds from a signal to the end: what cannot be saved by then is left, and the last checkpoint stays."""
     milestones: int = 10
     """Checkpoints spread over the run that are never pruned: a later Gram stage takes its teacher from early ones."""
 
@@ -114,6 +116,8 @@ class RunConfig:
     save: SaveConfig = field(default_factory=SaveConfig)
     pictures: str = ""
     """Fingerprint of the pictures (names and sizes), filled by the command: a resume on other pictures is refused."""
+    data_ahead_steps: int = 0
+    """Steps of data passed over when changed pictures began a new epoch, filled by the command."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Why a derived value is what it is, by field name."""
 
@@ -126,8 +130,11 @@ FREE_FIELDS = ("data.workers", "data.cache_mb", "watch.", "save.", "reasons", "d
 """May differ between a run and its resume: they change what people see, not what is learned. (The pictures themselves
 are compared by their fingerprint, so the folder may have moved.)"""
 
-SCHEDULED_FIELDS = ("steps", "minutes", "pictures", "optim.", "method.momentum")
+SCHEDULED_FIELDS = ("steps", "minutes", "optim.", "method.momentum")
 """May change when it is asked for (`--allow`): the weights and moments at hand go on under them."""
+
+FILLED_FIELDS = ("pictures", "data_ahead_steps")
+"""Filled and compared by the command itself (`--data-changed`)."""
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
@@ -188,9 +195,9 @@ def differences(old: RunConfig, new: RunConfig) -> Differences:
     before, after = dict(flatten(to_dict(old))), dict(flatten(to_dict(new)))
     scheduled, identity = list[str](), list[str]()
     for key in sorted(before.keys() | after.keys()):
-        if before.get(key) == after.get(key) or key.startswith(FREE_FIELDS):
+        if before.get(key) == after.get(key) or key.startswith(FREE_FIELDS) or key in FILLED_FIELDS:
             continue
-        words = "other pictures" if key == "pictures" else f"{key}: {before.get(key)} -> {after.get(key)}"
+        words = f"{key}: {before.get(key)} -> {after.get(key)}"
         # Muon and AdamW keep other moments.
         kept = key.startswith(SCHEDULED_FIELDS) and key != "optim.muon_lr"
         (scheduled if kept else identity).append(words)
