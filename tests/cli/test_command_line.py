@@ -49,6 +49,13 @@ def test_every_verb_has_help_with_an_example(verb, capsys):
     assert f"opendino {verb}" in capsys.readouterr().out
 
 
+def test_help_names_what_is_to_be_given(capsys):
+    for verb, words in (("show", "KIND IMAGE..."), ("pretrain", "DIR")):
+        with pytest.raises(SystemExit):
+            main([verb, "--help"])
+        assert capsys.readouterr().out.splitlines()[0].endswith(words)
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "said"),
     [
@@ -64,7 +71,30 @@ def test_every_verb_has_help_with_an_example(verb, capsys):
         (["pretrain", "{pictures}", "--steps", "2", "--device", "tpu"], 2, "not on this machine"),
         (["pretrain", "{empty}", "--steps", "2"], 3, "no pictures found"),
         (["pretrain", "{single}", "--steps", "2"], 3, "one picture"),
+        (["pretrain"], 2, "no pictures given"),
+        (
+            ["pretrain", "--optim.lr", "0.1", "{pictures}", "--stepps", "2"],
+            2,
+            "--stepps: no such flag; did you mean --steps?",
+        ),
+        (
+            ["pretrain", "{pictures}", "--steps", "abc"],
+            2,
+            "--steps abc: not a whole number; see opendino pretrain --help",
+        ),
+        (["pretrain", "{pictures}", "--steps=1.5"], 2, "--steps 1.5: not a whole number"),
+        (["pretrain", "{pictures}", "--epochs", "x"], 2, "--epochs x: not a number"),
+        (["pretrain", "{pictures}", "--steps"], 2, "--steps: needs a value"),
+        (["pretrain", "{pictures}", "more", "--steps", "2"], 2, "more: not expected here"),
+        (["pretrain", "{pictures}", "--steps", "2", "--precision", "bf61"], 2, "did you mean bf16?"),
+        (["pretrain", "{pictures}", "--steps", "2", "--compile"], 2, "--compile: needs a value"),
+        (["pretrain", "{pictures}", "--steps", "2", "--optim.betas", "1"], 2, "--optim.betas 1: needs 2 values"),
         (["show", "pca", "nowhere.png", "--model", "{empty}"], 3, ""),
+        (["show", "pca", "nowhere.png"], 2, "--model is missing"),
+        (["show", "pca", "nowhere.png", "--modle", "x"], 2, "did you mean --model?"),
+        (["models", "--jsn"], 2, "did you mean --json?"),
+        (["models", "all"], 2, "all: not expected here"),
+        (["demo", "--seed", "one"], 2, "--seed one: not a whole number"),
     ],
 )
 def test_bad_input_is_one_line_with_the_right_code(argv, code, said, capsys, tmp_path):
@@ -77,8 +107,8 @@ def test_bad_input_is_one_line_with_the_right_code(argv, code, said, capsys, tmp
     }
     places["empty"].mkdir()
     arguments = [argument.format(**places) for argument in argv]
-    if arguments[0] == "pretrain" and len(arguments) > 2:
-        arguments += ["--out", str(tmp_path / "run")]
+    if arguments[0] == "pretrain" and len(arguments) > 3:
+        arguments[1:1] = ["--out", str(tmp_path / "run")]
     assert main(arguments) == code
     assert said in one_line(capsys)
     assert not (tmp_path / "run" / "model").exists()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,7 +113,7 @@ def train(
         on_step: called after every step with (steps done, result, images per second) for progress display.
         carry: small JSON state of the watchers (best score so far); saved and restored with each checkpoint.
     Raises:
-        StoppedError: on Ctrl-C, TERM or USR1, with everything saved.
+        StoppedError: on Ctrl-C, TERM or USR1, with everything saved unless the time for it was too short.
         OpendinoError: when MAX_BAD_STEPS of the last 1,000 steps were not finite and there is no checkpoint to go back
             to, or going back (past the pictures since) did not help; when no checkpoint could be written for an hour.
         DataError: when nothing can be read any more.
@@ -142,6 +142,10 @@ def train(
     bad_steps: deque[int] = deque(maxlen=MAX_BAD_STEPS)
     started = last_try = last_save = time.monotonic()
 
+    def batches_from(step: int) -> Iterator[Crops]:
+        ahead = passed_over + config.data_ahead_steps
+        return loader.batches(step + ahead, config.steps + ahead)
+
     def watch(done: int) -> None:
         for watcher in watchers:
             if done % watcher.every == 0 or done == config.steps:
@@ -149,6 +153,7 @@ def train(
 
     def save(done: int) -> None:
         nonlocal last_try, last_save
+        run.check_held()
         extra = {"metrics_offset": metrics.offset, "carry": carry, "skipped": skipped, "passed_over": passed_over}
         last_try = time.monotonic()
         try:
@@ -181,10 +186,10 @@ def train(
         recent.clear()
         bad_steps.clear()
 
-    with stop_request() as stop:
+    with stop_request(run.path, config.save.grace_s) as stop:
         if step == 0:
             watch(0)
-        batches = loader.batches(step + passed_over, config.steps + passed_over)
+        batches = batches_from(step)
         recent.append((time.monotonic(), step))
         while step < config.steps:
             crops = next(batches, None)
@@ -202,7 +207,7 @@ def train(
                 bad_steps.append(step)
                 if len(bad_steps) == MAX_BAD_STEPS and step - bad_steps[0] < BAD_WINDOW:
                     roll_back(result.values)
-                    batches = loader.batches(step + passed_over, config.steps + passed_over)
+                    batches = batches_from(step)
                     continue
             recent.append((time.monotonic(), step))
             elapsed, steps_seen = recent[-1][0] - recent[0][0], recent[-1][1] - recent[0][1]

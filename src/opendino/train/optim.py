@@ -20,15 +20,23 @@ class OptimConfig:
     """AdamW with warm-up. `lr` is the effective peak: recipes scale it, nothing scales it later."""
 
     lr: float = 1e-3
+    """Peak learning rate, as it is used."""
     lr_final: float = 1e-6
+    """At the end of the cosine."""
     muon_lr: float = 0.0
     """Above 0: peak rate of Muon's step for matrices and convolutions, on the schedule of `lr`; not of the paper."""
     schedule: Literal["cosine", "constant"] = "cosine"
+    """After the warm-up."""
     warmup: Length = 0.1
+    """Length of the linear rise from 0."""
     weight_decay: float = 0.04
+    """At the start, on matrices and tokens."""
     weight_decay_final: float = 0.04
+    """At the end; a cosine between."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """Memory of AdamW's two moments."""
     eps: float = 1e-8
+    """AdamW's, beside the root of the second moment."""
     clip: float = 3.0
     """Largest gradient norm of each trained module; 0 switches clipping off."""
     layer_decay: float = 1.0
