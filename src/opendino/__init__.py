@@ -14,6 +14,8 @@ _PUBLIC = {
     "pretrain": "opendino.cli.pretrain",
     "demo": "opendino.cli.demo",
     "show": "opendino.cli.show",
+    "evaluate": "opendino.cli.evaluate",
+    "compare": "opendino.cli.compare",
     "list_models": "opendino.cli.models",
 }
 __all__ = [*_PUBLIC, "__version__"]

@@ -20,6 +20,8 @@ VERBS = {
     "demo": "see it learn on real photographs in under 3 minutes, no data needed",
     "pretrain": "learn from a folder of pictures without labels",
     "show": "PCA, similarity and attention pictures of a model",
+    "evaluate": "score frozen backbones by the protocols of the paper",
+    "compare": "results of several evaluations side by side",
     "models": "list the model family",
 }
 

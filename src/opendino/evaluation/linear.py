@@ -36,10 +36,22 @@ class LinearModel:
     mean: Tensor
     scale: Tensor
 
+    def logits(self, features: Tensor) -> Tensor:
+        """[n, D] -> [n, C]."""
+        return ((features.float() - self.mean) * self.scale) @ self.weight + self.bias
+
     def predict(self, features: Tensor) -> Tensor:
         """Class per row, [n, D] -> [n] int64; the lowest of equals."""
-        logits = ((features.float() - self.mean) * self.scale) @ self.weight + self.bias
-        return torch.from_numpy(logits.cpu().numpy().argmax(axis=1))
+        return torch.from_numpy(self.logits(features).cpu().numpy().argmax(axis=1))
+
+
+@dataclass(frozen=True)
+class LinearChoice:
+    """A model fitted on all of train with the penalty best on held-out train; held_out: percent per penalty tried."""
+
+    model: LinearModel
+    penalty: float
+    held_out: Mapping[float, float]
 
 
 @dataclass(frozen=True)
@@ -123,8 +135,22 @@ def score_linear(
     The held-out pictures are a fifth of each class, drawn with `seed`; a class with one picture is not held out.
     """
     num_classes = int(torch.cat([train_labels, query_labels]).max()) + 1
+    choice = fit_best_linear(train, train_labels, num_classes, penalties=penalties, seed=seed)
+    predictions = choice.model.predict(queries).numpy()
+    return LinearScore(choice.penalty, choice.held_out, predictions, predictions == query_labels.cpu().numpy())
+
+
+def fit_best_linear(
+    train: Tensor,
+    train_labels: Tensor,
+    num_classes: int,
+    *,
+    penalties: Sequence[float] = PENALTIES,
+    seed: int = 0,
+) -> LinearChoice:
+    """Choose the penalty on a held-out fifth of each class, then fit again on all."""
     fit = functools.partial(fit_linear, num_classes=num_classes, tolerance=SCORE_TOLERANCE, max_iterations=100)
-    held = _held_out(train_labels.cpu().numpy(), seed)
+    held = held_out_mask(train_labels.cpu().numpy(), seed)
     kept_x, kept_y, held_x, held_y = train[~held], train_labels[~held], train[held], train_labels[held]
     held_out: dict[float, float] = {}
     model: LinearModel | None = None
@@ -138,15 +164,15 @@ def score_linear(
             if since_best == PATIENCE:
                 break
     chosen = max(held_out, key=lambda p: (held_out[p], p)) if held_out else sorted(penalties)[len(penalties) // 2]
-    predictions = fit(train, train_labels, chosen).predict(queries).numpy()
-    return LinearScore(chosen, held_out, predictions, predictions == query_labels.cpu().numpy())
+    return LinearChoice(fit(train, train_labels, chosen), chosen, held_out)
 
 
-def _held_out(labels: NDArray[np.int64], seed: int) -> Tensor:
+def held_out_mask(labels: NDArray[np.int64], seed: int, share: float = HELD_OUT_SHARE) -> Tensor:
+    """[n] bool: a share of each class, drawn with `seed`, at least one; a class with one picture is not held out."""
     generator = np.random.default_rng(seed)
     held = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))
-        count = max(1, round(HELD_OUT_SHARE * len(members))) if len(members) > 1 else 0
+        count = max(1, round(share * len(members))) if len(members) > 1 else 0
         held[members[:count]] = True
     return torch.from_numpy(held)

@@ -52,6 +52,16 @@ class Bar:
     ours: bool = False
 
 
+@dataclass(frozen=True)
+class Interval:
+    """A number of any unit with its 95 % interval."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+
+
 def series(rows: Sequence[Row], *keys: str) -> tuple[list[int], list[float | None]]:
     """Steps and values of a (nested) field, where it stands at all; None where it was not finite."""
     steps, values = [], []
@@ -206,6 +216,33 @@ def bar_chart(title: str, bars: Sequence[Bar], says: str, normal: str, chance: f
         ]
         layout["margin"]["t"] = 24
     return Chart(title, says, normal, {"data": data, "layout": layout}, 60 + 46 * len(bars))
+
+
+def interval_chart(title: str, marks: Sequence[Interval], says: str, normal: str) -> Chart:
+    """Points with error bars, one a name, from top to bottom; the axis need not start at 0."""
+    data = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "y": [mark.name for mark in marks],
+            "x": [mark.value for mark in marks],
+            "error_x": {
+                "type": "data",
+                "symmetric": False,
+                "array": [mark.high - mark.value for mark in marks],
+                "arrayminus": [mark.value - mark.low for mark in marks],
+                "color": "--soft",
+                "thickness": 1.5,
+                "width": 5,
+            },
+            "marker": {"color": "--blue", "size": 10},
+            "hovertemplate": [f"{m.value:.4g} [{m.low:.4g}, {m.high:.4g}]<extra></extra>" for m in marks],
+        }
+    ]
+    layout = _layout((), {"autorange": "reversed", "type": "category", "ticklabelstandoff": 8}, legend=False)
+    layout["xaxis"] |= {"title": {"text": ""}, "tickformat": "", "showgrid": True}
+    layout["hovermode"] = "closest"
+    return Chart(title, says, normal, {"data": data, "layout": layout}, 70 + 36 * len(marks))
 
 
 def _layout(levels: Sequence[Level], y_axis: Mapping[str, Any], legend: bool) -> dict[str, Any]:

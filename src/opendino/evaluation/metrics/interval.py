@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,30 @@ def bootstrap(values: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0, l
         raise ShapeError("bootstrap", f"needs a list of finite scores, one a query, got shape {scores.shape}")
     low, high = np.quantile(_resampled_means(scores, resamples, seed), [(1 - level) / 2, (1 + level) / 2])
     return Estimate(float(scores.mean()), float(low), float(high))
+
+
+def set_bootstrap(
+    statistic: Callable[[NDArray[np.int64]], float],
+    units: int,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Estimate:
+    """As `bootstrap`, for a number that is no mean of scores (mIoU, GAP, mCE): it is computed anew on every draw.
+
+    Args:
+        statistic: from how often each unit counts, [units] int64, to the number; all ones give the number itself.
+        units: what is drawn again: images, videos, queries.
+    Raises:
+        ShapeError: no units. A draw in which the number is not defined (NaN) is left out.
+    """
+    if units < 1:
+        raise ShapeError("bootstrap", "needs at least one unit")
+    generator = np.random.default_rng(seed)
+    drawn = [statistic(generator.multinomial(units, np.full(units, 1 / units))) for _ in range(resamples)]
+    low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(float(statistic(np.ones(units, np.int64))), float(low), float(high))
 
 
 def paired_bootstrap(

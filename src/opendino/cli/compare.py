@@ -1,0 +1,79 @@
+"""`opendino compare RESULTS...`: several evaluations as one table, with paired differences where units are the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import tyro
+
+from opendino.cli.evaluate import print_lines
+from opendino.errors import UsageError
+from opendino.evaluation.record import read_record, to_lines
+from opendino.files import write_atomic
+from opendino.pages.results_page import Line, markdown_table, write_results_page
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """lines of the table, names of the models in its columns, and the files written."""
+
+    lines: Sequence[Line]
+    models: Sequence[str]
+    page: Path
+    table: Path
+
+
+def compare(results: Sequence[Path | str], *, out: Path | str = "comparison") -> Comparison:
+    """Put the results of several evaluations side by side.
+
+    Args:
+        results: folders that `evaluate` wrote, or their results.json; the first model is what others are compared with.
+        out: folder for comparison.html and comparison.md.
+    Raises:
+        UsageError: no results. DataError: a file that `evaluate` did not write.
+    """
+    if not results:
+        raise UsageError("compare", "no results given", "give folders that opendino evaluate wrote")
+    lines, models = to_lines([read_record(Path(path)) for path in results])
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    page = write_results_page(
+        folder / "comparison.html",
+        lines,
+        models,
+        title=f"Side by side: {', '.join(models)}",
+        lead="Paired differences are over the same pictures, and so far narrower than two separate intervals.",
+    )
+    table = folder / "comparison.md"
+    write_atomic(table, markdown_table(lines, models))
+    return Comparison(lines, models, page, table)
+
+
+@dataclass(frozen=True)
+class CompareArgs:
+    """Results of several evaluations side by side: a table, a chart a line, paired differences.
+
+    Example: opendino compare scores-a scores-b
+    """
+
+    results: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Folders that opendino evaluate wrote, or their results.json; the first is what others are compared with."""
+    out: Path = Path("comparison")
+    """Folder to write."""
+    json: bool = False
+    """Print the table as one JSON list."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Parse, compare, print."""
+    args = tyro.cli(CompareArgs, args=list(argv), prog="opendino compare")
+    done = compare(args.results, out=args.out)
+    if args.json:
+        print(json.dumps([asdict(line) for line in done.lines], indent=2))
+        return 0
+    print_lines(done.lines, done.models)
+    print(f"wrote {done.page} and {done.table}\nnext: open {done.page}")
+    return 0

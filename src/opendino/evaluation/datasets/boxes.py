@@ -1,0 +1,113 @@
+"""Detection sets for object discovery: VOC's XML, COCO's JSON, and masks of plain folders."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opendino.data.sources import Skipped
+from opendino.errors import DataError
+from opendino.evaluation.datasets.masks import evenly, hash_ids
+from opendino.evaluation.protocol import Job
+from opendino.files import read_json
+
+LAYOUT = (
+    "VOCdevkit/VOC2007 or VOC2012/{JPEGImages,Annotations,ImageSets/Main/trainval.txt}; "
+    "or annotations/instances_PART.json beside PART/"
+)
+MAX_XML_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Boxed:
+    """A picture with its true boxes [n, 4], xyxy in pixels, n >= 1."""
+
+    id: str
+    image: Path
+    boxes: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Pictures that have boxes; skipped: those without, which are not scored."""
+
+    name: str
+    split_hash: str
+    pictures: Sequence[Boxed]
+    skipped: Sequence[Skipped]
+
+    def words(self) -> str:
+        """Pictures with boxes and without."""
+        return f"{len(self.pictures):,} pictures with boxes, {len(self.skipped)} without"
+
+
+def open_boxes(job: Job) -> Boxes:
+    """Recognise the layout; `--limit` takes pictures evenly over the list. Raises DataError."""
+    for year in ("2007", "2012"):
+        for root in (job.data / "VOCdevkit" / f"VOC{year}", job.data):
+            if (root / "Annotations").is_dir() and (root.name == f"VOC{year}"):
+                return _build(f"voc{year}", _voc(root), job)
+    for file in sorted((job.data / "annotations").glob("instances_*.json"), reverse=True):
+        return _build(f"{job.data.resolve().name} {file.stem.removeprefix('instances_')}", _coco(job.data, file), job)
+    raise DataError(job.data, "is no detection set that is known", f"expected: {LAYOUT}")
+
+
+def _voc(root: Path) -> list[Boxed]:
+    listing = root / "ImageSets" / "Main" / "trainval.txt"
+    if not listing.is_file():
+        raise DataError(listing, "is missing", f"expected: {LAYOUT}")
+    return [
+        Boxed(name, root / "JPEGImages" / f"{name}.jpg", read_voc_boxes(root / "Annotations" / f"{name}.xml"))
+        for name in listing.read_text().split()
+    ]
+
+
+def read_voc_boxes(path: Path) -> NDArray[np.float64]:
+    """[n, 4] boxes of all objects, difficult and truncated ones too; VOC counts pixels from 1, so xmin, ymin minus 1.
+
+    Raises:
+        DataError: missing, too large, or XML that declares entities, which no annotation needs.
+    """
+    try:
+        data = path.read_bytes() if path.stat().st_size <= MAX_XML_BYTES else b"<!ENTITY"
+        if b"<!ENTITY" in data or b"<!DOCTYPE" in data:
+            raise DataError(path, "is no plain annotation", "XML with entities or over 1 MiB is not read")
+        found = ElementTree.fromstring(data).iter("bndbox")
+        rows = [[float(box.findtext(side, "")) for side in ("xmin", "ymin", "xmax", "ymax")] for box in found]
+    except (OSError, ElementTree.ParseError, ValueError) as error:
+        raise DataError(path, f"cannot be read as an annotation ({type(error).__name__})") from None
+    return np.array(rows, np.float64).reshape(-1, 4) - [1, 1, 0, 0]
+
+
+def _coco(root: Path, file: Path) -> list[Boxed]:
+    raw = read_json(file)
+    boxes: dict[int, list[list[float]]] = {}
+    try:
+        for one in raw["annotations"]:
+            if not one.get("iscrowd"):
+                x, y, width, height = one["bbox"]
+                boxes.setdefault(one["image_id"], []).append([round(v) for v in (x, y, x + width, y + height)])
+        folder = root / file.stem.removeprefix("instances_")
+        return [
+            Boxed(
+                str(image["file_name"]),
+                folder / Path(image["file_name"]).name,
+                np.array(boxes.get(image["id"], []), np.float64).reshape(-1, 4),
+            )
+            for image in raw["images"]
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(file, f"is no COCO instances file ({error})") from None
+
+
+def _build(name: str, found: list[Boxed], job: Job) -> Boxes:
+    kept = evenly([one for one in found if len(one.boxes)], job.limit)
+    if not kept:
+        raise DataError(job.data, "holds no picture with a box", f"expected: {LAYOUT}")
+    skipped = [Skipped(one.id, "no boxes") for one in found if not len(one.boxes)]
+    return Boxes(name, hash_ids([one.id for one in kept]), kept, skipped)

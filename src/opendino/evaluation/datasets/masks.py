@@ -1,0 +1,157 @@
+"""Segmentation sets: ADE20k, Cityscapes and VOC as published, and any folder of images and masks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opendino.data.listing import has_picture_ending
+from opendino.errors import DataError
+from opendino.evaluation.dense import read_mask
+from opendino.evaluation.protocol import Job
+
+LAYOUT = (
+    "ADEChallengeData2016/{images,annotations}/{training,validation}/; leftImg8bit/ and gtFine/; "
+    "VOCdevkit/VOC2012/; or {train,val}/{images,masks}/ with classes.txt"
+)
+IGNORE = 255
+T = TypeVar("T")
+CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+"""labelIds of the 19 scored classes, in order."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture and its mask; id is what the result names it by."""
+
+    id: str
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class Masks:
+    """train, val: pairs in order of names; table [256]: class of each stored value, 255 for none."""
+
+    name: str
+    split_hash: str
+    train: Sequence[Pair]
+    val: Sequence[Pair]
+    num_classes: int
+    table: NDArray[np.uint8]
+
+    def words(self) -> str:
+        """Pictures and classes."""
+        return f"{len(self.train):,} train and {len(self.val):,} val pictures, {self.num_classes} classes"
+
+    def read(self, pair: Pair) -> NDArray[np.uint8]:
+        """[H, W] classes of a pair's mask, 255 where nothing is scored."""
+        return self.table[read_mask(pair.mask)]
+
+
+def open_masks(job: Job) -> Masks:
+    """Recognise the layout. settings: `ignore`, a stored value of plain folders that is no class (-1: none).
+
+    Raises:
+        DataError: no layout fits, or a picture has no mask.
+    """
+    root = job.data
+    if (ade := root / "ADEChallengeData2016").is_dir() or (ade := root / "annotations").is_dir():
+        return _ade(ade if ade.name != "annotations" else root, job)
+    if (root / "gtFine").is_dir():
+        return _cityscapes(root, job)
+    for voc in (root / "VOCdevkit" / "VOC2012", root / "VOC2012", root):
+        if (voc / "SegmentationClass").is_dir():
+            return _voc(voc, job)
+    if (root / "train" / "masks").is_dir():
+        return _plain(root, job)
+    raise DataError(root, "is no segmentation set that is known", f"expected: {LAYOUT}")
+
+
+def _ade(root: Path, job: Job) -> Masks:
+    # 0 is "other" and class c is stored as c + 1.
+    table = _table({stored: stored - 1 for stored in range(1, 151)})
+    parts = [_by_stem(root / "images" / part, root / "annotations" / part) for part in ("training", "validation")]
+    return _build("ade20k", parts, 150, table, job)
+
+
+def _cityscapes(root: Path, job: Job) -> Masks:
+    table = _table({stored: index for index, stored in enumerate(CITYSCAPES_IDS)})
+    parts = []
+    for part in ("train", "val"):
+        pictures = sorted((root / "leftImg8bit" / part).glob("*/*_leftImg8bit.png"))
+        pairs = []
+        for picture in pictures:
+            stem = picture.name.removesuffix("_leftImg8bit.png")
+            mask = root / "gtFine" / part / picture.parent.name / f"{stem}_gtFine_labelIds.png"
+            pairs.append(Pair(stem, picture, mask))
+        parts.append(pairs)
+    return _build("cityscapes", parts, 19, table, job)
+
+
+def _voc(root: Path, job: Job) -> Masks:
+    parts = []
+    for part in ("train", "val"):
+        listing = root / "ImageSets" / "Segmentation" / f"{part}.txt"
+        if not listing.is_file():
+            raise DataError(listing, "is missing", f"expected: {LAYOUT}")
+        names = listing.read_text().split()
+        parts.append(
+            [Pair(n, root / "JPEGImages" / f"{n}.jpg", root / "SegmentationClass" / f"{n}.png") for n in names]
+        )
+    return _build("voc2012", parts, 21, _table({value: value for value in range(21)}), job)
+
+
+def _plain(root: Path, job: Job) -> Masks:
+    parts = [_by_stem(root / part / "images", root / part / "masks") for part in ("train", "val")]
+    ignore = int(job.settings.get("ignore", IGNORE))
+    names = root / "classes.txt"
+    if names.is_file():
+        stored = list(range(len(names.read_text().splitlines())))
+    else:
+        # Without names the classes are the values that the masks of train hold.
+        stored = sorted({int(value) for pair in parts[0] for value in np.unique(read_mask(pair.mask))})
+    kept = [value for value in stored if value != ignore]
+    table = _table({value: index for index, value in enumerate(kept)})
+    return _build(root.resolve().name, parts, len(kept), table, job)
+
+
+def _by_stem(images: Path, masks: Path) -> list[Pair]:
+    if not images.is_dir() or not masks.is_dir():
+        raise DataError(images if not images.is_dir() else masks, "is missing", f"expected: {LAYOUT}")
+    pictures = sorted(path for path in images.rglob("*") if has_picture_ending(path.name.encode()))
+    return [Pair(path.stem, path, masks / path.relative_to(images).with_suffix(".png")) for path in pictures]
+
+
+def _table(classes: dict[int, int]) -> NDArray[np.uint8]:
+    table = np.full(256, IGNORE, np.uint8)
+    table[list(classes)] = list(classes.values())
+    return table
+
+
+def _build(name: str, parts: Sequence[Sequence[Pair]], num_classes: int, table: NDArray[np.uint8], job: Job) -> Masks:
+    for part, pairs in zip(("train", "val"), parts, strict=True):
+        if not pairs:
+            raise DataError(job.data, f"has no {part} pictures", f"expected: {LAYOUT}")
+        if absent := [pair for pair in pairs if not pair.mask.is_file()]:
+            raise DataError(absent[0].mask, f"is missing, and {len(absent) - 1} more masks", f"expected: {LAYOUT}")
+    train, val = (evenly(pairs, job.limit) for pairs in parts)
+    return Masks(name, hash_ids([*(p.id for p in train), "|", *(p.id for p in val)]), train, val, num_classes, table)
+
+
+def evenly(items: Sequence[T], limit: int | None) -> list[T]:
+    """At most `limit` of the items, spread evenly over them."""
+    if limit is None or len(items) <= limit:
+        return list(items)
+    return [items[int(index)] for index in np.linspace(0, len(items) - 1, limit).round()]
+
+
+def hash_ids(ids: Sequence[str]) -> str:
+    """A short hash of names in order: which units were scored."""
+    return hashlib.sha256("\n".join(ids).encode("utf-8", "surrogateescape")).hexdigest()[:16]

@@ -1,0 +1,119 @@
+"""Object discovery without labels: TokenCut's normalised cut of the patch graph, scored by CorLoc.
+
+Source: Wang et al., arXiv 2202.11539; patches of the last layer and a swept threshold as in arXiv 2508.10104, D.4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from opendino.data import images
+from opendino.data.sources import Skipped
+from opendino.errors import DataError
+from opendino.evaluation.datasets.boxes import Boxes
+from opendino.evaluation.dense import native_input, patch_map, whole_input
+from opendino.evaluation.metrics.boxes import is_localised
+from opendino.evaluation.protocol import Job, Outcome, Subject, mean_score
+
+WEAK = 1e-5
+"""Weight of an edge below the threshold: the graph stays connected."""
+DENSE_TOKENS = 600
+"""Up to so many patches all eigenvectors cost less than Lanczos's start."""
+TAUS = tuple(round(0.05 * step, 2) for step in range(9))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """box: xyxy in pixels of the map's own grid times the patch; eigenvalue: second smallest; mask [h, w] bool."""
+
+    box: tuple[int, int, int, int]
+    eigenvalue: float
+    mask: NDArray[np.bool_]
+
+
+def token_cut(patches: Tensor, tau: float) -> Cut:
+    """Split [h, w, D] patches in two and box the part that holds the strongest patch; boxes in patches, ends exclusive.
+
+    A graph with one weight everywhere has no cut: the whole picture is returned, with eigenvalue 0.
+    """
+    from scipy.ndimage import label
+
+    height, width = patches.shape[:2]
+    units = F.normalize(patches.flatten(0, 1).double(), dim=1).numpy()
+    graph = np.where(units @ units.T > tau, 1.0, WEAK)
+    if (graph == graph[0, 0]).all():
+        return Cut((0, 0, width, height), 0.0, np.ones((height, width), bool))
+    value, vector = second_eigenvector(graph)
+    seed = int(np.abs(vector).argmax())
+    side = vector > vector.mean()
+    foreground = (side == side[seed]).reshape(height, width)
+    parts, _ = label(foreground)
+    mask = parts == parts.flat[seed]
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return Cut((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1), value, mask)
+
+
+def second_eigenvector(graph: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    """Second smallest generalised eigenpair of (D - A, D) for a symmetric graph A [n, n], D its row sums.
+
+    Solved as the second largest eigenpair of D^-1/2 A D^-1/2, whose eigenvalues are 1 - those; by Lanczos when large.
+    """
+    from scipy.linalg import eigh
+    from scipy.sparse.linalg import eigsh
+
+    root = 1 / np.sqrt(graph.sum(1))
+    normed = graph * root[:, None] * root
+    count = len(graph)
+    if count <= DENSE_TOKENS:
+        values, vectors = eigh(normed, subset_by_index=[count - 2, count - 1])
+    else:
+        values, vectors = eigsh(normed, k=2, which="LA", v0=np.sqrt(np.arange(1, count + 1) / count))
+    second = int(np.argsort(values)[0])
+    return float(1 - values[second]), root * vectors[:, second]
+
+
+def evaluate_discovery(subject: Subject, data: Boxes, job: Job) -> Outcome:
+    """CorLoc at the stated threshold ("ours"), and at the best of the sweep chosen on these pictures ("paper")."""
+    taus = sorted({*(TAUS if job.settings["sweep"] else ()), float(job.settings["tau"])})
+    rows = int(job.settings["rows"])
+    hits: list[list[float]] = []
+    ids: list[str] = []
+    skipped = list(data.skipped)
+    for done, one in enumerate(data.pictures, 1):
+        try:
+            picture = images.read(one.image)
+        except DataError as error:
+            skipped.append(Skipped(one.id, error.cause))
+            continue
+        image = native_input(subject, picture) if rows == 0 else whole_input(subject, picture, rows)
+        patches = patch_map(subject, image)
+        height, width = picture.array.shape[:2]
+        # At full resolution the grid covers the padded picture, else the picture itself.
+        seen = image.shape[1:] if rows == 0 else (height, width)
+        scale = seen[1] / patches.shape[1], seen[0] / patches.shape[0]
+        boxes = [_to_pixels(token_cut(patches, tau), scale, width, height) for tau in taus]
+        hits.append([100.0 * is_localised(box, one.boxes) for box in boxes])
+        ids.append(one.id)
+        job.progress("pictures", done, len(data.pictures))
+    if not hits:
+        raise DataError(data.name, "no picture could be read")
+    table = np.array(hits)
+    fixed = taus.index(float(job.settings["tau"]))
+    scores = [mean_score("corloc", table[:, fixed], ids, config={"tau": taus[fixed]})]
+    if job.settings["sweep"]:
+        best = int(table.mean(0).argmax())
+        chosen = {"tau": taus[best], "selected": {"tau": taus[best], "on": "test"}}
+        scores.append(mean_score("corloc_best_tau", table[:, best], ids, variant="paper", config=chosen))
+    sweep = {f"{tau:g}": float(value) for tau, value in zip(taus, table.mean(0), strict=True)}
+    return Outcome(scores, skipped, {"rows": rows}, {"corloc_by_tau": sweep})
+
+
+def _to_pixels(cut: Cut, scale: tuple[float, float], width: int, height: int) -> tuple[float, float, float, float]:
+    left, top, right, bottom = cut.box
+    across, down = scale
+    return left * across, top * down, min(right * across, width), min(bottom * down, height)

@@ -1,0 +1,192 @@
+"""What a protocol is: how its data are opened, how a frozen backbone is scored on them, and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from opendino.data.sources import Skipped
+from opendino.data.transform import Transform
+from opendino.errors import DataError, UsageError
+from opendino.evaluation.metrics.interval import Estimate, bootstrap, set_bootstrap
+from opendino.evaluation.results import Result
+
+Statistic = Callable[[NDArray[np.int64]], float]
+"""From how often each unit was drawn, [units], to the number."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The frozen backbone that is scored: a `models.contract.Backbone` in eval mode on its device.
+
+    transform: what its pictures go through; name, hash, licence: of its weights, for the results.
+    """
+
+    model: Any
+    transform: Transform
+    name: str
+    hash: str
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    licence: str = "not stated"
+
+
+class Dataset(Protocol):
+    """Opened data of a protocol: files were listed, no pixel was read.
+
+    name: a published set's name, else the folder's; split_hash: of the pictures that are scored against each other.
+    """
+
+    name: str
+    split_hash: str
+
+    def words(self) -> str:
+        """What is in it, in one line."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """One evaluation to do.
+
+    data: root in the published layout or a plain one; limit: at most so many pictures a part; cache: folder for
+    features, None for none; settings: the protocol's own, complete; progress: (what, done, total) now and then.
+    """
+
+    data: Path
+    limit: int | None = None
+    seed: int = 0
+    cache: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None
+    batch_size: int = 64
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number of a protocol.
+
+    estimate: value and 95 % interval; n units of kind `unit` were drawn again for it; values [n]: what each unit
+    scored, None where the number is no mean of such; ids: their names; config: what this number alone depends on.
+    """
+
+    metric: str
+    estimate: Estimate
+    n: int
+    unit: str
+    ids: tuple[str, ...] = ()
+    values: NDArray[np.float64] | None = None
+    high_is_good: bool = True
+    variant: str = "ours"
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything that a protocol found. breakdown: a number a class, sequence or domain, by name."""
+
+    scores: Sequence[Score]
+    skipped: Sequence[Skipped] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    breakdown: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the suite table. `open` and `score` are None when the protocol is not built; `not_built` says why.
+
+    datasets: published sets that are read; layout: the files that they need; settings: every setting and its default.
+    """
+
+    id: str
+    about: str
+    datasets: str
+    layout: str
+    variant: str = "ours"
+    suites: tuple[str, ...] = ("full",)
+    open: Callable[[Job], Any] | None = None
+    score: Callable[[Subject, Any, Job], Outcome] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    not_built: str = ""
+
+
+def mean_score(metric: str, values: ArrayLike, ids: Sequence[str], *, unit: str = "image", **other: Any) -> Score:
+    """A score that is the mean of one value a unit, with the bootstrap over units."""
+    array = np.asarray(values, np.float64)
+    return Score(metric, bootstrap(array), len(array), unit, tuple(ids), array, **other)
+
+
+def set_score(
+    metric: str,
+    statistic: Statistic,
+    ids: Sequence[str],
+    *,
+    unit: str = "image",
+    **other: Any,
+) -> Score:
+    """A score that is no mean: `statistic` gets how often each unit was drawn."""
+    return Score(metric, set_bootstrap(statistic, len(ids)), len(ids), unit, tuple(ids), None, **other)
+
+
+def to_results(entry: Entry, subject: Subject, dataset: Dataset, job: Job, outcome: Outcome) -> list[Result]:
+    """Scores with their surroundings. Raises DataError when a number is not finite or nothing was scored."""
+    results = []
+    for score in outcome.scores:
+        if not score.n or not np.isfinite(score.estimate.value):
+            raise DataError(f"{entry.id} {score.metric}", f"is {score.estimate.value} over {score.n} {score.unit}s")
+        config = {
+            "model": subject.name,
+            "licence": subject.licence,
+            "unit": score.unit,
+            "high_is_good": score.high_is_good,
+            "skipped": len(outcome.skipped),
+            "limit": job.limit,
+            "seed": job.seed,
+            "transform": subject.transform.to_dict(),
+            **outcome.config,
+            **score.config,
+        }
+        results.append(
+            Result(
+                protocol=entry.id,
+                variant=score.variant,
+                dataset=dataset.name,
+                split_hash=dataset.split_hash,
+                n=score.n,
+                metric=score.metric,
+                value=score.estimate.value,
+                interval=(score.estimate.low, score.estimate.high),
+                model_hash=subject.hash,
+                config=config,
+            )
+        )
+    return results
+
+
+def resolve_settings(entry: Entry, given: Mapping[str, str]) -> dict[str, Any]:
+    """The protocol's settings with text from the command line in place of defaults, in the defaults' types.
+
+    Keys that belong to another protocol of the same command are left to it by the caller.
+    """
+    settings = dict(entry.settings)
+    for key, text in given.items():
+        settings[key] = parse_setting(f"{entry.id} {key}", text, entry.settings[key])
+    return settings
+
+
+def parse_setting(name: str, text: str, default: Any) -> Any:
+    """Text to the type of the default: a number, true or false, or a comma-separated list of numbers."""
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if isinstance(default, tuple):
+            return tuple(type(default[0])(part) for part in text.split(","))
+        return type(default)(text)
+    except (KeyError, ValueError):
+        raise UsageError(f"--set {name}={text}", f"must be like {default}") from None

@@ -1,0 +1,51 @@
+"""Numbers that the paper prints, to stand beside ours. Source: arXiv 2508.10104 and the model cards; see `table`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Published:
+    """value in the unit of ours; dinov2: the same for DINOv2 g/14 as the paper ran it, None where it has none."""
+
+    protocol: str
+    dataset: str
+    metric: str
+    model: str
+    value: float
+    dinov2: float | None
+    table: str
+
+
+TABLE = (
+    Published("knn", "imagenet", "top1", "7B/16, 200k steps", 84.6, None, "table 1"),
+    Published("linear", "imagenet", "top1", "7B/16", 88.4, 87.3, "table 7"),
+    Published("linear-grid", "imagenet", "top1_best_on_val", "7B/16", 88.4, 87.3, "table 7"),
+    Published("imagenet-c", "imagenet-c", "mce", "7B/16", 19.6, 24.1, "table 7"),
+    Published("seg-linear", "ade20k", "miou", "7B/16", 55.9, 49.5, "table 3"),
+    Published("seg-linear", "cityscapes", "miou", "7B/16", 81.1, 75.6, "table 3"),
+    Published("seg-linear", "voc2012", "miou", "7B/16", 86.6, 83.1, "table 3"),
+    Published("depth-linear", "nyuv2", "rmse", "7B/16", 0.309, 0.372, "table 3"),
+    Published("depth-linear", "kitti", "rmse", "7B/16", 2.346, 2.624, "table 3"),
+    Published("corr-navi", "navi", "recall", "7B/16", 64.4, 60.1, "table 4"),
+    Published("corr-spair", "spair71k", "recall", "7B/16", 58.7, 56.1, "table 4"),
+    Published("vos", "davis2017", "jf", "7B/16, L", 83.3, 76.6, "table 5"),
+    Published("discovery", "voc2007", "corloc", "7B/16", 66.1, 55.6, "figure 14"),
+    Published("discovery", "voc2012", "corloc", "7B/16", 69.5, 60.4, "figure 14"),
+    Published("discovery", "coco20k", "corloc", "7B/16", 55.1, 45.4, "figure 14"),
+    Published("retrieval", "roxford5k", "map_medium", "7B/16", 81.1, 78.2, "table 23"),
+    Published("retrieval", "roxford5k", "map_hard", "7B/16", 60.7, 58.2, "table 23"),
+    Published("retrieval", "rparis6k", "map_medium", "7B/16", 93.3, 92.7, "table 23"),
+    Published("retrieval", "rparis6k", "map_hard", "7B/16", 87.1, 84.6, "table 23"),
+    Published("retrieval", "amstertime", "map", "7B/16", 56.5, 48.9, "table 23"),
+)
+
+
+def published(protocol: str, dataset: str, metric: str) -> Published | None:
+    """The paper's number for the same protocol, set and metric (k-NN: whatever k), or None."""
+    wanted = metric.split("_k")[0] if protocol == "knn" and "standardised" not in metric else metric
+    for row in TABLE:
+        if (row.protocol, row.dataset, row.metric) == (protocol, dataset, wanted):
+            return row
+    return None

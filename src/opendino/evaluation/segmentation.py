@@ -1,0 +1,190 @@
+"""Linear and k-NN segmentation of frozen patches: which class does every pixel belong to, read from one layer?
+
+`seg-linear` here is "ours": the paper's head (batch norm, one linear map) and its grid, fitted on patches of whole,
+unaugmented pictures that were extracted once; the paper trains it on random crops for 40,000 steps (arXiv 2508.10104,
+D.1). A patch's target is the share of each class among its pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from opendino.data import images
+from opendino.data.sources import Skipped
+from opendino.errors import DataError
+from opendino.evaluation.datasets.masks import IGNORE, Masks, Pair
+from opendino.evaluation.dense import argmax, patch_map, to_native, whole_input
+from opendino.evaluation.fit_heads import Recipe, Setting, fit_heads
+from opendino.evaluation.metrics.segmentation import (
+    Counts,
+    class_counts,
+    class_iou,
+    mean_accuracy,
+    mean_iou,
+    pixel_accuracy,
+)
+from opendino.evaluation.protocol import Job, Outcome, Score, Subject, set_score
+from opendino.models.linear_heads import LinearHeads
+
+RATES, DECAYS = (1e-4, 3e-4, 1e-3), (1e-4, 1e-3)
+GRID = tuple(Setting(lr, decay) for lr in RATES for decay in DECAYS)
+HELD_OUT_EVERY = 5
+"""Every fifth training picture chooses the setting. A run of neighbours would be fairer; names do not say which are."""
+KNN_TEMPERATURE = 0.02
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture's patches [h, w, D], the class shares of their pixels [h, w, C] and the mask [H, W] to score."""
+
+    id: str
+    patches: Tensor
+    shares: Tensor
+    mask: NDArray[np.uint8]
+
+
+def class_shares(mask: NDArray[np.uint8], height: int, width: int, num_classes: int) -> Tensor:
+    """[height, width, C]: share of each class among all pixels of a patch; rows of 255 alone are 0.
+
+    A patch border inside a pixel gives that pixel to both sides by area.
+    """
+    known = torch.from_numpy(mask.astype(np.int64))
+    one_hot = F.one_hot(torch.where(known == IGNORE, num_classes, known), num_classes + 1)[..., :num_classes]
+    by_rows = torch.einsum("hH,HWc->hWc", _overlap(mask.shape[0], height), one_hot.float())
+    return torch.einsum("wW,hWc->hwc", _overlap(mask.shape[1], width), by_rows)
+
+
+def _overlap(pixels: int, cells: int) -> Tensor:
+    """[cells, pixels]: share of each cell that each pixel covers; rows add up to 1."""
+    edges = torch.arange(cells + 1, dtype=torch.float64) * pixels / cells
+    left, right = edges[:-1, None], edges[1:, None]
+    pixel = torch.arange(pixels, dtype=torch.float64)[None]
+    covered = (torch.minimum(right, pixel + 1) - torch.maximum(left, pixel)).clamp_min(0)
+    return (covered / (right - left)).float()
+
+
+def look(subject: Subject, data: Masks, pairs: list[Pair], job: Job, what: str) -> tuple[list[Seen], list[Skipped]]:
+    """Patches of whole pictures; a file that cannot be read is skipped by name."""
+    seen, skipped = [], []
+    rows, layer = int(job.settings["rows"]), int(job.settings["layer"])
+    for done, pair in enumerate(pairs, 1):
+        try:
+            picture, mask = images.read(pair.image), data.read(pair)
+        except DataError as error:
+            skipped.append(Skipped(pair.id, error.cause))
+            continue
+        patches = patch_map(subject, whole_input(subject, picture, rows), layer)
+        height, width = patches.shape[:2]
+        seen.append(Seen(pair.id, patches, class_shares(mask, height, width, data.num_classes), mask))
+        job.progress(what, done, len(pairs))
+    if not seen:
+        raise DataError(data.name, f"no {what} picture could be read ({skipped[0].id}: {skipped[0].reason})")
+    return seen, skipped
+
+
+def shares_loss(logits: Tensor, shares: Tensor) -> Tensor:
+    """Cross-entropy with every pixel of the patches: [b, C], [b, C] -> scalar, a mean over known pixels."""
+    return -(shares * logits.log_softmax(dim=-1)).sum() / shares.sum().clamp_min(1e-9)
+
+
+def evaluate_linear_segmentation(subject: Subject, data: Masks, job: Job) -> Outcome:
+    """mIoU of the head whose setting was best on every fifth training picture, fitted on the others."""
+    train, bad_train = look(subject, data, list(data.train), job, "train")
+    val, bad_val = look(subject, data, list(data.val), job, "val")
+    held = train[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
+    kept = [one for index, one in enumerate(train) if index % HELD_OUT_EVERY != HELD_OUT_EVERY - 1]
+    features, shares = _rows(kept)
+    heads = LinearHeads(features.shape[1], data.num_classes, len(GRID), batch_norm=True, dropout=0.1, seed=job.seed)
+    steps = int(job.settings["steps"])
+    recipe = Recipe(steps, int(job.settings["batch"]), "adamw", warmup_steps=max(1, steps // 25))
+    fit_heads(
+        heads,
+        features,
+        shares,
+        shares_loss,
+        GRID,
+        recipe,
+        seed=job.seed,
+        progress=lambda done, total: job.progress("head", done, total),
+    )
+    tried = []
+    for head in range(len(GRID)):
+        held_counts = [_counts_linear(heads, head, one, data) for one in held]
+        tried.append(100 * float(mean_iou(np.sum(held_counts, axis=0))) if held_counts else 0.0)
+    chosen = int(np.argmax(tried))
+    counts = np.stack([_counts_linear(heads, chosen, one, data) for one in val])
+    config = {
+        "rows": job.settings["rows"],
+        "layer": job.settings["layer"],
+        "steps": steps,
+        "selected": {"lr": GRID[chosen].lr, "weight_decay": GRID[chosen].weight_decay, "on": "held-out train"},
+        "grid": [[one.lr, one.weight_decay, score] for one, score in zip(GRID, tried, strict=True)],
+    }
+    return _outcome(counts, val, [*bad_train, *bad_val], config)
+
+
+def evaluate_knn_segmentation(subject: Subject, data: Masks, job: Job) -> Outcome:
+    """mIoU of patches that take the mean class shares of their nearest training patches; nothing is fitted."""
+    train, bad_train = look(subject, data, list(data.train), job, "train")
+    val, bad_val = look(subject, data, list(data.val), job, "val")
+    features, shares = _rows(train)
+    limit = int(job.settings["bank"])
+    if len(features) > limit:
+        kept = torch.randperm(len(features), generator=torch.Generator().manual_seed(job.seed))[:limit]
+        features, shares = features[kept], shares[kept]
+    bank = F.normalize(features, dim=1)
+    shares = shares / shares.sum(dim=1, keepdim=True)
+    all_counts = []
+    for one in val:
+        votes = knn_shares(bank, shares, one.patches.flatten(0, 1), int(job.settings["k"]))
+        maps = votes.unflatten(0, one.patches.shape[:2]).permute(2, 0, 1)
+        all_counts.append(class_counts(one.mask, argmax(to_native(maps, *one.mask.shape)), data.num_classes))
+        job.progress("neighbours", len(all_counts), len(val))
+    config = {name: job.settings[name] for name in ("rows", "layer", "k", "bank")}
+    return _outcome(np.stack(all_counts), val, [*bad_train, *bad_val], config)
+
+
+def knn_shares(bank: Tensor, shares: Tensor, queries: Tensor, k: int) -> Tensor:
+    """[q, C]: class shares [n, C] of the k nearest of the bank's unit vectors, averaged by softmax(cos / 0.02)."""
+    votes = []
+    for part in F.normalize(queries, dim=1).split(1024):
+        similarity, index = (part @ bank.T).topk(min(k, len(bank)), dim=1)
+        weights = (similarity / KNN_TEMPERATURE).softmax(dim=1)
+        votes.append(torch.einsum("qk,qkc->qc", weights, shares[index]))
+    return torch.cat(votes)
+
+
+def _rows(seen: list[Seen]) -> tuple[Tensor, Tensor]:
+    """Patches [n, D] with a known pixel and their class shares [n, C]."""
+    features = torch.cat([one.patches.flatten(0, 1) for one in seen])
+    shares = torch.cat([one.shares.flatten(0, 1) for one in seen])
+    known = shares.sum(dim=1) > 0
+    if not known.any():
+        raise DataError("train masks", "hold no scored class", "check --set ignore")
+    return features[known], shares[known]
+
+
+def _counts_linear(heads: LinearHeads, head: int, one: Seen, data: Masks) -> Counts:
+    with torch.no_grad():
+        logits = heads.one(one.patches.flatten(0, 1), head)
+    maps = logits.unflatten(0, one.patches.shape[:2]).permute(2, 0, 1)
+    return class_counts(one.mask, argmax(to_native(maps, *one.mask.shape)), data.num_classes)
+
+
+def _outcome(counts: Counts, val: list[Seen], skipped: list[Skipped], config: dict[str, object]) -> Outcome:
+    ids = [one.id for one in val]
+
+    def score(metric: str, statistic: Callable[[Counts], NDArray[np.float64]]) -> Score:
+        return set_score(metric, lambda times: 100 * float(statistic(np.tensordot(times, counts, 1))), ids)
+
+    per_class = {str(index): 100 * float(value) for index, value in enumerate(class_iou(counts.sum(0)))}
+    known = {name: value for name, value in per_class.items() if np.isfinite(value)}
+    scores = [score("miou", mean_iou), score("macc", mean_accuracy), score("aacc", pixel_accuracy)]
+    return Outcome(scores, skipped, config, {"iou_by_class": known})

@@ -1,0 +1,75 @@
+"""A classifier fitted on ImageNet, applied unchanged to its variants, and to the corruptions of ImageNet-C."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from opendino.data.sources import Skipped, Source
+from opendino.errors import DataError
+from opendino.evaluation.cache import features
+from opendino.evaluation.datasets.variants import SEVERITIES, Corrupted, Variants
+from opendino.evaluation.linear import LinearChoice, fit_best_linear
+from opendino.evaluation.metrics.robustness import ALEXNET_ERROR, mean_corruption_error
+from opendino.evaluation.protocol import Job, Outcome, Score, Subject, mean_score, set_score
+from opendino.features.extract import Bank
+
+
+def evaluate_ood(subject: Subject, data: Variants, job: Job) -> Outcome:
+    """Top-1 of every set that is there. Pictures of ReaL without labels are not scored."""
+    choice = _fit(subject, data.train, job)
+    scores: list[Score] = []
+    skipped: list[Skipped] = []
+    for name, variant in data.sets.items():
+        bank = features(subject, variant.pictures, job, name)
+        skipped += bank.skipped
+        allowed = {variant.pictures.id(index): labels for index, labels in enumerate(variant.allowed)}
+        logits = choice.model.logits(bank.cls).numpy()
+        columns = None if variant.columns is None else list(variant.columns)
+        if columns is not None:
+            outside = np.ones(logits.shape[1], bool)
+            outside[columns] = False
+            logits[:, outside] = -np.inf
+        guesses = dict(zip(bank.ids, logits.argmax(1).tolist(), strict=True))
+        scored = [picture for picture in bank.ids if allowed[picture]]
+        right = [100.0 * (guesses[picture] in allowed[picture]) for picture in scored]
+        if not scored:
+            raise DataError(name, "holds no picture with a class")
+        scores.append(mean_score(f"top1_{name}", right, scored, config={"columns": columns}))
+    return Outcome(scores, skipped, _settings(choice))
+
+
+def evaluate_corruptions(subject: Subject, data: Corrupted, job: Job) -> Outcome:
+    """mCE, low is good; drawn again are the pictures, the same ones in all corruptions."""
+    choice = _fit(subject, data.train, job)
+    numbers = {name: number for number, name in enumerate(data.train.classes)}
+    wrong: dict[tuple[str, str], NDArray[np.bool_]] = {}
+    ids: tuple[str, ...] = ()
+    for part, source in data.pictures.items():
+        bank = features(subject, source, job, "/".join(part))
+        if bank.skipped:
+            raise DataError(bank.skipped[0].id, f"of {'/'.join(part)} cannot be read: mCE needs the same pictures")
+        ids = bank.ids
+        truth = torch.tensor([numbers[name.split("/")[0]] for name in ids])
+        wrong[part] = (choice.model.predict(bank.cls) != truth).numpy()
+
+    def mce(times: NDArray[np.int64]) -> float:
+        share = times / times.sum()
+        return mean_corruption_error(
+            {name: [float(share @ wrong[name, severity]) for severity in SEVERITIES] for name in ALEXNET_ERROR}
+        )
+
+    errors = {
+        name: {severity: 100 * float(wrong[name, severity].mean()) for severity in SEVERITIES} for name in ALEXNET_ERROR
+    }
+    return Outcome([set_score("mce", mce, ids, high_is_good=False)], (), _settings(choice), errors)
+
+
+def _fit(subject: Subject, train: Source, job: Job) -> LinearChoice:
+    bank: Bank = features(subject, train, job, "train")
+    return fit_best_linear(bank.cls, bank.labels, len(train.classes), seed=job.seed)
+
+
+def _settings(choice: LinearChoice) -> dict[str, object]:
+    return {"selected": {"penalty": choice.penalty, "on": "held-out train"}}

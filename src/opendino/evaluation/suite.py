@@ -1,0 +1,192 @@
+"""The suite table: a row for every protocol of the paper, built or not; the command, the docs and the tests read it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+from opendino.errors import UsageError
+from opendino.evaluation import (
+    classification,
+    discovery,
+    health,
+    invariance,
+    logistic,
+    retrieval,
+    segmentation,
+    shifts,
+    vos,
+)
+from opendino.evaluation.datasets import boxes, classes, instances, masks, variants, videos
+from opendino.evaluation.protocol import Entry
+
+BOTH = ("fast", "full")
+
+NOT_BUILT = tuple(
+    Entry(name, about, sets, layout="", suites=(), not_built=reason)
+    for name, about, sets, reason in (
+        ("finegrained", "twelve small sets", "Fine-S", "annotation formats of the twelve sets are not read"),
+        ("depth-linear", "metric depth from one layer", "NYUv2, KITTI", "metrics are there, the head is not"),
+        ("normals", "surface normals", "NYUv2", "needs a DPT head; the metric is there"),
+        ("corr-navi", "3D correspondence", "NAVI", "the metric is there, the reader is not"),
+        ("corr-spair", "keypoint correspondence", "SPair-71k", "the metric is there, the reader is not"),
+        ("video", "action recognition by an attentive probe", "UCF101, SSv2, K400", "needs PyAV and the probe"),
+        ("retrieval-met", "artworks with distractors: GAP", "Met", "the metric is there, the reader is not"),
+        ("det", "detection", "COCO, COCO-O", "the Plain-DETR head comes with a later issue"),
+        ("seg-m2f", "segmentation with Mask2Former", "ADE20k, COCO-Stuff", "the head comes with a later issue"),
+        ("depth-dpt", "zero-shot depth", "NYUv2, ETH3D, DIODE, ...", "the DPT head comes with a later issue"),
+        ("geobench", "twelve Earth observation tasks", "GEO-Bench", "needs h5py and its pickled attributes"),
+        ("fairness", "accuracy by income and region", "Dollar Street", "needs a classifier of ImageNet-22k"),
+    )
+)
+
+ENTRIES = (
+    Entry(
+        "knn",
+        "class by the nearest pictures, no training",
+        "ImageNet, any class folders",
+        classes.LAYOUT,
+        suites=BOTH,
+        open=classes.open_classes,
+        score=classification.evaluate_knn,
+        settings={"k": (10, 20)},
+    ),
+    Entry(
+        "linear",
+        "a linear classifier on CLS, its penalty chosen on held-out train",
+        "ImageNet, Places205, iNaturalist, any class folders",
+        classes.LAYOUT,
+        suites=BOTH,
+        open=classes.open_classes,
+        score=classification.evaluate_linear,
+    ),
+    Entry(
+        "linear-grid",
+        "the paper's 30 SGD heads on CLS in one pass, the head chosen on held-out train, and as the paper does",
+        "ImageNet, Places205, iNaturalist, any class folders",
+        classes.LAYOUT,
+        open=classes.open_classes,
+        score=classification.evaluate_linear_grid,
+        settings={"epochs": 10.0, "batch": 1024},
+    ),
+    Entry(
+        "logreg",
+        "logistic regression by L-BFGS on CLS, its C chosen on a held-out tenth of train",
+        "ImageNet, any class folders",
+        classes.LAYOUT,
+        open=classes.open_classes,
+        score=logistic.evaluate_logreg,
+        settings={"grid": 45},
+    ),
+    Entry(
+        "few-shot",
+        "logistic regression from 1 to 16 pictures a class",
+        "ImageNet, any class folders",
+        classes.LAYOUT,
+        open=classes.open_classes,
+        score=logistic.evaluate_few_shot,
+        settings={"shots": (1, 2, 4, 8, 16), "tries": 5, "C": 1.0},
+    ),
+    Entry(
+        "ood",
+        "a classifier fitted on ImageNet, applied unchanged to its variants",
+        "ImageNet V2, ReaL, R, A, Sketch",
+        variants.LAYOUT,
+        open=variants.open_variants,
+        score=shifts.evaluate_ood,
+    ),
+    Entry(
+        "imagenet-c",
+        "the same classifier on 15 corruptions of 5 strengths: mCE",
+        "ImageNet-C",
+        variants.LAYOUT_C,
+        open=variants.open_corrupted,
+        score=shifts.evaluate_corruptions,
+    ),
+    Entry(
+        "seg-linear",
+        "a linear map from every patch to its class, fitted on whole pictures",
+        "ADE20k, Cityscapes, VOC 2012, any images and masks",
+        masks.LAYOUT,
+        suites=BOTH,
+        open=masks.open_masks,
+        score=segmentation.evaluate_linear_segmentation,
+        settings={"rows": 32, "layer": -1, "steps": 1000, "batch": 2048, "ignore": masks.IGNORE},
+    ),
+    Entry(
+        "seg-knn",
+        "every patch takes the classes of the nearest training patches (not of the paper)",
+        "ADE20k, Cityscapes, VOC 2012, any images and masks",
+        masks.LAYOUT,
+        open=masks.open_masks,
+        score=segmentation.evaluate_knn_segmentation,
+        settings={"rows": 32, "layer": -1, "k": 30, "bank": 200_000, "ignore": masks.IGNORE},
+    ),
+    Entry(
+        "discovery",
+        "one object a picture by TokenCut, no training: CorLoc",
+        "VOC 2007 and 2012 trainval, COCO",
+        boxes.LAYOUT,
+        suites=BOTH,
+        open=boxes.open_boxes,
+        score=discovery.evaluate_discovery,
+        settings={"tau": 0.2, "sweep": True, "rows": 0},
+    ),
+    Entry(
+        "vos",
+        "the first frame's mask carried through a video: J&F",
+        "DAVIS 2017, videos with a mask a frame",
+        videos.LAYOUT,
+        suites=BOTH,
+        open=videos.open_videos,
+        score=vos.evaluate_vos,
+        settings={"rows": 30, "layer": -1, "context": 7, "window": 12, "k": 5, "temperature": 0.2},
+    ),
+    Entry(
+        "retrieval",
+        "the same place or thing among many pictures, by cosine: mAP",
+        "revisited Oxford and Paris, AmsterTime, labels.csv, any class folders",
+        instances.LAYOUT,
+        suites=BOTH,
+        open=instances.open_instances,
+        score=retrieval.evaluate_retrieval,
+    ),
+    Entry(
+        "health",
+        "drift, outliers, rank and locality of features, no labels",
+        "any pictures",
+        health.LAYOUT,
+        suites=BOTH,
+        open=health.open_pictures,
+        score=health.evaluate_health,
+        settings={"pictures": 64, "rows": 14},
+    ),
+    Entry(
+        "invariance",
+        "how CLS and the patch map change with exposure, shadow, blur, JPEG, scale and more",
+        "any pictures",
+        health.LAYOUT,
+        open=health.open_pictures,
+        score=invariance.evaluate_invariance,
+        settings={"pictures": 64},
+    ),
+    *NOT_BUILT,
+)
+PROTOCOLS: Mapping[str, Entry] = {entry.id: entry for entry in ENTRIES}
+
+
+def find(ids: str) -> list[Entry]:
+    """Protocols from "knn,linear", or of a suite from "fast" and "full". Raises UsageError, with the nearest name."""
+    found: list[Entry] = []
+    for name in ids.split(","):
+        if name in BOTH:
+            found += [entry for entry in ENTRIES if name in entry.suites and entry.score is not None]
+            continue
+        if name not in PROTOCOLS:
+            near = difflib.get_close_matches(name, PROTOCOLS, n=1)
+            built = ", ".join(entry.id for entry in ENTRIES if entry.score is not None)
+            raise UsageError(name, "no such protocol", f"did you mean {near[0]}?" if near else f"built: {built}")
+        if PROTOCOLS[name].score is None:
+            raise UsageError(name, f"is not built: {PROTOCOLS[name].not_built}", "see opendino evaluate --list")
+        found.append(PROTOCOLS[name])
+    return found

@@ -1,0 +1,123 @@
+"""Video object segmentation by label propagation: the first mask travels to later frames along similar patches.
+
+Nothing is trained. Source: arXiv 2508.10104, D.5 and table 27 (context of the last m frames and the first, top-k over
+all of it together, a window around each patch).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from opendino.data import images
+from opendino.errors import DataError
+from opendino.evaluation.datasets.videos import Video, Videos, read_objects
+from opendino.evaluation.dense import argmax, patch_map, to_native, whole_input
+from opendino.evaluation.metrics.video import ObjectScore, frame_decay, frame_recall, score_sequence
+from opendino.evaluation.protocol import Job, Outcome, Statistic, Subject, set_score
+from opendino.evaluation.segmentation import class_shares
+
+CHUNK = 512
+"""Query patches compared at once, to bound memory."""
+
+
+def propagate(
+    maps: Iterable[Tensor], first: Tensor, *, context: int = 7, window: int = 12, k: int = 5, temperature: float = 0.2
+) -> Iterator[Tensor]:
+    """Soft labels of every frame after the first.
+
+    Args:
+        maps: patches [h, w, D] of all frames, the first included.
+        first: [h, w, O] labels of the first frame, rows that add up to 1.
+        context: so many frames before the one in question are looked at, besides the first.
+        window: only patches at most so many rows and columns away are; negative for no window.
+        k: the most similar patches over all of the context together; temperature: of their softmax.
+    Yields:
+        [h, w, O], kept soft.
+    """
+    frames = iter(maps)
+    height, width, objects = first.shape
+    key = F.normalize(next(frames).flatten(0, 1), dim=1)
+    anchor = (key, first.reshape(-1, objects))
+    recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=context)
+    near = _window(height, width, window)
+    for patches in frames:
+        query = F.normalize(patches.flatten(0, 1), dim=1)
+        known = [anchor, *recent]
+        keys, labels = (torch.cat([pair[part] for pair in known]) for part in (0, 1))
+        answer = []
+        for rows in torch.arange(len(query)).split(CHUNK):
+            similarity = query[rows] @ keys.T
+            if near is not None:
+                similarity = similarity.masked_fill(~near[rows].repeat(1, len(known)), -torch.inf)
+            values, index = similarity.topk(min(k, similarity.shape[1]), dim=1)
+            answer.append(torch.einsum("qk,qko->qo", (values / temperature).softmax(dim=1), labels[index]))
+        soft = torch.cat(answer)
+        recent.append((query, soft))
+        yield soft.reshape(height, width, objects)
+
+
+def _window(height: int, width: int, window: int) -> Tensor | None:
+    """[N, N] bool: which patches are near enough; None for all."""
+    if window < 0:
+        return None
+    row, column = (grid.flatten() for grid in torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"))
+    return ((row[:, None] - row).abs() <= window) & ((column[:, None] - column).abs() <= window)
+
+
+def track(subject: Subject, video: Video, job: Job) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """True and found object numbers [frames, H, W] of a video; the first frame is given."""
+    truth = np.stack([read_objects(path) for path in video.masks])
+    rows = int(job.settings["rows"])
+
+    def maps() -> Iterator[Tensor]:
+        for done, frame in enumerate(video.frames, 1):
+            yield patch_map(subject, whole_input(subject, images.read(frame), rows), int(job.settings["layer"]))
+            job.progress(video.name, done, len(video.frames))
+
+    features = maps()
+    start = next(features)
+    count = int(np.where(truth[0] == 255, 0, truth[0]).max())
+    height, width = start.shape[:2]
+    first = class_shares(np.where(truth[0] == 255, 0, truth[0]).astype(np.uint8), height, width, count + 1)
+
+    def all_maps() -> Iterator[Tensor]:
+        yield start
+        yield from features
+
+    found = [truth[0]]
+    names = ("context", "window", "k", "temperature")
+    for soft in propagate(all_maps(), first, **{name: job.settings[name] for name in names}):
+        found.append(argmax(to_native(soft.permute(2, 0, 1), *truth.shape[1:])).astype(np.uint8))
+    return truth, np.stack(found)
+
+
+def evaluate_vos(subject: Subject, data: Videos, job: Job) -> Outcome:
+    """J&F over objects, resampled by video: frames of one video are no independent trials."""
+    by_video: dict[str, list[ObjectScore]] = {}
+    for video in data.videos:
+        if len(video.frames) < 3:
+            raise DataError(video.name, f"has {len(video.frames)} frames, 3 are needed to score one")
+        by_video[video.name] = score_sequence(*track(subject, video, job))
+    ids = list(by_video)
+    objects = [np.array([[o.jf, o.j.mean(), o.f.mean()] for o in scores]) for scores in by_video.values()]
+    sums, counts = np.stack([one.sum(0) for one in objects]), np.array([len(one) for one in objects])
+
+    def mean_of(column: int) -> Statistic:
+        return lambda times: 100 * float(times @ sums[:, column] / (times @ counts))
+
+    scores = [set_score(metric, mean_of(column), ids, unit="video") for column, metric in enumerate(("jf", "j", "f"))]
+    joined = [score for scores_ in by_video.values() for score in scores_]
+    details = {name: {"jf": 100 * float(np.mean([o.jf for o in objs]))} for name, objs in by_video.items()}
+    details["all"] = {
+        "j_recall": 100 * float(np.mean([frame_recall(one.j) for one in joined])),
+        "j_decay": 100 * float(np.mean([frame_decay(one.j) for one in joined])),
+    }
+    warnings = [f"{len(ids)} videos: the interval over videos says little"] if len(ids) < 10 else []
+    return Outcome(scores, (), dict(job.settings), details, warnings)

@@ -1,0 +1,61 @@
+"""`opendino compare`: columns, paired differences, two models of one name, other pictures, files of another kind."""
+
+import json
+
+import pytest
+
+from opendino.cli import main
+from opendino.cli.compare import compare
+from opendino.errors import DataError, UsageError
+from opendino.evaluation.metrics.interval import Estimate
+from opendino.evaluation.protocol import Outcome, Score, mean_score
+from opendino.evaluation.record import Scored, write_record
+from opendino.evaluation.results import Result
+
+
+def write(folder, model, digest, values, split="same", dataset="pets"):
+    score: Score = mean_score("top1", values, [f"picture {index}" for index in range(len(values))])
+    low_high: Estimate = score.estimate
+    config = {"model": model, "unit": "image", "high_is_good": True, "limit": None}
+    bounds = (low_high.low, low_high.high)
+    result = Result("linear", "ours", dataset, split, len(values), "top1", low_high.value, bounds, digest, config)
+    write_record(folder, [Scored([result], Outcome([score]))], {}, {"command": "test"})
+    return folder
+
+
+def test_models_become_columns_with_their_paired_difference(tmp_path):
+    before = write(tmp_path / "a", "start", "aa", [0, 0, 100, 100] * 20)
+    after = write(tmp_path / "b", "trained", "bb", [0, 100, 100, 100] * 20)
+    done = compare([before, after], out=tmp_path / "out")
+    assert done.models == ["start", "trained"]
+    (line,) = done.lines
+    assert (line.cells["start"].value, line.cells["trained"].value) == (50, 75)
+    assert line.note.startswith("trained minus start: +25 [") and "paired" in line.note
+    assert "| linear | pets | top1 |" in done.table.read_text() and "75.0" in done.page.read_text()
+
+
+def test_models_of_one_name_are_told_apart_and_other_pictures_are_said(tmp_path):
+    before = write(tmp_path / "a", "model", "aaaaaaaa", [0, 100])
+    after = write(tmp_path / "b", "model", "bbbbbbbb", [100, 100], split="other")
+    done = compare([before, after], out=tmp_path / "out")
+    assert done.models == ["model (aaaaaa)", "model (bbbbbb)"]
+    assert "do not compare" in done.lines[0].note
+
+
+def test_the_published_number_stands_beside(tmp_path):
+    done = compare([write(tmp_path / "a", "mine", "aa", [0, 100], dataset="imagenet")], out=tmp_path / "out")
+    assert done.lines[0].published == "88.4 (7B/16; DINOv2 g 87.3; table 7)"
+
+
+def test_command_line_and_refusals(tmp_path, capsys):
+    folder = write(tmp_path / "a", "mine|<script>", "aa", [0, 100])
+    assert main(["compare", str(folder), "--out", str(tmp_path / "out"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["protocol"] == "linear"
+    assert "mine|<script>" not in (tmp_path / "out" / "comparison.html").read_text()
+    with pytest.raises(UsageError):
+        compare([])
+    (tmp_path / "results.json").write_text("[]")
+    with pytest.raises(DataError, match="no results file"):
+        compare([tmp_path])
+    with pytest.raises(DataError, match="no such file"):
+        compare([tmp_path / "nowhere"])

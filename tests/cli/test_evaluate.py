@@ -1,0 +1,147 @@
+"""`opendino evaluate` end to end: every built protocol on its published layout, its files, refusals, and the cache."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from opendino.cli import main
+from opendino.cli.evaluate import evaluate
+from opendino.data.transform import Transform
+from opendino.errors import DataError, UsageError
+from opendino.evaluation.record import read_record, to_lines
+from opendino.evaluation.suite import ENTRIES
+from opendino.models.family import build_model
+from opendino.weights import write_model
+from tests.evaluation import layouts
+
+
+def save_model(folder: Path, seed: int, name: str = "vit_tiny", **changes) -> Path:
+    torch.manual_seed(seed)
+    model = build_model(name, **changes)
+    transform = Transform(size=48, patch=model.patch)
+    write_model(folder, model, transform, {"name": name, "licence": "Apache-2.0", "source": "test"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> list[Path]:
+    root = tmp_path_factory.mktemp("models")
+    return [save_model(root / f"seed-{seed}", seed, depth=2, patch=8) for seed in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "build", "settings"), layouts.CASES, ids=lambda one: getattr(one, "__name__", None)
+)
+def test_every_layout_runs_to_its_files(protocol, build, settings, models, tmp_path):
+    root = build(tmp_path / "data")
+    done = evaluate(
+        protocol,
+        model=models[0],
+        data=root,
+        out=tmp_path / "out",
+        settings={name: str(value) for name, value in settings.items()},
+        quiet=True,
+    )
+    assert done.results and not done.failures
+    for result in done.results:
+        low, high = result.interval
+        assert low <= result.value <= high and result.n > 0 and result.model_hash and result.split_hash
+        assert result.config["licence"] == "Apache-2.0"
+    assert read_record(done.out).results == done.results
+    assert done.page.read_text().count("<td>") > 5 and "| --- |" in done.table.read_text()
+
+
+def test_every_built_protocol_has_a_fixture_and_every_other_a_reason():
+    assert {entry.id for entry in ENTRIES if entry.score is not None} == {case[0] for case in layouts.CASES}
+    assert all(entry.not_built for entry in ENTRIES if entry.score is None)
+    assert len({entry.id for entry in ENTRIES}) == len(ENTRIES)
+
+
+def test_two_models_stand_beside_each_other_with_their_paired_difference(models, tmp_path):
+    root = layouts.labelled_csv(tmp_path / "data")
+    done = evaluate("retrieval", model=models, data=root, out=tmp_path / "out", quiet=True)
+    lines, names = to_lines([read_record(done.out)])
+    assert names == ["seed-0", "seed-1"]
+    (line,) = [one for one in lines if one.metric == "map"]
+    gain = line.cells["seed-1"].value - line.cells["seed-0"].value
+    assert f"seed-1 minus seed-0: {gain:+.3g} [" in line.note
+    with open(done.out / "units.csv", newline="") as table:
+        values = [
+            float(row["value"]) for row in csv.DictReader(table) if row["metric"] == "map" and row["model"] == "seed-0"
+        ]
+    assert np.mean(values) == pytest.approx(line.cells["seed-0"].value)
+
+
+def test_features_are_extracted_once_and_kept_by_model_and_transform(models, tmp_path, monkeypatch):
+    root, cache = layouts.imagenet(tmp_path / "data"), tmp_path / "cache"
+    first = evaluate("knn", model=models[0], data=root, out=tmp_path / "a", cache=cache, quiet=True)
+    files = sorted(cache.iterdir())
+    assert len(files) == 2
+    monkeypatch.setattr("opendino.evaluation.cache.extract", lambda *_, **__: pytest.fail("extracted again"))
+    again = evaluate("knn,linear", model=models[0], data=root, out=tmp_path / "b", cache=cache, quiet=True)
+    assert again.results[: len(first.results)] == first.results
+    monkeypatch.undo()
+    evaluate("knn", model=models[0], data=root, out=tmp_path / "c", cache=cache, size=32, quiet=True)
+    evaluate("knn", model=models[1], data=root, out=tmp_path / "d", cache=cache, quiet=True)
+    assert len(list(cache.iterdir())) == 6
+    files[0].write_bytes(b"damaged")
+    assert (
+        evaluate("knn", model=models[0], data=root, out=tmp_path / "e", cache=cache, quiet=True).results
+        == first.results
+    )
+
+
+def test_one_protocol_without_its_data_leaves_the_others_and_says_so(models, tmp_path, capsys):
+    root = layouts.imagenet(tmp_path / "data")
+    arguments = ["evaluate", "knn,vos", "--model", str(models[0]), "--data", str(root), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--json"]) == 3
+    printed = capsys.readouterr()
+    assert {one["protocol"] for one in json.loads(printed.out)["results"]} == {"knn"}
+    assert "vos" in printed.err and "expected: DAVIS" in printed.err
+
+
+def test_missing_data_is_one_line_with_the_layout(models, tmp_path):
+    with pytest.raises(DataError, match=r"train.*expected: train/CLASS"):
+        evaluate("knn", model=models[0], data=layouts.davis(tmp_path / "data"), out=tmp_path / "out", quiet=True)
+    with pytest.raises(DataError, match="no such folder"):
+        evaluate("knn", model=models[0], data=tmp_path / "nowhere", out=tmp_path / "out", quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "settings", "words"),
+    [
+        ("knnn", {}, "did you mean knn"),
+        ("det", {}, "not built"),
+        ("knn", {"q": "1"}, "no such setting"),
+        ("knn", {"k": "x"}, "must be like"),
+    ],
+)
+def test_wrong_names_are_refused_before_anything_is_read(protocol, settings, words, models, tmp_path):
+    root = layouts.imagenet(tmp_path / "data")
+    with pytest.raises(UsageError, match=words):
+        evaluate(protocol, model=models[0], data=root, settings=settings, out=tmp_path / "out", quiet=True)
+
+
+def test_list_and_dry_run_need_no_model(tmp_path, capsys):
+    assert main(["evaluate", "--list"]) == 0
+    shown = capsys.readouterr().out
+    assert all(entry.id in shown for entry in ENTRIES) and "not built" in shown
+    assert main(["evaluate", "knn", "--data", str(layouts.imagenet(tmp_path)), "--dry-run"]) == 0
+    assert "8 train and 4 val pictures" in capsys.readouterr().out
+
+
+def test_a_pickle_that_wants_more_than_lists_is_refused(models, tmp_path):
+    root = layouts.roxford(tmp_path / "data")
+    (root / "gnd_roxford5k.pkl").write_bytes(b"cos\nsystem\n(S'touch hacked'\ntR.")
+    with pytest.raises(DataError, match="only plain ones are opened"):
+        evaluate("retrieval", model=models[0], data=root, out=tmp_path / "out", quiet=True)
+
+
+def test_a_conv_backbone_runs_dense_protocols(tmp_path):
+    model = save_model(tmp_path / "conv", 0, "conv_mini")
+    root = layouts.voc_boxes(tmp_path / "data")
+    assert evaluate("discovery", model=model, data=root, out=tmp_path / "out", quiet=True).results[0].n == 9

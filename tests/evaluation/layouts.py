@@ -1,0 +1,250 @@
+"""About ten small pictures a protocol in the *published* directory and file layout, with something in them to find.
+
+Each builder writes into a folder and returns it. Pictures show a bright textured square on a dark ground; its place is
+the truth of masks, boxes and videos, its texture that of classes.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from opendino.evaluation.metrics.robustness import ALEXNET_ERROR
+
+SIDE = 48
+
+
+def picture(kind: int, seed: int, top: int = 16, left: int = 16) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [48, 48, 3] and the square's mask [48, 48] bool; `kind` is its colour and stripes."""
+    generator = np.random.default_rng(seed)
+    array = generator.integers(0, 40, (SIDE, SIDE, 3), np.uint8)
+    mask = np.zeros((SIDE, SIDE), bool)
+    mask[top : top + 16, left : left + 16] = True
+    rows, columns = np.indices((SIDE, SIDE))
+    stripes = ((rows if kind % 2 else columns) // 2 % 2 * 60 + 190).astype(np.uint8)
+    array[mask, kind % 3] = stripes[mask]
+    return array, mask
+
+
+def save(path: Path, array: np.ndarray, mode: str | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = Image.fromarray(array)
+    if mode == "P":
+        made = Image.fromarray(array, "L").convert("P")
+        made.putpalette([value for index in range(256) for value in (index, 255 - index, index // 2)])
+        made.putdata(array.ravel().tolist())
+    made.save(path)
+
+
+def imagenet(root: Path) -> Path:
+    for part, count, base in (("train", 4, 0), ("val", 2, 100)):
+        for kind, wnid in enumerate(("n01440764", "n01443537")):
+            for number in range(count):
+                save(root / part / wnid / f"{wnid}_{number}.JPEG", picture(kind, base + 10 * kind + number)[0])
+    return root
+
+
+WNIDS = [f"n{1440764 + 100 * number:08d}" for number in range(11)]
+
+
+def imagenet_variants(root: Path) -> Path:
+    """Eleven classes, so that a sort of V2's folders as text ("10" before "2") would give wrong numbers."""
+    for number, wnid in enumerate(WNIDS):
+        for copy in range(2):
+            save(root / "train" / wnid / f"{wnid}_{copy}.JPEG", picture(number, copy)[0])
+        save(root / "imagenetv2-matched-frequency-format-val" / str(number) / "a.jpeg", picture(number, 5)[0])
+        save(root / "sketch" / wnid / "sketch_0.JPEG", picture(number, 6)[0])
+        save(root / "val" / wnid / f"ILSVRC2012_val_{11 - number:08d}.JPEG", picture(number, 7)[0])
+        if number % 2:
+            save(root / "imagenet-r" / wnid / "art_0.jpg", picture(number, 8)[0])
+            save(root / "imagenet-a" / wnid / "0.jpg", picture(number, 9)[0])
+    # In the order of file names: the last class comes first.
+    (root / "real.json").write_text(json.dumps([[10 - index] if index else [] for index in range(11)]))
+    return root
+
+
+def imagenet_c(root: Path) -> Path:
+    imagenet(root)
+    for corruption in ALEXNET_ERROR:
+        for severity in range(1, 6):
+            for kind, wnid in enumerate(("n01440764", "n01443537")):
+                folder = root / "imagenet-c" / corruption / str(severity) / wnid
+                save(folder / "ILSVRC2012_val_00000001.JPEG", picture(kind, severity)[0])
+    return root
+
+
+def ade20k(root: Path) -> Path:
+    base = root / "ADEChallengeData2016"
+    for part, short, count in (("training", "train", 6), ("validation", "val", 4)):
+        for number in range(1, count + 1):
+            array, mask = picture(number % 2, number, left=8 * (number % 4))
+            labels = np.where(mask, 1 + number % 2, 3).astype(np.uint8)
+            labels[:2] = 0
+            name = f"ADE_{short}_{number:08d}"
+            save(base / "images" / part / f"{name}.jpg", array)
+            save(base / "annotations" / part / f"{name}.png", labels)
+    return root
+
+
+def cityscapes(root: Path) -> Path:
+    for part, city, count in (("train", "aachen", 6), ("val", "frankfurt", 4)):
+        for number in range(count):
+            array, mask = picture(number % 2, number, left=8 * (number % 4))
+            labels = np.where(mask, (26, 24)[number % 2], 7).astype(np.uint8)
+            labels[:2] = 1
+            stem = f"{city}_000000_{number:06d}"
+            save(root / "leftImg8bit" / part / city / f"{stem}_leftImg8bit.png", array)
+            save(root / "gtFine" / part / city / f"{stem}_gtFine_labelIds.png", labels)
+    return root
+
+
+def voc_segmentation(root: Path) -> Path:
+    base = root / "VOCdevkit" / "VOC2012"
+    for part, count, first in (("train", 6, 0), ("val", 4, 6)):
+        names = [f"2007_{first + number:06d}" for number in range(count)]
+        for number, name in enumerate(names):
+            array, mask = picture(number % 2, number, left=8 * (number % 4))
+            labels = np.where(mask, 15 - number % 2, 0).astype(np.uint8)
+            labels[15, :] = 255
+            save(base / "JPEGImages" / f"{name}.jpg", array)
+            save(base / "SegmentationClass" / f"{name}.png", labels, "P")
+        listing = base / "ImageSets" / "Segmentation" / f"{part}.txt"
+        listing.parent.mkdir(parents=True, exist_ok=True)
+        listing.write_text("\n".join(names) + "\n")
+    return root
+
+
+def plain_masks(root: Path) -> Path:
+    for part, count in (("train", 6), ("val", 4)):
+        for number in range(count):
+            array, mask = picture(0, number, left=8 * (number % 4))
+            labels = np.where(mask, 1, 0).astype(np.uint8)
+            labels[0] = 11
+            save(root / part / "images" / f"{number:03d}.jpg", array)
+            save(root / part / "masks" / f"{number:03d}.png", labels)
+    return root
+
+
+XML = """<annotation><filename>{name}.jpg</filename><size><width>48</width><height>48</height></size>
+<object><name>cat</name><difficult>1</difficult>
+<bndbox><xmin>{xmin}</xmin><ymin>17</ymin><xmax>{xmax}</xmax><ymax>32</ymax></bndbox></object></annotation>"""
+
+
+def voc_boxes(root: Path) -> Path:
+    base = root / "VOCdevkit" / "VOC2007"
+    names = [f"{number:06d}" for number in range(10)]
+    for number, name in enumerate(names):
+        left = 8 * (number % 4)
+        save(base / "JPEGImages" / f"{name}.jpg", picture(0, number, left=left)[0])
+        text = XML.format(name=name, xmin=left + 1, xmax=left + 16)
+        if number == 9:
+            text = "<annotation></annotation>"
+        file = base / "Annotations" / f"{name}.xml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    listing = base / "ImageSets" / "Main" / "trainval.txt"
+    listing.parent.mkdir(parents=True, exist_ok=True)
+    listing.write_text("\n".join(names))
+    return root
+
+
+def coco(root: Path) -> Path:
+    images, annotations = [], []
+    for number in range(10):
+        name = f"{number:012d}.jpg"
+        save(root / "val2017" / name, picture(0, number, left=8 * (number % 4))[0])
+        images.append({"id": number, "file_name": name, "width": SIDE, "height": SIDE})
+        box = [8.0 * (number % 4), 16.0, 16.0, 16.0]
+        annotations.append(
+            {"id": number, "image_id": number, "category_id": 1, "bbox": box, "iscrowd": int(number == 9)}
+        )
+    file = root / "annotations" / "instances_val2017.json"
+    file.parent.mkdir(parents=True)
+    categories = [{"id": 1, "name": "square"}]
+    file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return root
+
+
+def davis(root: Path) -> Path:
+    names = ["bear", "camel"]
+    for shift, name in enumerate(names):
+        for frame in range(5):
+            array, mask = picture(shift, 7, left=4 + 2 * frame)
+            save(root / "DAVIS" / "JPEGImages" / "480p" / name / f"{frame:05d}.jpg", array)
+            save(root / "DAVIS" / "Annotations" / "480p" / name / f"{frame:05d}.png", mask.astype(np.uint8), "P")
+    listing = root / "DAVIS" / "ImageSets" / "2017" / "val.txt"
+    listing.parent.mkdir(parents=True)
+    listing.write_text("\n".join(names))
+    return root
+
+
+def plain_videos(root: Path) -> Path:
+    for frame in range(10):
+        array, mask = picture(0, 7, left=4 + 2 * frame)
+        save(root / "square" / "images" / f"{frame:05d}.jpg", array)
+        save(root / "square" / "masks" / f"{frame:05d}.png", mask.astype(np.uint8) * 255)
+    return root
+
+
+def roxford(root: Path) -> Path:
+    names = [f"all_souls_{number:06d}" for number in range(8)]
+    queries = ["all_souls_q0", "all_souls_q1"]
+    for number, name in enumerate([*names, *queries]):
+        save(root / "jpg" / f"{name}.jpg", picture(number % 2, number)[0])
+    gnd = [{"bbx": [0, 0, 40, 40], "easy": [kind, kind + 2], "hard": [kind + 4], "junk": [kind + 6]} for kind in (0, 1)]
+    (root / "gnd_roxford5k.pkl").write_bytes(pickle.dumps({"imlist": names, "qimlist": queries, "gnd": gnd}))
+    return root
+
+
+def amstertime(root: Path) -> Path:
+    for number in (0, 1, 3, 7, 12):
+        array = picture(number, number)[0]
+        save(root / "new" / f"{number:04d}.png", array)
+        save(root / "old" / f"{number:04d}.jpg", np.roll(array, 3, axis=1))
+    return root
+
+
+def labelled_csv(root: Path) -> Path:
+    lines = ["file,place"]
+    for number in range(10):
+        save(root / "pictures" / f"{number}.jpg", picture(number % 3, number)[0])
+        lines.append(f"pictures/{number}.jpg,place {number % 3}")
+    (root / "places_labels.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def any_pictures(root: Path) -> Path:
+    for number in range(10):
+        save(root / f"{number}.jpg", picture(number % 3, number)[0])
+    return root
+
+
+CASES = [
+    ("knn", imagenet, {}),
+    ("linear", imagenet, {}),
+    ("linear-grid", imagenet, {"epochs": 3}),
+    ("ood", imagenet_variants, {}),
+    ("imagenet-c", imagenet_c, {}),
+    ("logreg", imagenet, {"grid": 3}),
+    ("few-shot", imagenet, {"shots": "1,2", "tries": 2}),
+    ("seg-linear", ade20k, {"rows": 6, "steps": 60}),
+    ("seg-linear", cityscapes, {"rows": 6, "steps": 60}),
+    ("seg-linear", voc_segmentation, {"rows": 6, "steps": 60}),
+    ("seg-linear", plain_masks, {"rows": 6, "steps": 60, "ignore": 11}),
+    ("seg-knn", ade20k, {"rows": 6}),
+    ("discovery", voc_boxes, {}),
+    ("discovery", coco, {"sweep": "false", "rows": 6}),
+    ("vos", davis, {"rows": 6}),
+    ("vos", plain_videos, {"rows": 6}),
+    ("retrieval", roxford, {}),
+    ("retrieval", amstertime, {}),
+    ("retrieval", labelled_csv, {}),
+    ("retrieval", imagenet, {}),
+    ("health", any_pictures, {"rows": 6}),
+    ("invariance", any_pictures, {"pictures": 5}),
+]
+"""Protocol, builder, settings: every layout that a built protocol reads."""

@@ -1,0 +1,177 @@
+"""Oracles of the dense protocols: what they must answer on features that were made by hand."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from opendino.evaluation.dense import slide_starts
+from opendino.evaluation.discovery import second_eigenvector, token_cut
+from opendino.evaluation.fit_heads import Recipe, Setting, cosine_factor, fit_heads
+from opendino.evaluation.health import (
+    cls_patch_cosine,
+    gram_drift,
+    norm_outliers,
+    participation_ratio,
+    rank_me,
+)
+from opendino.evaluation.segmentation import class_shares, knn_shares, shares_loss
+from opendino.evaluation.vos import propagate
+from opendino.models.linear_heads import LinearHeads
+
+
+def object_map() -> torch.Tensor:
+    """4 x 6 patches; rows 1-2 of columns 2-3 are orthogonal to the rest."""
+    patches = torch.zeros(4, 6, 2)
+    patches[..., 0] = 1
+    patches[1:3, 2:4] = torch.tensor([0.0, 1.0])
+    return patches
+
+
+def test_token_cut_boxes_the_object_with_the_known_eigenvalue():
+    cut = token_cut(object_map(), 0.2)
+    assert tuple(16 * side for side in cut.box) == (32, 16, 64, 48)
+    # The 20 ground patches and the 4 of the object: 20 * 4 weak edges over each side's volume.
+    exact = 80e-5 / (4 * 4 + 80e-5) + 80e-5 / (20 * 20 + 80e-5)
+    assert cut.eigenvalue == pytest.approx(exact, rel=1e-6) == pytest.approx(5.19975e-5, rel=1e-5)
+
+
+def test_lanczos_and_the_dense_solver_agree(monkeypatch):
+    units = F.normalize(torch.randn(90, 8, generator=torch.Generator().manual_seed(0)).double(), dim=1).numpy()
+    graph = np.where(units @ units.T > 0.1, 1.0, 1e-5)
+    dense_value, dense_vector = second_eigenvector(graph)
+    monkeypatch.setattr("opendino.evaluation.discovery.DENSE_TOKENS", 10)
+    value, vector = second_eigenvector(graph)
+    assert value == pytest.approx(dense_value, rel=1e-8)
+    assert abs(F.cosine_similarity(torch.tensor(vector), torch.tensor(dense_vector), dim=0)) > 1 - 1e-8
+
+
+def test_a_picture_of_equal_patches_has_no_cut():
+    assert token_cut(torch.ones(3, 5, 4), 0.2).box == (0, 0, 5, 3)
+
+
+def test_only_the_component_that_holds_the_seed_is_boxed():
+    patches = object_map()
+    patches[3, 5] = torch.tensor([0.0, 1.0])  # alike, but not connected
+    assert token_cut(patches, 0.2).box in ((2, 1, 4, 3), (5, 3, 6, 4))
+
+
+@pytest.mark.parametrize(("length", "starts"), [(683, [0, 171]), (512, [0]), (300, [0]), (1024, [0, 341, 512])])
+def test_slide_windows(length, starts):
+    assert slide_starts(length, 512, 341) == starts
+
+
+def test_slide_windows_of_the_large_crop():
+    assert slide_starts(1120, 896, 596) == [0, 224]
+
+
+def test_class_shares_of_a_patch():
+    mask = np.array([[0, 0], [1, 255]], np.uint8)
+    assert class_shares(mask, 1, 1, 2).flatten().tolist() == [0.5, 0.25]
+    # A patch border through the middle of a pixel: three columns in two patches.
+    halves = class_shares(np.array([[0, 1, 1]], np.uint8), 1, 2, 2)[0]
+    torch.testing.assert_close(halves, torch.tensor([[2 / 3, 1 / 3], [0.0, 1.0]]))
+
+
+def test_a_training_patch_asked_with_k_1_gets_its_own_shares():
+    bank = F.normalize(torch.randn(20, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+    shares = torch.rand(20, 3).softmax(1)
+    torch.testing.assert_close(knn_shares(bank, shares, bank * 3, 1), shares)
+
+
+def test_shares_loss_is_the_mean_cross_entropy_of_pixels():
+    logits = torch.randn(4, 3)
+    labels = torch.tensor([[0, 1], [1, 1], [2, 0], [2, 2]])
+    shares = F.one_hot(labels, 3).float().mean(1)
+    slow = torch.stack([F.cross_entropy(logits, labels[:, pixel]) for pixel in range(2)]).mean()
+    torch.testing.assert_close(shares_loss(logits, shares), slow)
+
+
+def test_cosine_schedule():
+    factors = [cosine_factor(step, Recipe(4, 1, "sgd")) for step in range(4)]
+    assert factors == pytest.approx([1, 0.853553, 0.5, 0.146447], abs=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_head_trained_among_others_equals_it_alone(optimizer):
+    generator = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(60, 5, generator=generator).double(), torch.arange(60) % 3
+    settings = [Setting(0.1, 0.0), Setting(0.01, 1e-3), Setting(1.0, 1e-5)]
+
+    def fit(chosen):
+        heads = LinearHeads(5, 3, len(chosen), batch_norm=True).double()
+        return fit_heads(heads, features, labels, F.cross_entropy, chosen, Recipe(25, 16, optimizer, 3))
+
+    together = fit(settings)
+    for head, setting in enumerate(settings):
+        alone = fit([setting])
+        torch.testing.assert_close(together.one(features, head), alone.one(features, 0), rtol=0, atol=1e-12)
+        torch.testing.assert_close(together(features)[head], together.one(features, head), rtol=0, atol=1e-12)
+
+
+def test_heads_learn_what_is_linear():
+    features = torch.randn(300, 4, generator=torch.Generator().manual_seed(1))
+    labels = (features[:, 0] > 0).long()
+    heads = fit_heads(
+        LinearHeads(4, 2, 1), features, labels, F.cross_entropy, [Setting(0.5, 0)], Recipe(200, 64, "sgd")
+    )
+    assert (heads.one(features, 0).argmax(1) == labels).float().mean() > 0.97
+
+
+def noise_frames(count=1, height=5, width=7):
+    return torch.randn(count, height, width, 32, generator=torch.Generator().manual_seed(0))
+
+
+def test_propagation_follows_features_that_move():
+    (start,) = noise_frames()
+    first = F.one_hot(torch.arange(35).reshape(5, 7) % 4, 4).float()
+    moved = [start] + [start.roll(shift, 1) for shift in (1, 2, 3)]
+    for shift, soft in enumerate(propagate(moved, first, window=-1, k=5, temperature=0.01), 1):
+        torch.testing.assert_close(soft, first.roll(shift, 1), atol=1e-4, rtol=0)
+
+
+def test_propagation_with_window_0_and_k_1_copies_the_mask():
+    first = F.one_hot(torch.arange(35).reshape(5, 7) % 4, 4).float()
+    for soft in propagate(noise_frames(4), first, window=0, k=1):
+        assert torch.equal(soft, first)
+
+
+def test_propagation_takes_the_best_of_all_context_together():
+    """Against a loop over frames, patches and neighbours."""
+    frames, k, temperature, window, context = noise_frames(4, 3, 4), 3, 0.2, 1, 2
+    first = F.one_hot(torch.arange(12).reshape(3, 4) % 3, 3).float()
+    found = list(propagate(frames, first, context=context, window=window, k=k, temperature=temperature))
+    units, labels = F.normalize(frames, dim=-1), [first]
+    for now in range(1, 4):
+        answer = torch.zeros(3, 4, 3)
+        for y in range(3):
+            for x in range(4):
+                near = [
+                    (float(units[now, y, x] @ units[then, v, u]), labels[then][v, u])
+                    for then in sorted({0, *range(max(0, now - context), now)})
+                    for v in range(3)
+                    for u in range(4)
+                    if abs(v - y) <= window and abs(u - x) <= window
+                ]
+                near = sorted(near, key=lambda pair: -pair[0])[:k]
+                weights = (torch.tensor([s for s, _ in near]) / temperature).softmax(0)
+                answer[y, x] = sum(w * label for w, (_, label) in zip(weights, near, strict=True))
+        labels.append(answer)
+        torch.testing.assert_close(found[now - 1], answer, atol=1e-5, rtol=1e-4)
+
+
+def test_health_oracles():
+    patches = torch.tensor([[[1.0, 0], [0, 1], [-1, 0], [1, 1]]])
+    assert float(cls_patch_cosine(torch.tensor([[1.0, 0]]), patches)) == pytest.approx(0.176777, abs=1e-6)
+    share, peak = norm_outliers(torch.tensor([10, 10.5, 9.5, 10, 10.2, 60]))
+    assert (share, peak) == pytest.approx((1 / 6, 5.9406), abs=1e-4)
+    assert rank_me(torch.diag(torch.tensor([3.0, 1]))) == pytest.approx(1.754765, abs=1e-5)
+    assert rank_me(torch.eye(9)[:, :5]) == pytest.approx(5, abs=1e-4)
+    assert participation_ratio(torch.tensor([9.0, 1])) == pytest.approx(1.219512, abs=1e-6)
+
+
+def test_gram_drift_does_not_see_rotations():
+    patches = torch.randn(12, 6, generator=torch.Generator().manual_seed(0))
+    rotation = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(1))).Q
+    assert gram_drift(patches, patches) == 0 and gram_drift(patches, patches @ rotation) < 1e-12
+    assert gram_drift(patches, patches.roll(1, 0)) > 0.01
