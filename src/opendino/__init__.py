@@ -14,6 +14,10 @@ _PUBLIC = {
     "pretrain": "opendino.cli.pretrain",
     "demo": "opendino.cli.demo",
     "show": "opendino.cli.show",
+    "embed": "opendino.cli.embed",
+    "search": "opendino.cli.search",
+    "try_": "opendino.cli.try_",
+    "open_store": "opendino.features.store",
     "list_models": "opendino.cli.models",
 }
 __all__ = [*_PUBLIC, "__version__"]
