@@ -139,10 +139,10 @@ def test_smaller_patches_say_their_loss_and_it_is_true(pictures, model, tmp_path
     store, exact = open_store(tmp_path / "s"), open_store(tmp_path / "exact")
     cosines = [
         torch.nn.functional.cosine_similarity(store.row(one).patches, exact.row(one).patches, dim=-1).flatten()
-        for one in store.ids()
+        for one in store.ids()[1::2]  # PCA is fitted on the others
     ]
     assert made.info.loss is not None
-    assert abs(float(torch.cat(cosines).mean()) - made.info.loss.cosine_mean) < 0.01
+    assert abs(float(torch.cat(cosines).mean()) - made.info.loss.cosine_mean) < 1e-3
     assert made.info.loss.cosine_mean > 0.95 and 0 <= made.info.loss.neighbour_kept <= 1
 
 
@@ -207,7 +207,7 @@ def test_tiles_cover_the_picture_and_their_merged_map_is_kept(tmp_path, model):
         with torch.no_grad():
             alone = net(Transform(size=32, patch=8, mode="padded").prepare_unscaled(cut).pixels[None])
         np.testing.assert_allclose(tile.cls, alone.cls[0], rtol=1e-4, atol=1e-5)
-        assert tile.picture == "large.png" and tile.patches.numel() == 0
+        assert tile.picture == "large.png" and tile.patches is None
     assert seen.all()
     assert store.row("small.png").patches.shape == (4, 5, net.dim)  # 32 x 38.4 px: its short side is the transform's
 
@@ -217,13 +217,13 @@ def test_a_mark_at_the_border_counts_unless_a_crop_is_asked(tmp_path, model, cro
     """cases.md C40."""
     (tmp_path / "p").mkdir()
     for name, mark in (("plain", False), ("marked", True)):
-        array = np.full((60, 60, 3), 128, np.uint8)
+        array = np.full((100, 100, 3), 128, np.uint8)
         if mark:
-            array[:3] = (255, 0, 0)
+            array[:2] = (255, 0, 0)
         Image.fromarray(array).save(tmp_path / "p" / f"{name}.png")
     embed(tmp_path / "p", model, tmp_path / "s", dtype="fp32", crop=crop)
     marked, plain = open_store(tmp_path / "s").matrix()
-    assert (np.abs(marked - plain).max() < 1e-6) is bool(crop)
+    assert (np.abs(marked - plain).max() < 1e-5) == crop
     assert open_store(tmp_path / "s").info.transform.mode == ("center" if crop else "padded")
 
 
@@ -244,7 +244,14 @@ def test_the_command_prints_what_a_person_needs_and_json_for_machines(pictures, 
     line = [str(pictures), "--model", str(model), "--out", str(tmp_path / "s"), "--dtype", "bf16", "--patches", "int8"]
     assert run(line) == 0
     said = capsys.readouterr().out
-    for words in ("licence: test", "shape kept", "0.485", "worst cosine to fp32", "nearest patch", "a/cut.jpg (truncated)"):
+    for words in (
+        "licence: test",
+        "shape kept",
+        "0.485",
+        "worst cosine to fp32",
+        "nearest patch",
+        "a/cut.jpg (truncated)",
+    ):
         assert words in said
     assert "9 rows" in said and said.splitlines()[-1].startswith("next: opendino search")
     assert run([*line, "--json"]) == 0

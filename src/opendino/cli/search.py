@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ class SearchArgs:
     """A picture file to ask with."""
     id: str | None = None
     """Or a row of the store: its path relative to the embedded folder."""
-    k: int = 10
+    k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
     """How many to find."""
     vector: str = "cls"
     """cls, or mean of the patches."""

@@ -94,7 +94,8 @@ class Row:
     id: of the row; picture: id of the picture; tile: "row,column", "" for the whole picture.
     box: y, x, height, width in pixels of the upright picture. width, height: of the picture in pixels.
     cls, mean: [D] float32; mean: of the patches that are no padding.
-    patches: [h, w, D] float32 as they were kept, or None; valid: how many rows and columns of them are no padding.
+    patches: [h, w, D] float32 as they were kept; None when not asked for, and in tiles, whose merged map stands in the
+    picture's row. valid: how many rows and columns of the grid are no padding.
     """
 
     id: str
@@ -213,7 +214,7 @@ class Store:
             )
         one = found[0]
         patches = None
-        if self.info.patches != "none":
+        if one.get("patches") is not None:
             kind, grid = self.info.patches, (one["grid_h"], one["grid_w"])
             values = np.array(one["patches"], np.float16 if kind == "fp16" else np.int8)
             scales = np.array(one.get("patch_scales") or [], np.float32)
