@@ -2,7 +2,7 @@
 
     python examples/ray_features.py s3://bucket/pictures RUN s3://bucket/features --workers 8 --gpus 1
 
-Each worker opens the model once; pictures are read, prepared and embedded as `opendino embed` does, one size at a time.
+Each worker opens the model once; pictures are read and prepared as by `opendino embed`, and run one at a time in fp32.
 A picture that cannot be read gives a row with its reason and no vector: nothing is lost in silence.
 """
 

@@ -16,7 +16,8 @@ from opendino.data import images
 from opendino.data.images import read
 from opendino.data.sources import open_source
 from opendino.data.transform import Transform
-from opendino.errors import DataError, UsageError
+from opendino.errors import DataError, StoppedError, UsageError
+from opendino.features.encode import Encoder
 from opendino.features.store import open_store
 from tests.features.child import draw_pictures, save_vit
 
@@ -257,6 +258,26 @@ def test_the_command_prints_what_a_person_needs_and_json_for_machines(pictures, 
     assert run([*line, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["rows"] == 9 and told["read"] == 0 and told["skipped"] == [{"id": "a/cut.jpg", "reason": "truncated"}]
+
+
+def test_ctrl_c_keeps_what_was_written_and_the_same_call_goes_on(pictures, model, tmp_path, monkeypatch):
+    draw_pictures(pictures, 12)
+    monkeypatch.setattr("opendino.features.embed.CHUNK", 4)
+    monkeypatch.setattr("opendino.features.embed.COMMIT_SECONDS", 0.0)
+    real, turns = Encoder.encode, []
+
+    def interrupted(self, reading):
+        turns.append(reading)
+        if len(turns) == 3:
+            raise KeyboardInterrupt
+        return real(self, reading)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Encoder, "encode", interrupted)
+        with pytest.raises(StoppedError, match="goes on") as stopped:
+            embed(pictures, model, tmp_path / "s", dtype="fp32")
+    assert stopped.value.exit_code == 75 and len(open_store(tmp_path / "s")) == 8
+    assert embed(pictures, model, tmp_path / "s", dtype="fp32").read == 4
 
 
 def test_two_processes_give_the_rows_of_one(tmp_path, model):

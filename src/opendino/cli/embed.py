@@ -215,6 +215,9 @@ def run(argv: Sequence[str]) -> int:
     if args.json:
         print(json.dumps(_as_json(made, path)))
         return 0
+    side = made.info.transform.size
+    if args.size is not None and args.size != side:
+        print(f"--size {args.size} rounded to {side}: whole patches of {made.info.patch} px")
     for line in in_words(made):
         print(line)
     print(f"wrote {path}: {made.rows} rows, version {made.version}")
@@ -226,16 +229,9 @@ def in_words(made: Embedded) -> list[str]:
     """What a person should know of a run: model, licence, transform, number type, drift, losses, what was left out."""
     info, changes = made.info, made.changes
     name = info.card.get("name", info.model)
-    side = (
-        f"{info.transform.size} px short side"
-        if info.transform.mode == "padded"
-        else f"{info.transform.size} px square"
-    )
-    shape = "whole picture, shape kept, padded to the patch" if info.transform.mode == "padded" else "middle crop"
-    numbers = ", ".join(f"{value:.3f}" for value in (*info.transform.mean, *info.transform.std))
     lines = [
         f"model {name} ({info.model_hash}), licence: {info.licence}",
-        f"pictures: {shape}, {side}, mean and std {numbers}",
+        f"pictures: {picture_words(info)}",
         f"vectors: cls and mean of the patches, {info.dim} numbers each, computed in {info.dtype}"
         + ("" if info.drift is None else f" ({_drift_words(made)})"),
     ]
@@ -253,6 +249,17 @@ def in_words(made: Embedded) -> list[str]:
         more = f" and {len(made.skipped) - SHOWN} more" if len(made.skipped) > SHOWN else ""
         lines.append(f"left out {len(made.skipped)}: {shown}{more}")
     return lines
+
+
+def picture_words(info: StoreInfo) -> str:
+    """What happens to a picture before the model sees it."""
+    transform = info.transform
+    numbers = ", ".join(f"{value:.3f}" for value in (*transform.mean, *transform.std))
+    if transform.mode == "padded":
+        shape = f"whole, short side {transform.size} px, shape kept, padded to patches of {info.patch} px"
+    else:
+        shape = f"the middle {transform.size} px square after scaling the short side to {round(transform.size * 8 / 7)}"
+    return f"{shape}; mean and std {numbers}"
 
 
 def _drift_words(made: Embedded) -> str:

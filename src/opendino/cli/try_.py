@@ -17,7 +17,7 @@ import tyro
 from PIL import Image as PillowImage
 
 from opendino.cli.device import choose_device
-from opendino.cli.embed import describe, embed_into, in_words
+from opendino.cli.embed import describe, embed_into, picture_words
 from opendino.data.images import Image
 from opendino.data.sources import Skipped, Source, open_source, subset
 from opendino.errors import DataError, UsageError
@@ -121,7 +121,7 @@ def try_(
             str(pictures),
             str(info.card.get("name", named)),
             info.licence,
-            in_words(made)[1].removeprefix("pictures: ").capitalize(),
+            picture_words(info).capitalize(),
             path,
             time.monotonic() - begun,
             len(whole) - len(source),
@@ -185,7 +185,7 @@ def _thumbs(source: Source, names: Sequence[str]) -> dict[str, np.ndarray]:
                 continue
             image = PillowImage.fromarray(array)
             image.thumbnail((2 * THUMB_PX, 2 * THUMB_PX))
-            found[source.id(index)] = np.asarray(image)
+            found[source.id(index)] = np.array(image)
     return found
 
 
