@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 
 from benchmarks.clock import gemm, interleaved, ratio
-from benchmarks.loader import PICTURES, allow_torchvision, drawn_jpegs
+from benchmarks.loader import PICTURES, drawn_jpegs
+from benchmarks.torchvision_import import allow_torchvision
 from opendino.data.augment import augment
 from opendino.data.config import ColorConfig, CropConfig, DataConfig, MaskConfig
 from opendino.data.crops import cut

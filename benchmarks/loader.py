@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from benchmarks.clock import interleaved, ratio
+from benchmarks.torchvision_import import allow_torchvision
 from opendino.data.augment import augment
 from opendino.data.config import ColorConfig, CropConfig, DataConfig, MaskConfig
 from opendino.data.crops import cut
@@ -38,15 +39,6 @@ def drawn_jpegs(width: int, height: int) -> list[bytes]:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=88)
         files.append(file.getvalue())
     return files
-
-
-def allow_torchvision() -> None:
-    """Let torchvision's Python half (transforms) import beside a CPU build of torch; see tests/conftest.py."""
-    if torch.version.cuda is None:
-        global _operators
-        _operators = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            _operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
 def torchvision_pipeline(crops: CropConfig, color: ColorConfig):

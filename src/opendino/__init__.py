@@ -16,6 +16,10 @@ _PUBLIC = {
     "show": "opendino.cli.show",
     "evaluate": "opendino.cli.evaluate",
     "compare": "opendino.cli.compare",
+    "embed": "opendino.cli.embed",
+    "search": "opendino.cli.search",
+    "try_": "opendino.cli.try_",
+    "open_store": "opendino.features.store",
     "list_models": "opendino.cli.models",
 }
 __all__ = [*_PUBLIC, "__version__"]

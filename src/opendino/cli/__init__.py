@@ -22,8 +22,14 @@ VERBS = {
     "show": "PCA, similarity and attention pictures of a model",
     "evaluate": "score frozen backbones by the protocols of the paper",
     "compare": "results of several evaluations side by side",
+    "embed": "features of every picture of a folder, kept in a store",
+    "search": "the most alike pictures of a store",
+    "try": "one page about a folder of pictures, without training",
     "models": "list the model family",
 }
+
+# Verbs that Python keeps for itself.
+_MODULES = {"try": "try_"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,7 +77,7 @@ def _dispatch(arguments: list[str]) -> int:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         fix = f"did you mean {near[0]}?" if near else f"commands: {', '.join(VERBS)}"
         raise UsageError(verb, "no such command", fix)
-    result: int = import_module(f"opendino.cli.{verb}").run(rest)
+    result: int = import_module(f"opendino.cli.{_MODULES.get(verb, verb)}").run(rest)
     return result
 
 

@@ -18,6 +18,7 @@ from opendino.data.listing import (
     has_picture_ending,
     left_out,
 )
+from opendino.files import sha256_file
 
 # Files smaller than this are looked into even when their name says picture: large-file storage leaves such stand-ins.
 _POINTER_BYTES = 400
@@ -32,8 +33,23 @@ class FolderSource(ListedSource):
 
     def read(self, index: int) -> images.Image:
         """Decode one picture. Raises an ImageError that names its id."""
-        path = Path(os.fsdecode(os.path.join(self._root, self._listing.name(index))))
-        return images.read(path, name=self.id(index))
+        return images.read(self.path(index), name=self.id(index))
+
+    def path(self, index: int) -> Path:
+        """Where the picture lies."""
+        return Path(os.fsdecode(os.path.join(self._root, self._listing.name(index))))
+
+    def stamp(self, index: int) -> str:
+        """See `sources.Source`."""
+        try:
+            status = os.stat(self.path(index))
+        except OSError:
+            return ""
+        return f"{status.st_size}-{status.st_mtime_ns}"
+
+    def content_hash(self, index: int) -> str:
+        """See `sources.Source`."""
+        return sha256_file(self.path(index))
 
 
 class FolderScan:

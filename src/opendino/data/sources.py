@@ -48,6 +48,14 @@ class Source(Protocol):
         """Decode picture `index`; raises an ImageError naming its id."""
         ...
 
+    def stamp(self, index: int) -> str:
+        """Size and time of change of the file behind picture `index`, without reading it; "" when it is gone."""
+        ...
+
+    def content_hash(self, index: int) -> str:
+        """SHA-256 of the file's bytes, read but not decoded. Raises OSError."""
+        ...
+
 
 def open_source(path: Path, *, follow: bool = False) -> Source:
     """Find the pictures in a folder, in a `.tar` file, or in a folder of `.tar` files.
@@ -108,6 +116,12 @@ class _Subset:
 
     def read(self, index: int) -> Image:
         return self._source.read(self._at(index))
+
+    def stamp(self, index: int) -> str:
+        return self._source.stamp(self._at(index))
+
+    def content_hash(self, index: int) -> str:
+        return self._source.content_hash(self._at(index))
 
     def _at(self, index: int) -> int:
         if not 0 <= index < len(self._indices):

@@ -6,6 +6,7 @@ Own reader because exact resume needs any member at once: one pass over the head
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -82,6 +83,23 @@ class TarSource(ListedSource):
         if len(data) < size:
             raise images.Truncated(name, "its tar is shorter than when the run began")
         return images.read(data, name=name)
+
+    def stamp(self, index: int) -> str:
+        """See `sources.Source`; the time is that of the whole tar."""
+        try:
+            status = os.stat(self._shards[int(self._shard_of[index])])
+        except OSError:
+            return ""
+        return f"{int(self._listing.sizes[index])}-{int(self._offsets[index])}-{status.st_mtime_ns}"
+
+    def content_hash(self, index: int) -> str:
+        """See `sources.Source`."""
+        size, offset = int(self._listing.sizes[index]), int(self._offsets[index])
+        digest = hashlib.sha256()
+        for start in range(0, size, 1 << 20):
+            descriptor = self._open(int(self._shard_of[index]))
+            digest.update(_pread(descriptor, min(1 << 20, size - start), offset + start))
+        return digest.hexdigest()
 
     def _open(self, shard: int) -> int:
         # A descriptor may be shared with the parent process: pread has no position that could be shared too.
