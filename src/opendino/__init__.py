@@ -15,6 +15,8 @@ _PUBLIC = {
     "demo": "opendino.cli.demo",
     "show": "opendino.cli.show",
     "list_models": "opendino.cli.models",
+    "read_passport": "opendino.weights",
+    "doctor": "opendino.cli.doctor",
 }
 __all__ = [*_PUBLIC, "__version__"]
 

@@ -21,6 +21,8 @@ VERBS = {
     "pretrain": "learn from a folder of pictures without labels",
     "show": "PCA, similarity and attention pictures of a model",
     "models": "list the model family",
+    "weights": "say what a weights file is; convert it",
+    "doctor": "say what this machine has and how fast it is",
 }
 
 

@@ -78,9 +78,8 @@ def config_to_json(config: Config, image_size: int) -> dict[str, Any]:
 
 
 def _dinov2_to_json(config: Dinov2Config) -> dict[str, Any]:
-    ratio = config.hidden * (1.5 if config.swiglu else 1) / config.dim
-    hidden = swiglu_hidden(config.dim, ratio) if config.swiglu else int(config.dim * ratio)
-    if hidden != config.hidden or ratio != int(ratio):
+    ratio = next((ratio for ratio in range(1, 65) if _dinov2_hidden(config, ratio) == config.hidden), None)
+    if ratio is None:
         raise UsageError(
             "Dinov2Config hidden", f"{config.hidden} is no whole mlp_ratio of {config.dim}", "take another"
         )
@@ -94,7 +93,7 @@ def _dinov2_to_json(config: Dinov2Config) -> dict[str, Any]:
         "hidden_size": config.dim,
         "num_hidden_layers": config.depth,
         "num_attention_heads": config.heads,
-        "mlp_ratio": int(ratio),
+        "mlp_ratio": ratio,
         "hidden_act": "gelu",
         "use_swiglu_ffn": config.swiglu,
         "qkv_bias": True,
@@ -102,6 +101,10 @@ def _dinov2_to_json(config: Dinov2Config) -> dict[str, Any]:
         "layerscale_value": config.layer_scale,
         "drop_path_rate": config.drop_path,
     }
+
+
+def _dinov2_hidden(config: Dinov2Config, ratio: int) -> int:
+    return swiglu_hidden(config.dim, ratio) if config.swiglu else config.dim * ratio
 
 
 def states_model(raw: Any) -> bool:

@@ -63,8 +63,8 @@ def pairs(ours: str, theirs: str) -> list[Rule]:
 def shapes_in_file(rule: Rule, ours: State) -> dict[str, tuple[int, ...]]:
     """What the file must hold for a rule: name -> shape. `ours` may lie on the meta device."""
     shape = list(ours[rule.ours[0]].shape)
-    shape[rule.dim] = sum(ours[name].shape[rule.dim] for name in rule.ours)
-    shape[rule.dim] //= max(len(rule.theirs), 1)
+    if len(rule.ours) > 1 or len(rule.theirs) > 1:  # a single tensor may be a scalar, without any dimension
+        shape[rule.dim] = sum(ours[name].shape[rule.dim] for name in rule.ours) // len(rule.theirs)
     whole = (1, *shape) if rule.lead else tuple(shape)
     return {name: whole for name in rule.theirs if name is not None}
 

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from opendino.errors import WeightsError
+from opendino.models.conv_mini import ConvMiniConfig
 from opendino.models.family import Config, build_from_config
 from opendino.weights.config_hf import config_from_json, states_model
 from opendino.weights.coverage import Coverage, measure
 from opendino.weights.folder import find_weights, read_config
 from opendino.weights.keys import Layout, Rule
+from opendino.weights.keys_hf import TRANSFORMERS
 from opendino.weights.keys_official import OWN
 from opendino.weights.read import read_tensors
 from opendino.weights.recognise import infer_config, names_of, plain_names, recognise
@@ -48,7 +50,7 @@ def open_weights(path: Path, heads: int | None = None) -> Opened:
     ignored: list[str] = []
     if beside is not None and (known is None or states_model(beside[0])):
         config, ignored = config_from_json(*beside, names)
-        layout = known[0] if known else OWN
+        layout = known[0] if known else OWN if isinstance(config, ConvMiniConfig) else TRANSFORMERS
     elif known is not None:
         layout = known[0]
         config = infer_config(*known, found.tensors, heads, file)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +35,9 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     if zipped:
         _check_archive(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own about old protocols; what counts is refused below
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         named = _GLOBAL.search(str(error))
         cause = f"asks to run {named.group(1)[:80]}" if named else "holds more than tensors"
