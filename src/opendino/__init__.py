@@ -21,6 +21,8 @@ _PUBLIC = {
     "try_": "opendino.cli.try_",
     "open_store": "opendino.features.store",
     "list_models": "opendino.cli.models",
+    "read_passport": "opendino.weights",
+    "doctor": "opendino.cli.doctor",
 }
 __all__ = [*_PUBLIC, "__version__"]
 

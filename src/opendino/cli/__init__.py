@@ -26,6 +26,8 @@ VERBS = {
     "search": "the most alike pictures of a store",
     "try": "one page about a folder of pictures, without training",
     "models": "list the model family",
+    "weights": "say what a weights file is; convert it",
+    "doctor": "say what this machine has and how fast it is",
 }
 
 # Verbs that Python keeps for itself.
