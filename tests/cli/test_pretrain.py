@@ -120,7 +120,7 @@ def test_changed_pictures_are_refused(tmp_path, capsys):
     assert pretrain(pictures, tmp_path / "run", "--steps", "2") == 0
     (pictures / "0000.png").unlink()
     assert pretrain(pictures, tmp_path / "run", "--steps", "2") == 2
-    assert "other settings (other pictures)" in capsys.readouterr().err
+    assert "other settings (other pictures: files or the skip list changed)" in capsys.readouterr().err
     assert pretrain(pictures, tmp_path / "run", "--steps", "2", "--allow") == 0
 
 

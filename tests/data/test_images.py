@@ -17,7 +17,6 @@ from PIL import Image as PillowImage
 from PIL import ImageOps
 
 from opendino.data import images
-from opendino.data.images import file, jpeg, upright
 from opendino.data.images import (
     Denied,
     Empty,
@@ -28,7 +27,10 @@ from opendino.data.images import (
     Truncated,
     Unsupported,
     Vanished,
+    file,
+    jpeg,
     read,
+    upright,
 )
 from tests.data.drawing import encoded, photo
 

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from opendino.data import images
-from opendino.data.images import jpeg
-from opendino.data.images import ImageError
+from opendino.data.images import ImageError, jpeg
 from opendino.data.sources import open_source
 
 FOLDER = Path(os.environ.get("OPENDINO_TEST_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
