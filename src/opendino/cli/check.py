@@ -26,7 +26,7 @@ from opendino.data.beside import (
 )
 from opendino.data.images import ImageError, Reading
 from opendino.data.sources import Source, encode_id, open_source
-from opendino.data.survey import Records, Summary, advise, propose_skips, summarise, take_survey
+from opendino.data.survey import Records, Summary, advise, near_groups, propose_skips, summarise, take_survey
 from opendino.errors import OpendinoError, UsageError
 from opendino.files import exclusive, write_json
 from opendino.pages.check_page import Shot, Shots, thumbnail, write_check_page
@@ -112,17 +112,19 @@ def check(
     with exclusive(target / "check.lock"):
         records = Records(target / "survey.sqlite", str(source.reading))
         measured = _take(source, records, workers, quiet)
-        summary = summarise(source, records)
+        near = near_groups(records)
+        summary = summarise(source, records, near)
         advice = tuple(advise(summary))
         skip_list = target / SKIP_NAME
-        write_skip_list(skip_list, propose_skips(records))
+        skips = list(propose_skips(records, near))
+        write_skip_list(skip_list, skips)
         page = write_check_page(
             target / "check.html", str(folder), summary, advice, _shots(source, records, summary), skip_list
         )
         write_json(target / "check.json", {**dataclasses.asdict(summary), "advice": advice})
         if apply:
             skip_list = path_beside(folder, SKIP_NAME)
-            _apply(skip_list, records)
+            _apply(skip_list, skips)
         records.close()
     return CheckResult(summary, advice, page, skip_list, measured)
 
@@ -183,9 +185,8 @@ def _take(source: Source, records: Records, workers: int, quiet: bool) -> int:
         )
 
 
-def _apply(path: Path, records: Records) -> None:
+def _apply(path: Path, found: Sequence[SkipEntry]) -> None:
     """Write the skip list beside the pictures, keeping what a person added."""
-    found = list(propose_skips(records))
     ours = {entry.reason for entry in found} | {"one colour", "duplicate", "truncated", "not-an-image", "unsupported"}
     old = read_skip_list(path) if path.exists() else {}
     named = {entry.id for entry in found if entry.active}

@@ -11,8 +11,7 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from opendino.data.survey.summary import Summary
-from opendino.pages.page import data_uri, png_bytes, write_page
-from opendino.pages.report import Tile
+from opendino.pages.page import Tile, data_uri, png_bytes, write_page
 
 THUMB_PX = 120
 MAX_ROWS = 200

@@ -167,11 +167,9 @@ def differences(old: RunConfig, new: RunConfig) -> Differences:
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) == after.get(key) or key.startswith(FREE_FIELDS):
             continue
-        words = (
-            "other pictures: files or the skip list changed"
-            if key == "pictures"
-            else f"{key}: {before.get(key)} -> {after.get(key)}"
-        )
+        words = f"{key}: {before.get(key)} -> {after.get(key)}"
+        if key == "pictures":
+            words = "other pictures: files or the skip list changed"
         # Muon and AdamW keep other moments.
         kept = key.startswith(SCHEDULED_FIELDS) and key != "optim.muon_lr"
         (scheduled if kept else identity).append(words)

@@ -6,7 +6,7 @@ was killed, `duplicates` finds equal and nearly equal pictures, `summary` adds u
 
 from opendino.data.survey.advice import advise
 from opendino.data.survey.records import Records
-from opendino.data.survey.summary import Summary, propose_skips, summarise
+from opendino.data.survey.summary import Summary, near_groups, propose_skips, summarise
 from opendino.data.survey.take import take_survey
 
-__all__ = ["Records", "Summary", "advise", "propose_skips", "summarise", "take_survey"]
+__all__ = ["Records", "Summary", "advise", "near_groups", "propose_skips", "summarise", "take_survey"]

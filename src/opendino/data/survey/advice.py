@@ -49,8 +49,8 @@ def _reading(summary: Summary) -> list[str]:
         low, high = min(one.low for one in measured), max(one.high for one in measured)
         said.append(
             f"{count:,} pictures hold numbers without a stated range; each was stretched by itself, so equal numbers "
-            "look different in different pictures. Declare one range for all: write "
-            f'{{"value_range": [{low:.6g}, {high:.6g}]}}, or what you know better, to opendino-reading.json beside them.'
+            "look different in different pictures. Declare one range for all, beside them in opendino-reading.json: "
+            f'{{"value_range": [{low:.6g}, {high:.6g}]}}, or what you know better.'
         )
     sensors = [one for one in summary.ranges if " of 16 bits" in one.rule]
     if sensors:

@@ -11,7 +11,7 @@ NEAR_BITS = 12
 _BANDS = 16
 MAX_BUCKET = 2000
 """Pictures that share one of 16 pieces of the hash and are all compared; in a fuller bucket only neighbours are."""
-_NEIGHBOURS = 32
+_NEIGHBOURS, _BLOCK = 32, 65_536
 _ONES = np.array([byte.bit_count() for byte in range(256)], np.uint8)
 
 
@@ -25,27 +25,35 @@ def near_pairs(hashes: np.ndarray) -> Iterator[tuple[int, int, int]]:
         hashes: [n, 32] uint8.
     """
     pieces = np.ascontiguousarray(hashes).view(np.uint16).reshape(len(hashes), _BANDS)
+    leading = np.ascontiguousarray(hashes).view(np.uint64).reshape(len(hashes), -1)[:, 0]
     for band in range(_BANDS):
-        order = np.argsort(pieces[:, band], kind="stable")
+        order = np.lexsort((leading, pieces[:, band]))
         ordered = pieces[order, band]
         starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-        for start, end in zip(starts, [*starts[1:], len(ordered)], strict=True):
-            if end - start > 1:
-                yield from _within(order[start:end], hashes, pieces, band)
+        sizes = np.diff(np.r_[starts, len(ordered)])
+        crowded = np.repeat(sizes > MAX_BUCKET, sizes)
+        # Places whose bucket reaches at least `step` places further; they only get fewer.
+        places = np.arange(len(ordered))
+        step = 0
+        while len(places):
+            step += 1
+            places = places[places + step < len(ordered)]
+            places = places[ordered[places + step] == ordered[places]]
+            if step > _NEIGHBOURS:
+                places = places[~crowded[places]]
+            yield from _compare(order[places], order[places + step], hashes, pieces, band)
 
 
-def _within(members: np.ndarray, hashes: np.ndarray, pieces: np.ndarray, band: int) -> Iterator[tuple[int, int, int]]:
-    reach = len(members) if len(members) <= MAX_BUCKET else _NEIGHBOURS
-    if len(members) > MAX_BUCKET:
-        members = members[np.lexsort(pieces[members].T)]
-    for place in range(len(members) - 1):
-        others = members[place + 1 : place + 1 + reach]
-        bits = _ONES[hashes[others] ^ hashes[members[place]]].sum(axis=1)
-        for other, differ in zip(others[bits <= NEAR_BITS], bits[bits <= NEAR_BITS], strict=True):
-            first, second = sorted((int(members[place]), int(other)))
-            # Only the first band in which the two agree gives the pair.
-            if not (pieces[first, :band] == pieces[second, :band]).any():
-                yield first, second, int(differ)
+def _compare(
+    ones: np.ndarray, others: np.ndarray, hashes: np.ndarray, pieces: np.ndarray, band: int
+) -> Iterator[tuple[int, int, int]]:
+    for start in range(0, len(ones), _BLOCK):
+        first, second = ones[start : start + _BLOCK], others[start : start + _BLOCK]
+        bits = _ONES[hashes[first] ^ hashes[second]].sum(axis=1)
+        # Only the first band in which the two agree gives the pair.
+        new = (bits <= NEAR_BITS) & ~(pieces[first, :band] == pieces[second, :band]).any(axis=1)
+        for one, other, differ in zip(first[new], second[new], bits[new], strict=True):
+            yield min(int(one), int(other)), max(int(one), int(other)), int(differ)
 
 
 def group_pairs(pairs: list[tuple[int, int, int]]) -> list[list[int]]:

@@ -36,6 +36,7 @@ class Records:
             self._db.execute(
                 f"CREATE TABLE IF NOT EXISTS pictures ({', '.join(_FIELDS)}, PRIMARY KEY (id)) WITHOUT ROWID"
             )
+            self._db.execute("CREATE INDEX IF NOT EXISTS by_digest ON pictures (digest)")
             about = json.dumps([FORMAT, key])
             if self._db.execute("SELECT value FROM about WHERE key='made'").fetchone() != (about,):
                 with self._db:

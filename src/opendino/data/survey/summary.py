@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,13 +79,12 @@ class Summary:
     classes: Mapping[str, int]
 
 
-def summarise(source: Source, records: Records) -> Summary:
-    """Add up the records of a source: one pass, memory for the hashes alone (32 bytes a picture)."""
+def summarise(source: Source, records: Records, near: Sequence[tuple[str, ...]]) -> Summary:
+    """Add up the records of a source; `near` is from `near_groups`."""
     mean, std = _colour(records)
     short, long = (_quantiles(records, f"{function}(height, width)") for function in ("min", "max"))
     bad = {reason: _named(records, "reason = ?", reason) for (reason,) in _distinct(records, "reason") if reason}
     exact, copies, mixed = _exact(records)
-    near = near_groups(records)
     return Summary(
         files=len(records),
         readable=_count(records, "reason = ''"),
@@ -115,23 +114,24 @@ def summarise(source: Source, records: Records) -> Summary:
     )
 
 
-def propose_skips(records: Records) -> Iterator[SkipEntry]:
+def propose_skips(records: Records, near: Sequence[tuple[str, ...]]) -> Iterator[SkipEntry]:
     """What to leave out: unreadable pictures, pictures of one colour, and all but the first of equal files; nearly
     equal and other suspicious ones as proposals that are not active.
     """
     for row in records.rows("reason != ''"):
         yield SkipEntry(row.id, row.reason, row.cause)
     first: dict[bytes, str] = {}
-    twice = {digest for (digest,) in records.stream(f"SELECT digest FROM pictures {_TWICE}")}
-    for row in records.rows("reason = ''"):
-        colour = next((one for one in row.suspicions if one in ONE_COLOUR), None)
+    chosen = f"reason = '' AND (suspicions != '[]' OR digest IN (SELECT digest FROM pictures {_TWICE}))"
+    for id, digest, text in records.stream(f"SELECT id, digest, suspicions FROM pictures WHERE {chosen} ORDER BY id"):
+        suspicions = json.loads(text)
+        colour = next((one for one in suspicions if one in ONE_COLOUR), None)
         if colour:
-            yield SkipEntry(row.id, "one colour", colour)
-        elif row.digest in twice and first.setdefault(row.digest, row.id) != row.id:
-            yield SkipEntry(row.id, "duplicate", f"the same file as {first[row.digest]}")
-        elif row.suspicions:
-            yield SkipEntry(row.id, "suspicious", ", ".join(row.suspicions), active=False)
-    for group in near_groups(records):
+            yield SkipEntry(id, "one colour", colour)
+        elif first.setdefault(digest, id) != id:
+            yield SkipEntry(id, "duplicate", f"the same file as {first[digest]}")
+        elif suspicions:
+            yield SkipEntry(id, "suspicious", ", ".join(suspicions), active=False)
+    for group in near:
         for id in group[1:]:
             yield SkipEntry(id, "near duplicate", f"looks like {group[0]}", active=False)
 

@@ -109,16 +109,20 @@ class _Pool:
         try:
             return future.result()
         except BrokenProcessPool:
-            return [self._alone(index) for index in chunk]
+            return self._apart(chunk)
 
-    def _alone(self, index: int) -> Measured:
-        """One picture in a process of its own, to find the one that kills it."""
+    def _apart(self, chunk: list[int]) -> list[Measured]:
+        """A chunk in a process of its own; one that dies is halved until the picture that kills it is found."""
         with self._start(1) as executor:
             try:
-                return executor.submit(_measure_chunk, [index]).result()[0]
+                return executor.submit(_measure_chunk, chunk).result()
             except BrokenProcessPool:
-                seen = _seen(self._source, index)
-                return replace(seen, reason="crash", cause="its decoder crashes or needs more memory than there is")
+                pass
+        if len(chunk) > 1:
+            half = len(chunk) // 2
+            return self._apart(chunk[:half]) + self._apart(chunk[half:])
+        seen = _seen(self._source, chunk[0])
+        return [replace(seen, reason="crash", cause="its decoder crashes or needs more memory than there is")]
 
 
 def _set_source(source: Source) -> None:
