@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "load": "opendino.weights",
     "read": "opendino.data.images",
+    "check": "opendino.cli.check",
     "pretrain": "opendino.cli.pretrain",
     "demo": "opendino.cli.demo",
     "show": "opendino.cli.show",

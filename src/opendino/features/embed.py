@@ -22,7 +22,7 @@ from opendino.data.listing import Skipped
 from opendino.data.sources import Source
 from opendino.errors import DataError, UsageError
 from opendino.features.codec import PatchCodec, fit_basis, measure_loss
-from opendino.features.encode import Encoder, Made, readable_sample
+from opendino.features.encode import Encoder, Made, hash_content, read_stamp, readable_sample
 from opendino.features.precision import LEAST_COSINE, in_dtype, measure_drift
 from opendino.features.store import (
     ROWS,
@@ -135,7 +135,7 @@ def _plan(source: Source, model: nn.Module, info: StoreInfo, path: Path, device:
             if _is_unchanged(source, index, *known[name]):
                 continue
             changed.append(name)
-        elif bad.get(name) == source.stamp(index):
+        elif bad.get(name) == read_stamp(source, index):
             continue
         else:
             added += 1
@@ -155,11 +155,11 @@ def _plan(source: Source, model: nn.Module, info: StoreInfo, path: Path, device:
 
 
 def _is_unchanged(source: Source, index: int, stamp: str, source_hash: str) -> bool:
-    if source.stamp(index) == stamp:
+    if read_stamp(source, index) == stamp:
         return True
     try:
-        return source.content_hash(index) == source_hash
-    except OSError:
+        return hash_content(source, index) == source_hash
+    except DataError:
         return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
@@ -63,9 +64,19 @@ class Made:
     pictures: int
 
 
+def read_stamp(source: Source, index: int) -> str:
+    """Size and time of change of the file behind a picture, as one text."""
+    return "{}-{}".format(*source.stamp(index))
+
+
+def hash_content(source: Source, index: int) -> str:
+    """SHA-256 of a picture's file, not decoded. Raises an ImageError."""
+    return hashlib.sha256(source.load(index)).hexdigest()
+
+
 def load_picture(source: Source, index: int, transform: Transform, tiling: Tiling | None) -> Loaded | Failed:
     """Read and prepare one picture; every expected failure becomes `Failed`."""
-    name, stamp = source.id(index), source.stamp(index)
+    name, stamp = source.id(index), read_stamp(source, index)
     try:
         image = source.read(index)
         height, width = image.array.shape[:2]
@@ -75,11 +86,9 @@ def load_picture(source: Source, index: int, transform: Transform, tiling: Tilin
             fix = "use a smaller --size, or --crop"
             raise TooLarge(name, f"{width}x{height} pixels are {patches} patches, at most {MAX_PATCHES}", fix)
         prepared = transform.prepare(image)
-        source_hash = source.content_hash(index)
+        source_hash = hash_content(source, index)
     except DataError as error:
         return Failed(name, getattr(error, "reason", error.cause), stamp)
-    except OSError as error:
-        return Failed(name, f"vanished ({error.strerror})", stamp)
     label = source.label(index)
     large = tiling is not None and max(height, width) > tiling.tile * transform.patch
     return Loaded(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,15 @@ from opendino.files import write_atomic
 
 TEMPLATES = Path(__file__).parent / "templates"
 CHARTS = "page.js"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One of the large numbers on top."""
+
+    name: str
+    value: str
+    note: str = ""
 
 
 @cache
