@@ -107,6 +107,7 @@ def load_checkpoint(folder: Path, method: Method, optimizer: torch.optim.Optimiz
             damaged.append(f"{path.name}: {problem}")
             path.rename(path.with_name(path.name + ".damaged"))
             continue
+        fault_point("checkpoint.before_load")
         tensors = load_file(path / "state.safetensors")
         method.load_state_dict({k.removeprefix("method."): v for k, v in tensors.items() if k.startswith("method.")})
         _load_optimizer(optimizer, tensors)
