@@ -54,6 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output (head, less) went away: not a failure, and no trace at interpreter exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # the machine, not a bug: a full disk, a folder that may not be written
+        if debug:
+            traceback.print_exc()
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"opendino: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
     except ModuleNotFoundError as error:
         if debug:
             traceback.print_exc()

@@ -33,6 +33,7 @@ STEM_IMAGES = 2_000
 """Pictures whose patches start a k-means first layer."""
 ASSUMED_IMAGES, ASSUMED_PX = 10_000, 224
 """What `--fields` without a folder takes the pictures to be."""
+FEWEST_STEPS = 20
 WORKING_SHARE = 0.92
 """Of a budget in minutes; the rest is for probes, pictures and saves."""
 
@@ -116,11 +117,11 @@ class Plan:
         config = dataclasses.replace(self.config(), steps=1000)
         method = build_method(config, self.source, self.device)
         seconds = measure_seconds_per_step(config, method, build_loader(config, method, self.source, self.device))
-        steps = max(20, round(self.length.minutes * 60 * WORKING_SHARE / seconds))
+        affordable = round(self.length.minutes * 60 * WORKING_SHARE / seconds)
+        steps = max(FEWEST_STEPS, affordable)
         batch = config.data.batch_size
-        console.print(
-            f"{batch / seconds:,.0f} images/s: {self.length.minutes:g} minutes are {steps:,} steps of {batch}"
-        )
+        words = f"{batch / seconds:,.0f} images/s: {self.length.minutes:g} minutes are {affordable:,} steps of {batch}"
+        console.print(words if steps == affordable else f"{words}; {steps} are done, the fewest worth a run")
         return self.config(steps)
 
     def default_out(self) -> Path:

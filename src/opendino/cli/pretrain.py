@@ -202,7 +202,7 @@ def _train(
 
         outcome = train(config, method, loader, run, watchers=watch.watchers(), on_step=on_step, carry=watch.carry)
     export_model(run.model, watch.model(method), transform, {**card, "step": config.steps})
-    report = write_report(run.path, running=False)
+    report = watch.written("report", config.steps, lambda: write_report(run.path, running=False))
     rows = read_rows(run.metrics_file)
     sentence = verdict(rows, config.steps)
     knn = [row["value"] for row in rows if row["kind"] == "knn"]

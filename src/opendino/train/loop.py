@@ -6,6 +6,7 @@ from (seed, step), so a resumed run repeats an unbroken one bit for bit.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import deque
@@ -20,12 +21,14 @@ from opendino.errors import DataError, OpendinoError, StoppedError
 from opendino.files import fault_point
 from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import MetricsLog
-from opendino.train.checkpoint import load_checkpoint, prune, save_checkpoint
+from opendino.train.checkpoint import expected_bytes, lack_of_space, load_checkpoint, prune, save_checkpoint
 from opendino.train.config import RunConfig
 from opendino.train.method import Method
 from opendino.train.optim import build_optimizer, clip_gradients, set_hyperparameters
 from opendino.train.run import RunDirectory
 from opendino.train.stopping import stop_request
+
+_log = logging.getLogger("opendino")
 
 MAX_BAD_STEPS, BAD_WINDOW = 10, 1000
 """So many non-finite steps among the last 1,000 are no accident: the run goes back to its last checkpoint, once."""
@@ -114,8 +117,9 @@ def train(
         carry: small JSON state of the watchers (best score so far); saved and restored with each checkpoint.
     Raises:
         StoppedError: on Ctrl-C, TERM or USR1, with everything saved unless the time for it was too short.
-        OpendinoError: when MAX_BAD_STEPS of the last 1,000 steps were not finite and there is no checkpoint to go back
-            to, or going back (past the pictures since) did not help; when no checkpoint could be written for an hour.
+        OpendinoError: when there is no room for a checkpoint at the start; when MAX_BAD_STEPS of the last 1,000 steps
+            were not finite and there is no checkpoint to go back to, or going back (past the pictures since) did not
+            help; when no checkpoint could be written for an hour.
         DataError: when nothing can be read any more.
     """
     carry = {} if carry is None else carry
@@ -133,8 +137,11 @@ def train(
         metrics.truncate(resumed.extra["metrics_offset"])
         for words in resumed.damaged:
             incidents.append("damaged checkpoint", step, words)
+            _log.warning("damaged checkpoint set aside, %s; going on from step %d", words, step)
     else:
         metrics.truncate(0)
+    if lack := lack_of_space(run.checkpoints, expected_bytes(method)):
+        raise OpendinoError(run.checkpoints, lack, "free some space, or choose another --out")
     milestones = frozenset(
         round(config.steps * i / config.save.milestones) for i in range(1, config.save.milestones + 1)
     )
@@ -162,11 +169,13 @@ def train(
             last_save = last_try
         except OSError as error:
             # A full disk must not end the run: the last good checkpoint is untouched and the next interval tries again.
-            incidents.append("save failed", done, f"checkpoint not saved ({error.strerror or error}); training goes on")
+            words = f"checkpoint not saved ({error.strerror or error})"
+            incidents.append("save failed", done, words)
             if stop.asked or done == config.steps or last_try - last_save > 60 * MAX_UNSAVED_MINUTES:
                 raise OpendinoError(
                     run.checkpoints, f"cannot save ({error.strerror or error})", "free some space and run again"
                 ) from None
+            _log.warning("step %d: %s; training goes on and tries again", done, words)
 
     def roll_back(values: Mapping[str, float]) -> None:
         """To the last checkpoint, past the pictures since; once in a run."""
