@@ -365,7 +365,7 @@ def test_a_png_that_lies_about_its_size_sets_nothing_aside() -> None:
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
 def test_colour_profiles_are_converted_once(format: str) -> None:
-    """A profile whose red and blue stand exchanged: converted pixels have them exchanged too, by Pillow's own engine."""
+    """A profile whose red and blue stand exchanged: converted pixels have them exchanged too (Pillow)."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
     data = encoded(P, format, icc_profile=profile.tobytes(), **({"lossless": True} if format == "WEBP" else {}))
     kept = read(data)

@@ -69,7 +69,7 @@ def test_a_file_at_hand_comes_first(place, stock, tmp_path, monkeypatch, said):
         monkeypatch.setenv("OPENDINO_WEIGHTS", str(tmp_path))
         link(stock / "vits16", tmp_path / "vits16")
     elif place in ("ours", "torch"):
-        folder = dict((words.split()[-2], folder) for words, folder in search_folders())
+        folder = {words.split()[-2]: folder for words, folder in search_folders()}
         link(stock / "pth" / "official.pth", folder["opendino's" if place == "ours" else "torch's"] / official)
     else:
         repository = GATED if place == "hub" else MIRROR

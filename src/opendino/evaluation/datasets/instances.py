@@ -56,6 +56,18 @@ class ListSource:
         """Decode."""
         return images.read(self.paths[index])
 
+    def load(self, index: int) -> bytes:
+        """Bytes of the file."""
+        return images.load_file(self.paths[index], self.id(index))
+
+    def stamp(self, index: int) -> tuple[int, int]:
+        """Size in bytes and time of last change in ns; (-1, -1) when the file is gone."""
+        try:
+            status = self.paths[index].stat()
+        except OSError:
+            return -1, -1
+        return status.st_size, status.st_mtime_ns
+
 
 @dataclass(frozen=True)
 class Query:
