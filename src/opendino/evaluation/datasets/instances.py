@@ -32,6 +32,7 @@ class ListSource:
     """Pictures of given files: a `data.sources.Source`."""
 
     skipped: tuple[Skipped, ...] = ()
+    reading = images.Reading()
 
     def __init__(self, paths: Sequence[Path], labels: Sequence[str] | None = None) -> None:
         self.paths = list(paths)
