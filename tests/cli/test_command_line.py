@@ -41,6 +41,34 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"opendino {opendino.__version__}\n"
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("def recipe(situation):\n    return 1 / 0", "fails in line 2: ZeroDivisionError: division by zero"),
+        ("def recipe(:", "fails in line 1: SyntaxError: invalid syntax"),
+        ("import nosuchthing", "fails in line 1: ModuleNotFoundError: No module named 'nosuchthing'"),
+        ("def recipe(situation):\n    return 3", "returned int, not RunConfig; define recipe"),
+        ("x = 1", "has no function named recipe; define recipe"),
+    ],
+)
+def test_a_recipe_file_that_fails_is_one_line(code, said, capsys, tmp_path):
+    from tests.train.runs import draw_pictures
+
+    pictures = draw_pictures(tmp_path / "pictures", 4)
+    (tmp_path / "mine.py").write_text(code)
+    assert main(["pretrain", str(pictures), "--steps", "2", "--recipe", str(tmp_path / "mine.py")]) == 2
+    assert said in one_line(capsys)
+
+
+def test_a_recipe_file_is_used(capsys, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import replace\nfrom opendino.recipes.small import small\n"
+        "def recipe(situation):\n    return replace(small(situation), seed=5)\n"
+    )
+    assert main(["pretrain", "--fields", "--steps", "2", "--recipe", str(tmp_path / "mine.py")]) == 0
+    assert "--seed 5 " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_with_an_example(verb, capsys):
     with pytest.raises(SystemExit) as stopped:
