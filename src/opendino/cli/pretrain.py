@@ -115,6 +115,9 @@ def pretrain(
     plan = Plan(recipe, model, folder, source, length, where, save, tuple(fields))
     plan.config()  # what is wrong with the command is said before anything is written
     labelled = open_source(Path(val)) if val else None
+    if labelled is not None and not (labelled.classes and source.classes):
+        lacking = val if not labelled.classes else folder
+        raise UsageError(f"--val {val}", f"{lacking} has no class subfolders to score by", "leave --val out")
     out = Path(out) if out is not None else plan.default_out()
     if folder.is_dir() and folder.resolve() in (out.resolve(), *out.resolve().parents):
         raise UsageError(f"--out {out}", "lies among the pictures, so they would be learned from too", "choose another")
