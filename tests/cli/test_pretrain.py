@@ -78,7 +78,11 @@ def test_the_same_command_goes_on_and_another_one_is_refused(pictures, tmp_path,
     assert process.exitcode == -9 and not (out / "model").exists()
     assert pretrain(pictures, out, "--steps", "6", "--save-steps", "2", "--optim.lr", "0.5") == 2
     assert "optim.lr: 0.002 -> 0.5" in capsys.readouterr().err
+    capsys.readouterr()
     assert pretrain(pictures, out, "--steps", "6", "--save-steps", "2") == 0
+    assert "going on from step 4 of 6" in capsys.readouterr().err
+    assert pretrain(pictures, out, "--steps", "6", "--save-steps", "2") == 0
+    assert "is complete: step 6 of 6" in capsys.readouterr().err
     unbroken = tmp_path / "unbroken"
     assert pretrain(pictures, unbroken, "--steps", "6", "--save-steps", "2") == 0
     for name in ("model", "model-start"):

@@ -51,8 +51,8 @@ class Length:
         if len(given) > 1:
             raise UsageError(" and ".join(f"--{name}" for name in given), "are different lengths", "give one of them")
         for name, value in given.items():
-            if value <= 0:
-                raise UsageError(f"--{name} {value:g}", "must be above 0")
+            if not 0 < value < math.inf:
+                raise UsageError(f"--{name} {value:g}", "must be a number above 0")
 
 
 def choose_length(recipe: str, steps: int | None, epochs: float | None, minutes: float | None) -> Length:

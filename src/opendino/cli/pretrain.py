@@ -37,6 +37,7 @@ from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import read_rows
 from opendino.monitor.verdict import verdict
 from opendino.pages.report import write_report
+from opendino.train.checkpoint import list_checkpoints
 from opendino.train.config import RunConfig
 from opendino.train.loop import StepResult, train
 from opendino.train.run import RunDirectory, open_run
@@ -114,6 +115,9 @@ def pretrain(
     plan = Plan(recipe, model, folder, source, length, where, save, tuple(fields))
     plan.config()  # what is wrong with the command is said before anything is written
     labelled = open_source(Path(val)) if val else None
+    if labelled is not None and not (labelled.classes and source.classes):
+        lacking = val if not labelled.classes else folder
+        raise UsageError(f"--val {val}", f"{lacking} has no class subfolders to score by", "leave --val out")
     out = Path(out) if out is not None else plan.default_out()
     if folder.is_dir() and folder.resolve() in (out.resolve(), *out.resolve().parents):
         raise UsageError(f"--out {out}", "lies among the pictures, so they would be learned from too", "choose another")
@@ -189,10 +193,15 @@ def _train(
         TextColumn("left"),
         TimeRemainingColumn(),
     )
+    reached = max((step for step, _ in list_checkpoints(run.checkpoints)), default=0)
+    if reached >= config.steps:
+        console.print(f"{run.path} is complete: step {reached:,} of {config.steps:,}")
+    elif reached:
+        console.print(f"going on from step {reached:,} of {config.steps:,}")
     with Progress(*columns, console=console, disable=console.quiet) as progress:
         watch = Watch(config, run, source, transform, device, probe, card, say=progress.console.print)
         console.print(watch.measure_colours())
-        task = progress.add_task("", total=config.steps, words="starting")
+        task = progress.add_task("", total=config.steps, completed=reached, words="starting")
 
         def on_step(step: int, result: StepResult, images_per_s: float) -> None:
             watch.on_step(step, result.loss, result.grad_norm)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +74,14 @@ class WatchConfig:
     knn_queries: int = 2_000
     """At most so many k-NN queries."""
 
+    def __post_init__(self) -> None:
+        for name in ("log_every", "health_every", "knn_every", "picture_every"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(f"watch.{name}", f"must be above 0, got {getattr(self, name)}", "1.0: only at the end")
+        for name in ("picture_px", "knn_bank", "knn_queries"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"watch.{name}", f"must be at least 1, got {getattr(self, name)}")
+
 
 @dataclass(frozen=True)
 class SaveConfig:
@@ -88,6 +97,11 @@ class SaveConfig:
     """Seconds from a signal to the end: what cannot be saved by then is left, and the last checkpoint stays."""
     milestones: int = 10
     """Checkpoints spread over the run that are never pruned: a later Gram stage takes its teacher from early ones."""
+
+    def __post_init__(self) -> None:
+        for name in ("minutes", "steps", "keep", "grace_s", "milestones"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"save.{name}", f"must be 0 or more, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -124,6 +138,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.steps < 0:
             raise UsageError("steps", f"must be at least 1, got {self.steps}")
+        if self.seed < 0:
+            raise UsageError("seed", f"must be 0 or more, got {self.seed}")
+        if self.read_px < 1:
+            raise UsageError("read_px", f"must be at least 1, got {self.read_px}")
 
 
 FREE_FIELDS = ("data.workers", "data.cache_mb", "watch.", "save.", "reasons", "data.path")

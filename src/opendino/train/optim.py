@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,8 +48,16 @@ class OptimConfig:
     """The prototypes stand still for so long."""
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
+        if not 0 < self.lr < math.inf:
             raise UsageError("optim.lr", f"must be above 0, got {self.lr}")
+        for name in ("lr_final", "muon_lr", "weight_decay", "weight_decay_final", "eps", "clip", "patch_embed_lr"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"optim.{name}", f"must be 0 or more, got {getattr(self, name)}")
+        for name in ("warmup", "freeze_last_layer"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"optim.{name}", f"must be steps or a share of the run, got {getattr(self, name)}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UsageError("optim.betas", f"must be in [0, 1), got {self.betas}")
         if not 0 < self.layer_decay <= 1:
             raise UsageError("optim.layer_decay", f"must be in (0, 1], got {self.layer_decay}")
 
