@@ -164,13 +164,13 @@ def plain_config(config):
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_official_round_trip_is_exact(name, tmp_path):
     model = randomise(build_from_config(OFFICIAL[name]))
-    file = write_official(tmp_path, model, {"name": "tiny", "licence": "CC0-1.0"})
+    file = write_official(tmp_path, model, Transform(patch=model.patch, size=model.patch * 7), {"name": "tiny"})
     assert_whole(file, "official")
     again = load(file)
     assert plain_config(again.config) == plain_config(model.config)
     assert again.state_dict().keys() == model.state_dict().keys()
     assert all(torch.equal(again.state_dict()[key], tensor) for key, tensor in model.state_dict().items())
-    second = write_official(tmp_path / "again", again, {"name": "tiny"})
+    second = write_official(tmp_path / "again", again, again.transform, {"name": "tiny"})
     left, right = (torch.load(path, weights_only=True) for path in (file, second))
     assert list(left) == list(right) and all(torch.equal(left[key], right[key]) for key in left)
     if name != "vit_rounded":
@@ -261,7 +261,7 @@ def test_released_checkpoints_with_masks_of_zero_keep_them_and_have_no_bias(tmp_
     state = {k: torch.zeros_like(v) if k.endswith("bias_mask") else v for k, v in state.items()}
     torch.save(state, tmp_path / "m.pth")
     ours = load(tmp_path / "m.pth")
-    written = torch.load(write_official(tmp_path / "o", ours, {"name": "m"}), weights_only=True)
+    written = torch.load(write_official(tmp_path / "o", ours, ours.transform, {"name": "m"}), weights_only=True)
     assert all(torch.equal(written[key], state[key]) for key in state)
     write_model(tmp_path / "hf", ours, ours.transform, ours.card)
     x = images(32, 32)

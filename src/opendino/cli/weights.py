@@ -69,7 +69,7 @@ def weights(
         if to == "hf":
             write_model(out, model, model.transform, card)
         else:
-            write_official(out, model, card)
+            write_official(out, model, model.transform, card)
     return passport
 
 

@@ -238,6 +238,14 @@ def names_of(config: Config) -> tuple[str, ...]:
     return names
 
 
+def is_named(names: tuple[str, ...], name: str) -> bool:
+    """Whether a file whose shape has these names may be the model `name`.
+
+    A satellite model in a layout that drops its local norm has the shape of the other large one.
+    """
+    return name in names or (name.endswith("_sat") and name.removesuffix("_sat") in names)
+
+
 def _shape(config: Config) -> tuple[Any, ...]:
     if isinstance(config, ViTConfig):
         sizes = (config.dim, config.depth, config.heads, config.hidden, config.patch, config.registers, config.swiglu)
