@@ -105,6 +105,16 @@ def test_keys_of_no_known_library_are_shown(tmp_path):
         load(tmp_path / "a.safetensors")
 
 
+def test_the_hash_in_an_official_name_is_compared(folder, tmp_path):
+    file = write_official(tmp_path, load(folder), Transform(), {"name": "m"})
+    digest = sha256_file(file)
+    for prefix, word in ((digest[:8], "agrees"), ("0" * 8, "differs")):
+        named = file.rename(tmp_path / f"dinov3_x_pretrain-{prefix}.pth")
+        assert opendino.read_passport(named).digest_in_name == word
+        file = named
+    assert opendino.read_passport(folder).digest_in_name == ""
+
+
 def test_to_and_out_belong_together(folder):
     with pytest.raises(UsageError, match="belong together"):
         weights(folder, to="hf")

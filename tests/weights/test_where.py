@@ -10,6 +10,7 @@ from opendino.data.transform import Transform
 from opendino.errors import WeightsError
 from opendino.models.family import FAMILY
 from opendino.weights import load, write_model, write_official
+from opendino.weights.folder import read_transform
 from opendino.weights.hub import Refused, Unreachable
 from opendino.weights.licences import memory
 from opendino.weights.opened import empty_model
@@ -120,6 +121,12 @@ def test_a_satellite_file_is_not_taken_for_photographs(stock, tmp_path, monkeypa
     with pytest.raises(WeightsError):
         find("vitl16", Hub(), said)
     assert said == []  # none of the three carries the name vitl16
+
+
+def test_satellite_models_have_their_own_statistics(tmp_path):
+    """Case C37: their mean and std, not ImageNet's, unless the folder says otherwise."""
+    for name, mean in (("vitl16_sat", (0.430, 0.411, 0.296)), ("vitl16", (0.485, 0.456, 0.406))):
+        assert read_transform(tmp_path, None, 16, FAMILY[name]).mean == mean
 
 
 def test_a_token_leads_to_hugging_face(stock, monkeypatch, said):
