@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from opendino.data.transform import Transform
+from opendino.errors import WeightsError
 from opendino.models.convnext import ConvNeXtConfig
 from opendino.models.dinov2 import Dinov2Config
 from opendino.models.family import FAMILY, build_from_config
@@ -127,10 +128,10 @@ def test_timm(name, tmp_path):
     folder.mkdir()
     save_file({k: v.contiguous() for k, v in theirs.state_dict().items()}, folder / "model.safetensors")
     stats = {"mean": [0.43, 0.411, 0.296], "std": [0.213, 0.156, 0.143]}
-    (folder / "config.json").write_text(json.dumps({"architecture": architecture, "pretrained_cfg": stats}))
-    if "dinov2_gated" not in name:
-        assert_whole(folder, "timm")
-    ours = load(folder, heads=2) if "convnext" not in name else load(folder)
+    described = {"architecture": architecture, "pretrained_cfg": stats, "model_args": {"num_heads": 2}}
+    (folder / "config.json").write_text(json.dumps(described))
+    assert_whole(folder, "timm")
+    ours = load(folder)
     assert ours.transform.mean == (0.43, 0.411, 0.296)
     for rows, columns in SIZES:
         x = images(rows * ours.patch, columns * ours.patch)
@@ -143,6 +144,19 @@ def test_timm(name, tmp_path):
                     assert gap(stage.patches.permute(0, 3, 1, 2), map_) < TOLERANCE
             else:
                 assert_equal_outputs(ours, expected, expected[:, 0], x)
+
+
+def test_heads_that_nothing_tells_are_said_to_be_assumed(tmp_path):
+    timm = pytest.importorskip("timm")
+    theirs = timm.create_model("vit_small_patch16_dinov3", num_classes=0, depth=2, embed_dim=128, num_heads=1)
+    save_file(theirs.state_dict(), tmp_path / "w.safetensors")
+    assert load(tmp_path / "w.safetensors").card["ignored"] == [
+        "heads: 2 assumed, of 64 features each; heads=N says otherwise"
+    ]
+    told = load(tmp_path / "w.safetensors", heads=1)
+    assert told.config.heads == 1 and told.card["ignored"] == []
+    with pytest.raises(WeightsError, match="multiple of 4 x heads"):
+        load(tmp_path / "w.safetensors", heads=3)
 
 
 OFFICIAL = {

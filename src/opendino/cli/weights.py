@@ -126,5 +126,5 @@ def _rows(passport: Passport) -> list[tuple[str, str]]:
         ),
     ]
     if passport.ignored:
-        rows.append(("not used", ", ".join(passport.ignored)))
+        rows.append(("notes", ", ".join(passport.ignored)))
     return rows

@@ -21,8 +21,8 @@ from opendino.weights.where import Origin
 class Passport:
     """layout: whose names the file has. models: family members of this shape. params: numbers in the file.
 
-    dtypes: number of tensors by kind of number. digest_in_name: `agrees` or `differs` where the official file name carries
-    the start of its hash, else empty. digest: hex SHA-256 of the file (of the index file for shards).
+    dtypes: number of tensors by kind of number. digest: hex SHA-256 of the file (of the index file for shards).
+    digest_in_name: `agrees` or `differs` where an official name carries the start of its hash, else empty.
     """
 
     file: Path
