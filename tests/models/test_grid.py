@@ -16,7 +16,7 @@ from opendino.models.vit import ViTConfig
 from opendino.weights import load, write_model
 from tests.models.parity import gap, images, randomise
 
-SMALL = {"dim": 32, "depth": 2, "heads": 2, "hidden": 48}
+SMALL = {"dim": 32, "depth": 2, "heads": 2, "hidden": 64}
 VITS = {"rotary": ViTConfig(**SMALL), "table": Dinov2Config(**SMALL, patch=16, position_side=4)}
 
 

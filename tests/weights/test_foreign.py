@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from opendino.data.transform import Transform
+from opendino.errors import WeightsError
 from opendino.models.convnext import ConvNeXtConfig
 from opendino.models.dinov2 import Dinov2Config
 from opendino.models.family import FAMILY, build_from_config
@@ -127,10 +128,10 @@ def test_timm(name, tmp_path):
     folder.mkdir()
     save_file({k: v.contiguous() for k, v in theirs.state_dict().items()}, folder / "model.safetensors")
     stats = {"mean": [0.43, 0.411, 0.296], "std": [0.213, 0.156, 0.143]}
-    (folder / "config.json").write_text(json.dumps({"architecture": architecture, "pretrained_cfg": stats}))
-    if "dinov2_gated" not in name:
-        assert_whole(folder, "timm")
-    ours = load(folder, heads=2) if "convnext" not in name else load(folder)
+    described = {"architecture": architecture, "pretrained_cfg": stats, "model_args": {"num_heads": 2}}
+    (folder / "config.json").write_text(json.dumps(described))
+    assert_whole(folder, "timm")
+    ours = load(folder)
     assert ours.transform.mean == (0.43, 0.411, 0.296)
     for rows, columns in SIZES:
         x = images(rows * ours.patch, columns * ours.patch)
@@ -143,6 +144,19 @@ def test_timm(name, tmp_path):
                     assert gap(stage.patches.permute(0, 3, 1, 2), map_) < TOLERANCE
             else:
                 assert_equal_outputs(ours, expected, expected[:, 0], x)
+
+
+def test_heads_that_nothing_tells_are_said_to_be_assumed(tmp_path):
+    timm = pytest.importorskip("timm")
+    theirs = timm.create_model("vit_small_patch16_dinov3", num_classes=0, depth=2, embed_dim=128, num_heads=1)
+    save_file(theirs.state_dict(), tmp_path / "w.safetensors")
+    assert load(tmp_path / "w.safetensors").card["ignored"] == [
+        "heads: 2 assumed, of 64 features each; heads=N says otherwise"
+    ]
+    told = load(tmp_path / "w.safetensors", heads=1)
+    assert told.config.heads == 1 and told.card["ignored"] == []
+    with pytest.raises(WeightsError, match="multiple of 4 x heads"):
+        load(tmp_path / "w.safetensors", heads=3)
 
 
 OFFICIAL = {
@@ -164,13 +178,13 @@ def plain_config(config):
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_official_round_trip_is_exact(name, tmp_path):
     model = randomise(build_from_config(OFFICIAL[name]))
-    file = write_official(tmp_path, model, {"name": "tiny", "licence": "CC0-1.0"})
+    file = write_official(tmp_path, model, Transform(patch=model.patch, size=model.patch * 7), {"name": "tiny"})
     assert_whole(file, "official")
     again = load(file)
     assert plain_config(again.config) == plain_config(model.config)
     assert again.state_dict().keys() == model.state_dict().keys()
     assert all(torch.equal(again.state_dict()[key], tensor) for key, tensor in model.state_dict().items())
-    second = write_official(tmp_path / "again", again, {"name": "tiny"})
+    second = write_official(tmp_path / "again", again, again.transform, {"name": "tiny"})
     left, right = (torch.load(path, weights_only=True) for path in (file, second))
     assert list(left) == list(right) and all(torch.equal(left[key], right[key]) for key in left)
     if name != "vit_rounded":
@@ -261,7 +275,7 @@ def test_released_checkpoints_with_masks_of_zero_keep_them_and_have_no_bias(tmp_
     state = {k: torch.zeros_like(v) if k.endswith("bias_mask") else v for k, v in state.items()}
     torch.save(state, tmp_path / "m.pth")
     ours = load(tmp_path / "m.pth")
-    written = torch.load(write_official(tmp_path / "o", ours, {"name": "m"}), weights_only=True)
+    written = torch.load(write_official(tmp_path / "o", ours, ours.transform, {"name": "m"}), weights_only=True)
     assert all(torch.equal(written[key], state[key]) for key in state)
     write_model(tmp_path / "hf", ours, ours.transform, ours.card)
     x = images(32, 32)

@@ -1,33 +1,44 @@
 """Where a name's weights come from: at hand, with a token, from the mirror, or one line with three ways on."""
 
 import json
+from importlib import import_module
 
 import pytest
 import torch
 
 from opendino.data.transform import Transform
 from opendino.errors import WeightsError
-from opendino.models.family import FAMILY, build_model
+from opendino.models.family import FAMILY
 from opendino.weights import load, write_model, write_official
+from opendino.weights.folder import read_transform
 from opendino.weights.hub import Refused, Unreachable
 from opendino.weights.licences import memory
-from opendino.weights.where import hub_cache, locate, search_folders
+from opendino.weights.opened import empty_model
+from opendino.weights.where import Origin, hub_cache, locate, search_folders
 
 
 @pytest.fixture(scope="module")
 def stock(tmp_path_factory):
-    """Random models in the true shape of the smallest of each family: folders to copy, by link, under any name."""
+    """Models in the true shape of the smallest of each family, all zeros: folders to link under any name."""
     root = tmp_path_factory.mktemp("stock")
-    with torch.random.fork_rng():
-        for name in ("vits16", "dinov2_vits14", "convnext_tiny"):
-            model = build_model(name)
-            side = 224 // model.patch * model.patch
-            write_model(root / name, model, Transform(patch=model.patch, size=side), {})
-            config = json.loads((root / name / "config.json").read_text())
-            config["opendino"].pop("card")  # as a foreign file
-            (root / name / "config.json").write_text(json.dumps(config))
-        write_official(root / "pth", build_model("vits16"), {"name": "official"})
+    for name in ("vits16", "dinov2_vits14", "convnext_tiny"):
+        model = zeros(name)
+        side = 224 // model.patch * model.patch
+        write_model(root / name, model, Transform(patch=model.patch, size=side), {})
+        config = json.loads((root / name / "config.json").read_text())
+        config["opendino"].pop("card")  # as a foreign file
+        (root / name / "config.json").write_text(json.dumps(config))
+    write_official(root / "pth", zeros("vits16"), Transform(), {"name": "official"})
+    (root / "pth" / "official.json").unlink()
     return root
+
+
+def zeros(name):
+    model = empty_model(FAMILY[name].config).to_empty(device="cpu")
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.zero_()
+    return model
 
 
 class Hub:
@@ -112,6 +123,12 @@ def test_a_satellite_file_is_not_taken_for_photographs(stock, tmp_path, monkeypa
     assert said == []  # none of the three carries the name vitl16
 
 
+def test_satellite_models_have_their_own_statistics(tmp_path):
+    """Case C37: their mean and std, not ImageNet's, unless the folder says otherwise."""
+    for name, mean in (("vitl16_sat", (0.430, 0.411, 0.296)), ("vitl16", (0.485, 0.456, 0.406))):
+        assert read_transform(tmp_path, None, 16, FAMILY[name]).mean == mean
+
+
 def test_a_token_leads_to_hugging_face(stock, monkeypatch, said):
     monkeypatch.setenv("HF_TOKEN", "x")
     hub = Hub({GATED: stock / "vits16"})
@@ -160,6 +177,13 @@ def test_the_real_library_offline_fails_in_one_line(said):
     with pytest.raises(WeightsError, match="no network") as caught:
         locate("dinov2_vits14", say=said.append)
     assert "huggingface.co/facebook/dinov2-small is open" in str(caught.value)
+
+
+def test_a_repository_that_holds_another_model_is_refused(stock, monkeypatch):
+    room = import_module("opendino.weights.load")  # the package's attribute of this name is the function
+    monkeypatch.setattr(room, "locate", lambda *_, **__: Origin(stock / "convnext_tiny", "vits16", "a wrong mirror"))
+    with pytest.raises(WeightsError, match=r"vits16 was asked.*convnext_tiny"):
+        load("vits16")
 
 
 def test_an_open_model_needs_no_token(stock, said):

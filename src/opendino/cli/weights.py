@@ -69,7 +69,7 @@ def weights(
         if to == "hf":
             write_model(out, model, model.transform, card)
         else:
-            write_official(out, model, card)
+            write_official(out, model, model.transform, card)
     return passport
 
 
@@ -120,8 +120,11 @@ def _rows(passport: Passport) -> list[tuple[str, str]]:
         ("transform", f"{transform.size} px, {transform.mode}, mean {transform.mean}, std {transform.std}"),
         ("licence", passport.licence),
         ("source", passport.source),
-        ("sha256", passport.digest),
+        (
+            "sha256",
+            passport.digest + (f" ({passport.digest_in_name} with the name)" if passport.digest_in_name else ""),
+        ),
     ]
     if passport.ignored:
-        rows.append(("not used", ", ".join(passport.ignored)))
+        rows.append(("notes", ", ".join(passport.ignored)))
     return rows

@@ -108,8 +108,9 @@ def _dinov2_hidden(config: Dinov2Config, ratio: int) -> int:
 
 
 def states_model(raw: Any) -> bool:
-    """Whether a config.json is meant for us: timm's says `architecture` and leaves the shape to its code."""
-    return not (isinstance(raw, dict) and "model_type" not in raw and "architecture" in raw)
+    """Whether parsed JSON states a model's shape: timm's says `architecture` and leaves the shape to its code, the file
+    beside an official .pth holds a card and a transform."""
+    return not (isinstance(raw, dict) and "model_type" not in raw and ("architecture" in raw or "opendino" in raw))
 
 
 def config_from_json(raw: Any, path: Path, names: frozenset[str] = frozenset()) -> tuple[Config, list[str]]:

@@ -44,8 +44,13 @@ def find_weights(path: Path) -> Path:
 def read_config(file: Path) -> tuple[Any, Path] | None:
     """The parsed config.json that belongs to a weights file, and its path; None where there is none.
 
-    A checkpoint of a run takes that of the run's model.
+    A checkpoint of a run takes that of the run's model; an official file that we wrote has a card of its own name.
     """
+    card = file.with_suffix(".json")
+    if card.is_file() and card.name != "config.json":
+        raw = read_object(card)
+        if isinstance(raw, dict) and "opendino" in raw:
+            return raw, card
     path = file.parent / "config.json"
     if file.name == "state.safetensors" and not path.is_file():
         run = file.parent.parent.parent
@@ -78,6 +83,9 @@ def read_transform(folder: Path, raw: Any, patch: int, spec: ModelSpec | None) -
     stats = (spec.picture_mean, spec.picture_std) if spec else (Transform.mean, Transform.std)
     plain = Transform(size=side, patch=patch, mean=stats[0], std=stats[1])
     try:
+        ours = raw.get("opendino") if isinstance(raw, Mapping) else None
+        if isinstance(ours, Mapping) and "transform" in ours:
+            return Transform.from_dict(ours["transform"], patch=patch)
         if path.is_file():
             fields = read_object(path)
             if (

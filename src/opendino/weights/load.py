@@ -16,6 +16,7 @@ from opendino.weights.coverage import check_copies, measure, refuse
 from opendino.weights.folder import read_transform, with_channels
 from opendino.weights.keys import Layout, Rule, State, shapes_in_file, to_ours
 from opendino.weights.opened import Opened, empty_model, open_weights, probably
+from opendino.weights.recognise import is_named
 from opendino.weights.where import Origin, locate
 
 
@@ -48,6 +49,11 @@ def load(
     """
     origin = locate(what, accept_licence=accept_licence)
     opened = open_weights(origin.path, heads=overrides.get("heads"))
+    if origin.name is not None and not is_named(opened.names, origin.name):
+        holds = " or ".join(opened.names) or "a model of no known size"
+        raise WeightsError(
+            opened.file, f"{origin.name} was asked, this holds {holds}", "name the file itself to load it"
+        )
     if not partial:
         refuse(opened.coverage, opened.config, opened.file, probably(opened))
     spec = spec_of(opened, origin)

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from opendino.errors import WeightsError
 from opendino.models.conv_mini import ConvMiniConfig
 from opendino.models.family import Config, build_from_config
-from opendino.weights.config_hf import config_from_json, states_model
+from opendino.weights.config_hf import MAX_WIDTH, config_from_json, states_model
 from opendino.weights.coverage import Coverage, measure
 from opendino.weights.folder import find_weights, read_config
 from opendino.weights.keys import Layout, Rule
 from opendino.weights.keys_hf import TRANSFORMERS
 from opendino.weights.keys_official import OWN
 from opendino.weights.read import read_tensors
-from opendino.weights.recognise import infer_config, names_of, plain_names, recognise
+from opendino.weights.recognise import heads_are_assumed, infer_config, names_of, plain_names, recognise
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,10 @@ def open_weights(path: Path, heads: int | None = None) -> Opened:
         layout = known[0] if known else OWN if isinstance(config, ConvMiniConfig) else TRANSFORMERS
     elif known is not None:
         layout = known[0]
+        heads = _stated_heads(beside) if heads is None else heads
         config = infer_config(*known, found.tensors, heads, file)
+        if heads is None and heads_are_assumed(config, found.tensors):
+            ignored = [f"heads: {config.heads} assumed, of 64 features each; heads=N says otherwise"]  # type: ignore[union-attr]
     else:
         some = ", ".join(name[:60] for name in sorted(names)[:2])
         cause = f"keys look like {some}: no layout that is known"
@@ -63,6 +66,13 @@ def open_weights(path: Path, heads: int | None = None) -> Opened:
     coverage = measure(layout, rules, config, ours, found.tensors, found.left_out)
     raw = beside[0] if beside is not None else None
     return Opened(file, layout, config, found.tensors, rules, coverage, raw, ignored, names_of(config))
+
+
+def _stated_heads(beside: tuple[Any, Path] | None) -> int | None:
+    """What timm's config.json says where a model was built with its own arguments."""
+    arguments = beside[0].get("model_args") if beside is not None and isinstance(beside[0], dict) else None
+    heads = arguments.get("num_heads") if isinstance(arguments, dict) else None
+    return heads if isinstance(heads, int) and 0 < heads <= MAX_WIDTH else None
 
 
 def probably(opened: Opened) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ class Passport:
     """layout: whose names the file has. models: family members of this shape. params: numbers in the file.
 
     dtypes: number of tensors by kind of number. digest: hex SHA-256 of the file (of the index file for shards).
+    digest_in_name: `agrees` or `differs` where an official name carries the start of its hash, else empty.
     """
 
     file: Path
@@ -38,6 +40,7 @@ class Passport:
     licence: str
     source: str
     digest: str
+    digest_in_name: str
     transform: Transform
     ignored: tuple[str, ...]
 
@@ -53,6 +56,7 @@ def read_passport(path: Path | str, origin: Origin | None = None) -> Passport:
     card = make_card(opened, origin, spec)
     config: Any = opened.config
     patch = config.patch if isinstance(config, ViTConfig) else getattr(config, "patch", 32)
+    digest = sha256_file(opened.file)
     kinds = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in opened.tensors.values())
     return Passport(
         file=opened.file,
@@ -69,10 +73,17 @@ def read_passport(path: Path | str, origin: Origin | None = None) -> Passport:
         dtypes=dict(kinds),
         licence=card["licence"],
         source=card["source"],
-        digest=sha256_file(opened.file),
+        digest=digest,
+        digest_in_name=_compared(opened.file.name, digest),
         transform=read_transform(opened.file.parent, opened.raw, patch, spec),
         ignored=tuple(opened.ignored),
     )
+
+
+def _compared(name: str, digest: str) -> str:
+    """Official names end in `-` and the first eight digits of the SHA-256."""
+    stated = re.search(r"-([0-9a-f]{8})\.pth$", name)
+    return "" if stated is None else "agrees" if digest.startswith(stated.group(1)) else "differs"
 
 
 _SHAPE = {*("dim", "depth", "heads", "hidden", "patch", "registers", "channels", "swiglu"), *("depths", "dims")}

@@ -219,6 +219,15 @@ def _heads(
     raise WeightsError(where, f"no shape tells the number of heads of a model of width {dim}", "say heads=N")
 
 
+def heads_are_assumed(config: Config, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether neither stored periods nor the family told the number of heads."""
+    if not isinstance(config, ViTConfig) or PERIODS in tensors:
+        return False
+    sizes = (type(config), config.dim, config.depth)
+    family = [row.config for row in FAMILY.values() if isinstance(row.config, ViTConfig)]
+    return sizes not in [(type(other), other.dim, other.depth) for other in family]
+
+
 def _with_periods(config: ViTConfig, tensors: Mapping[str, Tensor], where: object) -> ViTConfig:
     """Whether the stored periods are exact or rounded; others are refused, since they would be silently replaced."""
     stored = tensors[PERIODS].float()
@@ -236,6 +245,14 @@ def names_of(config: Config) -> tuple[str, ...]:
     if isinstance(config, ViTConfig) and config.local_cls_norm and "vitl16_sat" in names:
         return ("vitl16_sat",)
     return names
+
+
+def is_named(names: tuple[str, ...], name: str) -> bool:
+    """Whether a file whose shape has these names may be the model `name`.
+
+    A satellite model in a layout that drops its local norm has the shape of the other large one.
+    """
+    return name in names or (name.endswith("_sat") and name.removesuffix("_sat") in names)
 
 
 def _shape(config: Config) -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ from opendino.models.family import FAMILY, ModelSpec
 from opendino.weights.hub import Refused, Unreachable, download, has_token
 from opendino.weights.licences import accepted
 from opendino.weights.opened import open_weights
+from opendino.weights.recognise import is_named
 
 Download = Callable[[str], Path]
 Say = Callable[[str], None]
@@ -131,7 +132,7 @@ def _problem(path: Path, spec: ModelSpec) -> str | None:
     except WeightsError as error:
         return f"cannot be used ({error.cause})"
     card = opened.raw.get("opendino", {}).get("card", {}) if isinstance(opened.raw, dict) else {}
-    if spec.name not in opened.names and not (set(opened.names) and spec.name.removesuffix("_sat") in opened.names):
+    if not is_named(opened.names, spec.name):
         return f"holds {' or '.join(opened.names) or 'a model of no known size'}"
     if not opened.coverage.whole:
         return f"is incomplete ({opened.coverage})"

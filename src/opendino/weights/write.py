@@ -55,8 +55,10 @@ def write_model(folder: Path, model: nn.Module, transform: Transform, card: dict
     write_atomic(folder / WEIGHTS, save(_tensors(layout, config, model), metadata={"format": "pt"}))
 
 
-def write_official(folder: Path, model: nn.Module, card: dict[str, Any]) -> Path:
-    """Write `NAME.pth`, a flat state dict in the official layout (fp32), and `NAME.json` with the card; the .pth.
+def write_official(folder: Path, model: nn.Module, transform: Transform, card: dict[str, Any]) -> Path:
+    """Write `NAME.pth`, a flat state dict in the official layout (fp32), and `NAME.json` with card and transform.
+
+    Returns the .pth, which opens with `load` and with every reader of the official files.
 
     Raises UsageError for the small students, which the official layout does not have.
     """
@@ -67,7 +69,8 @@ def write_official(folder: Path, model: nn.Module, card: dict[str, Any]) -> Path
     buffer = io.BytesIO()
     torch.save(_tensors(OFFICIAL, config, model), buffer)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / f"{name}.json", dict(card))
+    beside = {"format": 1, "card": dict(card), "transform": transform.to_dict()}
+    write_json(folder / f"{name}.json", {"opendino": beside})
     write_atomic(folder / f"{name}.pth", buffer.getvalue())
     return folder / f"{name}.pth"
 
