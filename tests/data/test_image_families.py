@@ -131,7 +131,17 @@ def test_a_huge_tiff_is_refused_whole_and_read_by_window() -> None:
     data = _huge_header()
     with pytest.raises(TooLarge, match="more than 178956970 pixels"):
         read(data)
-    assert read(data, reading=Reading(window=(0, 0, 16, 16), value_range=(0, 255))).array.shape == (16, 16, 3)
+    with pytest.raises(Truncated, match="1 tiles or strips, 3750 are needed"):
+        read(data, reading=Reading(window=(0, 0, 16, 16)))
+
+    tile = np.random.default_rng(1).integers(0, 256, (1024, 1024), dtype=np.uint8)
+    tiles = (tile if number == 15 else np.zeros_like(tile) for number in range(14 * 14))
+    options = {"shape": (14_336, 14_336), "dtype": np.uint8, "tile": (1024, 1024), "photometric": "minisblack"}
+    mosaic = tiff(tiles, compression="zlib", **options)
+    with pytest.raises(TooLarge):
+        read(mosaic)
+    window = read(mosaic, reading=Reading(window=(1000, 1000, 100, 50))).array
+    assert np.array_equal(window[24:, 24:, 0], tile[:76, :26]) and not window[:24].any() and not window[:, :24].any()
 
 
 def _huge_header() -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
 from collections.abc import Mapping
 from dataclasses import replace
@@ -42,6 +43,8 @@ def decode_tiff(data: bytes, kind: Kind, reading: Reading, name: str) -> Image:
         if image is not None:
             return replace(image, meta=image.meta | noted)
     tifffile = need("tifffile", "sci", name, "TIFF of this kind (several bands, 64 bits, a window)")
+    # What it complains of stands in our errors; a million damaged files must not fill a log.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
     with typed_errors(kind.name, name):
         try:
             with tifffile.TiffFile(io.BytesIO(data)) as file:
