@@ -41,7 +41,8 @@ def typed_errors(kind: str, name: str) -> Iterator[None]:
     except ImageError:
         raise
     except PillowImage.DecompressionBombError:
-        raise TooLarge(name, f"more than {MAX_PIXELS} pixels", "cut it into tiles") from None
+        fix = "cut it into tiles, or read it by window (TIFF)"
+        raise TooLarge(name, f"more than {MAX_PIXELS} pixels", fix) from None
     except MemoryError:
         raise TooLarge(name, "does not fit in memory", "cut it into tiles") from None
     except UnidentifiedImageError:
@@ -72,7 +73,7 @@ def decode_opened(opened: PillowImage.Image, data: bytes, kind: Kind, reading: R
     meta = _choose_frame(opened, data, kind, reading, name)
     if kind.name == "jpeg" and (by := reduction(*opened.size, reading.at_least)) > 1:
         meta["full_size"] = opened.size[::-1]
-        opened.draft(None, (-(-opened.width // by), -(-opened.height // by)))
+        opened.draft(None, (opened.width // by, opened.height // by))  # rounded down, or Pillow takes the next larger
     exif, profile = opened.info.get("exif", b""), opened.info.get("icc_profile", b"")
     orientation, nodata = _tiff_tags(opened) if kind.name == "tiff" else (1, None)
     opened.load()

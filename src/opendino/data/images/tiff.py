@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +23,7 @@ from opendino.data.images.upright import turn
 ALPHA = (1, 2)  # values of the tag ExtraSamples: associated, unassociated
 MAX_TILES = 2**22
 _PLAIN = ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB")
-BITS_TAG, COMPRESSION_TAG, SUBFILE_TAG = 258, 259, 254
+BITS_TAG, COMPRESSION_TAG, SUBFILE_TAG, SAMPLES_TAG, EXTRA_TAG = 258, 259, 254, 277, 338
 # None, CCITT, LZW, JPEG, deflate, PackBits: what every build of Pillow decodes.
 _PLAIN_COMPRESSIONS = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946)
 MAX_PAGES = 100_000
@@ -41,6 +43,8 @@ def decode_tiff(data: bytes, kind: Kind, reading: Reading, name: str) -> Image:
         if image is not None:
             return replace(image, meta=image.meta | noted)
     tifffile = need("tifffile", "sci", name, "TIFF of this kind (several bands, 64 bits, a window)")
+    # What it complains of stands in our errors; a million damaged files must not fill a log.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
     with typed_errors(kind.name, name):
         try:
             with tifffile.TiffFile(io.BytesIO(data)) as file:
@@ -65,6 +69,8 @@ def _decode_plain(data: bytes, kind: Kind, reading: Reading, name: str) -> Image
             tags = getattr(opened, "tag_v2", {})
             bits = tags.get(BITS_TAG, (1,))
             numbers = opened.mode in ("F", "I;16", "I;16B") and len(bits) == 1
+            if not _holds_all_samples(opened.mode, opened.getbands(), tags):
+                return None
             if tags.get(COMPRESSION_TAG, 1) not in _PLAIN_COMPRESSIONS:
                 return None
             if not numbers and (opened.mode not in _PLAIN or max(bits) > 8):
@@ -74,6 +80,13 @@ def _decode_plain(data: bytes, kind: Kind, reading: Reading, name: str) -> Image
         if isinstance(error.__context__, UnidentifiedImageError):
             return None
         raise
+
+
+def _holds_all_samples(mode: str, bands: tuple[str, ...], tags: Mapping[int, Any]) -> bool:
+    """Whether Pillow's mode is the whole pixel: it drops bands without a name, or calls one alpha."""
+    if tags.get(SAMPLES_TAG, 1) != len(bands):
+        return False
+    return mode not in ("LA", "RGBA", "PA") or any(one in ALPHA for one in tags.get(EXTRA_TAG, ()))
 
 
 def find_pages(data: bytes) -> list[int]:

@@ -24,6 +24,8 @@ def near_pairs(hashes: np.ndarray) -> Iterator[tuple[int, int, int]]:
     Args:
         hashes: [n, 32] uint8.
     """
+    if not len(hashes):
+        return
     pieces = np.ascontiguousarray(hashes).view(np.uint16).reshape(len(hashes), _BANDS)
     leading = np.ascontiguousarray(hashes).view(np.uint64).reshape(len(hashes), -1)[:, 0]
     for band in range(_BANDS):
