@@ -90,6 +90,7 @@ def forward(name: str, px: int, batches: list[int], dtypes: list[str], rounds: i
 
 
 def folder(name: str, pictures: Path, rounds: int) -> None:
+    allow_torchvision()
     import timm
     from PIL import Image
     from transformers import DINOv3ViTImageProcessorFast, pipeline

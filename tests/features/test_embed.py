@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 
 import opendino
-from opendino.cli.embed import embed, run
+from opendino.cli.embed import embed, in_words, run
 from opendino.data import images
 from opendino.data.images import read
 from opendino.data.sources import open_source
 from opendino.data.transform import Transform
 from opendino.errors import DataError, StoppedError, UsageError
+from opendino.features.embed import Changes, Embedded
 from opendino.features.encode import Encoder
 from opendino.features.store import open_store
 from tests.features.child import draw_pictures, save_vit
@@ -131,6 +132,25 @@ def test_a_smaller_type_says_its_drift_and_an_existing_store_keeps_its_type(pict
     # Batches differ from single pictures by rounding, no more.
     assert abs(cosine.min() - made.info.drift.cls) < 2e-4
     assert embed(pictures, model, tmp_path / "s").info.dtype == "bf16"
+
+
+def test_auto_takes_a_smaller_type_only_where_it_pays_and_drifts_little(pictures, model, tmp_path, monkeypatch):
+    def choose(out, **patches):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+            for name, value in patches.items():
+                patch.setattr(f"opendino.features.embed.{name}", value)
+            return embed(pictures, model, tmp_path / out, device="cpu").info
+
+    assert choose("fast", is_faster=lambda *_: True).dtype == "bf16"
+    slow = choose("slow", is_faster=lambda *_: False)
+    assert slow.dtype == "fp32" and slow.drift is None
+    far = choose("far", is_faster=lambda *_: True, LEAST_COSINE=1.1)
+    assert far.dtype == "fp32" and far.drift is not None and in_words_of(far).count("drifted too far") == 1
+
+
+def in_words_of(info):
+    return " ".join(in_words(Embedded(Changes(0, 0, 0, 0), 0, 0, (), 1, info)))
 
 
 @pytest.mark.parametrize("kind", ["int8", "pca"])

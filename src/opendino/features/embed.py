@@ -23,7 +23,7 @@ from opendino.data.sources import Source
 from opendino.errors import DataError, UsageError
 from opendino.features.codec import PatchCodec, fit_basis, measure_loss
 from opendino.features.encode import Encoder, Made, readable_sample
-from opendino.features.precision import LEAST_COSINE, in_dtype, measure_drift
+from opendino.features.precision import LEAST_COSINE, in_dtype, is_faster, measure_drift
 from opendino.features.store import (
     ROWS,
     StoreInfo,
@@ -47,6 +47,7 @@ COMMIT_SECONDS, COMMIT_SHARE = 5.0, 0.01
 SAMPLE = 16
 COMPACT_FRAGMENTS = 64
 _IDS_AT_ONCE = 500
+_TIMED_PICTURES = 4
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,13 @@ def _measure(
     sample = readable_sample(source, info.transform, SAMPLE)
     if not sample:
         raise DataError(info.source, f"none of {min(2 * SAMPLE, len(source))} pictures tried could be read")
+    smaller = in_dtype(model, info.dtype)
+    if automatic and info.dtype != "fp32" and torch.device(device).type == "cpu":
+        pixels = sample[0].pixels.expand(_TIMED_PICTURES, -1, -1, -1)
+        if not is_faster(model, smaller, info.dtype, pixels):
+            info = dataclasses.replace(info, dtype="fp32")
     if info.dtype != "fp32":
-        drift = measure_drift(model, in_dtype(model, info.dtype), info.dtype, sample, device)
+        drift = measure_drift(model, smaller, info.dtype, sample, device)
         if automatic and min(drift.cls, drift.mean) < LEAST_COSINE:
             info = dataclasses.replace(info, dtype="fp32")
         info = dataclasses.replace(info, drift=drift)
