@@ -16,10 +16,12 @@ from opendino.data import images
 from opendino.data.images import read
 from opendino.data.sources import open_source
 from opendino.data.transform import Transform
-from opendino.errors import DataError, StoppedError, UsageError
+from opendino.errors import DataError, OpendinoError, StoppedError, UsageError
 from opendino.features.embed import Changes, Embedded
 from opendino.features.encode import Encoder
 from opendino.features.store import open_store
+from opendino.models.family import build_model
+from opendino.weights import write_model
 from tests.features.child import draw_pictures, save_vit
 
 pytest.importorskip("lance", reason="pylance is not installed: stores not tried")
@@ -105,13 +107,14 @@ def test_changed_removed_and_added_pictures(pictures, model, tmp_path, decodes):
     assert np.isfinite(now.row("b/it's new.png").cls).all()
     # The version from before stays as it was.
     assert before.ids() == list(kept) == open_store(tmp_path / "s", old.version).ids()
+    assert now.versions()[-1].rows == 9 and now.versions()[-1].number == made.version
     assert old.version in [one.number for one in now.versions()]
 
 
 def test_another_model_transform_form_or_folder_is_refused(pictures, model, tmp_path):
     embed(pictures, model, tmp_path / "s", dtype="fp32")
     other = save_vit(tmp_path / "other", seed=1)
-    for asked, options in ((other, {}), (model, {"size": 64}), (model, {"patches": "fp16"}), (model, {"tile": 64})):
+    for asked, options in ((other, {}), (model, {"size": 64}), (model, {"patches": "fp16"}), (model, {"tile": True})):
         with pytest.raises(UsageError, match="choose another --out"):
             embed(pictures, asked, tmp_path / "s", dtype="fp32", **options)
     with pytest.raises(UsageError, match="number type fp32"):
@@ -213,7 +216,7 @@ def test_tiles_cover_the_picture_and_their_merged_map_is_kept(tmp_path, model):
     (tmp_path / "p").mkdir()
     Image.fromarray(generator.integers(0, 256, (100, 150, 3), np.uint8)).save(tmp_path / "p" / "large.png")
     Image.fromarray(generator.integers(0, 256, (40, 48, 3), np.uint8)).save(tmp_path / "p" / "small.png")
-    embed(tmp_path / "p", model, tmp_path / "s", dtype="fp32", patches="fp16", tile=64)
+    embed(tmp_path / "p", model, tmp_path / "s", dtype="fp32", patches="fp16", tile=True, tile_px=64)
     store, net = open_store(tmp_path / "s"), opendino.load(model)
     whole = store.row("large.png")
     assert whole.patches.shape == (13, 19, net.dim) and whole.valid == (13, 19)  # ceil(100 / 8), ceil(150 / 8)
@@ -278,6 +281,35 @@ def test_the_command_prints_what_a_person_needs_and_json_for_machines(pictures, 
     assert run([*line, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["rows"] == 9 and told["read"] == 0 and told["skipped"] == [{"id": "a/cut.jpg", "reason": "truncated"}]
+
+
+def test_a_folder_that_was_moved_is_the_same_folder(pictures, model, tmp_path, decodes):
+    embed(pictures, model, tmp_path / "s", dtype="fp32")
+    pictures.rename(tmp_path / "moved")
+    decodes.clear()
+    assert embed(tmp_path / "moved", model, tmp_path / "s", dtype="fp32").read == 0 and decodes == []
+    assert open_store(tmp_path / "s").info.source == str(tmp_path / "moved")
+
+
+def test_a_full_disk_is_one_line_and_the_same_call_goes_on(pictures, model, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv("OPENDINO_FAULT", "store.append:1=ENOSPC")
+        with pytest.raises(OpendinoError, match="No space left on device"):
+            embed(pictures, model, tmp_path / "s", dtype="fp32")
+    assert embed(pictures, model, tmp_path / "s", dtype="fp32").rows == 9
+
+
+def test_convolutional_networks_embed_too(tmp_path, model):
+    net = build_model("conv_mini")
+    transform = Transform(size=2 * net.patch, patch=net.patch)
+    write_model(tmp_path / "m", net, transform, {"name": "conv", "licence": "x", "source": "x"})
+    (tmp_path / "p").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 131, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "p" / "a.png")
+    embed(tmp_path / "p", tmp_path / "m", tmp_path / "s", dtype="fp32", patches="fp16")
+    row = open_store(tmp_path / "s").row("a.png")
+    scaled = round(131 * transform.size / 50)
+    assert row.patches.shape == (2, -(-scaled // net.patch), net.dim) and np.isfinite(row.mean).all()
 
 
 def test_ctrl_c_keeps_what_was_written_and_the_same_call_goes_on(pictures, model, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from torch import nn
 
 from opendino.data.listing import Skipped
 from opendino.data.sources import Source
-from opendino.errors import DataError, UsageError
+from opendino.errors import DataError, OpendinoError, UsageError
 from opendino.features.codec import PatchCodec, fit_basis, measure_loss
 from opendino.features.encode import Encoder, Made, readable_sample
 from opendino.features.precision import LEAST_COSINE, in_dtype, is_faster, measure_drift
@@ -34,6 +34,7 @@ from opendino.features.store import (
     read_info,
     read_skipped,
     schema_of,
+    write_info,
     write_skipped,
 )
 from opendino.files import exclusive, fault_point
@@ -118,7 +119,7 @@ def _plan(source: Source, model: nn.Module, info: StoreInfo, path: Path, device:
         create_store(path, info, codec.basis)
     else:
         _require_same(kept, info, path, automatic)
-        info, codec = kept, read_codec(path, kept.patches)
+        info, codec = dataclasses.replace(kept, source=info.source, model=info.model), read_codec(path, kept.patches)
     rows = find_lance().dataset(str(path / ROWS))
     table = rows.to_table(columns=["id", "stamp", "source_hash"], filter="tile = ''")
     names = table["id"].to_pylist()
@@ -149,6 +150,8 @@ def _plan(source: Source, model: nn.Module, info: StoreInfo, path: Path, device:
     gone = removed + changed
     for start in range(0, len(gone), _IDS_AT_ONCE):
         rows.delete(f"picture IN ({', '.join(map(quoted, gone[start : start + _IDS_AT_ONCE]))})")
+    if kept is not None and info != kept:  # the folder or the model was moved
+        write_info(path, info)
     write_skipped(path, [entry for entry in read_skipped(path) if entry["id"] in present])
     pending = sum(map(len, chunks))
     changes = Changes(len(source) - pending, added, len(changed), len(removed))
@@ -284,8 +287,12 @@ class _Writer:
         if self._rows:
             columns = [pa.array([row.get(f.name) for row in self._rows], f.type) for f in self._schema]
             table = pa.Table.from_arrays(columns, schema=self._schema)
-            fault_point("store.append")
-            find_lance().write_dataset(table, str(self._path / ROWS), mode="append")
-            fault_point("store.appended")
+            try:
+                fault_point("store.append")
+                find_lance().write_dataset(table, str(self._path / ROWS), mode="append")
+                fault_point("store.appended")
+            except OSError as error:
+                cause = f"cannot be written ({error.strerror or str(error)[:120]})"
+                raise OpendinoError(self._path, cause, "make room; the same command goes on") from None
         write_skipped(self._path, list(self._skipped.values()))
         self._rows, self._written = [], time.monotonic()
