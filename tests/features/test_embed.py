@@ -207,8 +207,12 @@ def test_what_is_no_store_is_said(tmp_path, pictures, model):
 def test_only_broken_pictures_is_an_error(tmp_path, model):
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "a.jpg").write_bytes(b"\xff\xd8\xff broken")
-    with pytest.raises(DataError, match="none of 1 pictures"):
-        embed(tmp_path / "p", model, tmp_path / "s")
+    for dtype, words in (
+        ("bf16", "none of 1 pictures"),
+        ("fp32", r"no picture could be embedded \(a.jpg: truncated\)"),
+    ):
+        with pytest.raises(DataError, match=words):
+            embed(tmp_path / "p", model, tmp_path / dtype, dtype=dtype)
 
 
 def test_tiles_cover_the_picture_and_their_merged_map_is_kept(tmp_path, model):

@@ -185,6 +185,8 @@ def _measure(
     source: Source, model: nn.Module, info: StoreInfo, device: Any, automatic: bool
 ) -> tuple[StoreInfo, PatchCodec]:
     """Drift of the number type and loss of the patches' form, on a few pictures spread over the source."""
+    if info.dtype == "fp32" and info.patches == "none":
+        return info, PatchCodec("none")
     sample = readable_sample(source, info.transform, SAMPLE)
     if not sample:
         raise DataError(info.source, f"none of {min(2 * SAMPLE, len(source))} pictures tried could be read")
