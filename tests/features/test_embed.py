@@ -316,10 +316,21 @@ def test_convolutional_networks_embed_too(tmp_path, model):
     assert row.patches.shape == (2, -(-scaled // net.patch), net.dim) and np.isfinite(row.mean).all()
 
 
+def test_joining_the_pieces_of_many_writes_changes_no_row(pictures, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("opendino.features.embed.CHUNK", 2)
+    monkeypatch.setattr("opendino.features.writer.COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr("opendino.features.writer.COMMIT_SHARE", 0.0)
+    embed(pictures, model, tmp_path / "pieces", dtype="fp32")
+    monkeypatch.setattr("opendino.features.writer.COMPACT_FRAGMENTS", 2)
+    embed(pictures, model, tmp_path / "joined", dtype="fp32")
+    pieces, joined = open_store(tmp_path / "pieces"), open_store(tmp_path / "joined")
+    assert joined.version > pieces.version and joined.table().equals(pieces.table())
+
+
 def test_ctrl_c_keeps_what_was_written_and_the_same_call_goes_on(pictures, model, tmp_path, monkeypatch):
     draw_pictures(pictures, 12)
     monkeypatch.setattr("opendino.features.embed.CHUNK", 4)
-    monkeypatch.setattr("opendino.features.embed.COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr("opendino.features.writer.COMMIT_SECONDS", 0.0)
     real, turns = Encoder.encode, []
 
     def interrupted(self, reading):
