@@ -34,6 +34,7 @@ lint: .venv/.ok-dev
 bench: .venv/.ok-$(TEST)
 	$(BIN)/python -m benchmarks.ssl_step
 	$(BIN)/python -m benchmarks.loader
+	$(BIN)/python -m benchmarks.inference
 	$(BIN)/python -m benchmarks.baselines
 
 docs: .venv/.ok-docs

@@ -30,7 +30,6 @@ from opendino.data.transform import Transform
 from opendino.features.precision import DTYPES, in_dtype
 from opendino.models.family import FAMILY, build_model
 from opendino.models.vit import ViTConfig
-from opendino.weights import write_model
 
 TIMM = {
     "vits16": "vit_small_patch16_dinov3",
@@ -90,18 +89,18 @@ def forward(name: str, px: int, batches: list[int], dtypes: list[str], rounds: i
 
 
 def folder(name: str, pictures: Path, rounds: int) -> None:
+    allow_torchvision()
     import timm
     from PIL import Image
-    from transformers import DINOv3ViTImageProcessorFast, pipeline
+    from transformers import DINOv3ViTImageProcessor, pipeline
 
     files = sorted(path for path in pictures.rglob("*") if path.is_file())
     hugging, theirs = peers(name)
     model = build_model(name).eval()
     model.transform, model.card = Transform(), {"name": name, "licence": "random", "source": "random"}
     work = Path(tempfile.mkdtemp())
-    write_model(work / "model", model, Transform(), model.card)
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(theirs), is_training=False)
-    extract = pipeline("image-feature-extraction", model=hugging, image_processor=DINOv3ViTImageProcessorFast())
+    extract = pipeline("image-feature-extraction", model=hugging, image_processor=DINOv3ViTImageProcessor())
     number = count()
 
     def ours() -> None:

@@ -80,7 +80,19 @@ def test_the_command_killed_at_twenty_moments(given, tmp_path):
     draw_pictures(pictures, 400, seed=1)
 
     def command(out):
-        line = [sys.executable, "-m", "opendino", "embed", str(pictures), "--model", str(model), "--out", str(out)]
+        line = [
+            sys.executable,
+            "-m",
+            "opendino",
+            "embed",
+            str(pictures),
+            "--model",
+            str(model),
+            "--out",
+            str(out),
+            "--dtype",
+            "fp32",
+        ]
         return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     begun = time.monotonic()

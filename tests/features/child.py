@@ -38,12 +38,12 @@ def save_vit(folder: Path, seed: int = 0) -> Path:
 
 def embed_in_small_chunks(pictures: Path, model: Path, out: Path, fault: str = "", **options: object) -> None:
     """What the child runs."""
-    from opendino.features import embed
+    from opendino.features import embed, writer
 
     torch.set_num_threads(1)
     if fault:
         os.environ["OPENDINO_FAULT"] = fault
-    embed.CHUNK, embed.COMMIT_SECONDS, embed.COMMIT_SHARE = 4, 0.0, 0.0
+    embed.CHUNK, writer.COMMIT_SECONDS, writer.COMMIT_SHARE = 4, 0.0, 0.0
     from opendino.cli.embed import embed as run
 
     run(pictures, model, out, dtype="fp32", **options)  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """Folder to store: right rows, nothing decoded twice, changes said, strangers refused, processes that agree."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -11,14 +12,17 @@ import torch
 from PIL import Image
 
 import opendino
-from opendino.cli.embed import embed, run
+from opendino.cli.embed import embed, in_words, run
 from opendino.data import images
 from opendino.data.images import read
 from opendino.data.sources import open_source
 from opendino.data.transform import Transform
-from opendino.errors import DataError, StoppedError, UsageError
+from opendino.errors import DataError, OpendinoError, StoppedError, UsageError
+from opendino.features.embed import Changes, Embedded
 from opendino.features.encode import Encoder, hash_content
 from opendino.features.store import open_store
+from opendino.models.family import build_model
+from opendino.weights import write_model
 from tests.features.child import draw_pictures, save_vit
 
 pytest.importorskip("lance", reason="pylance is not installed: stores not tried")
@@ -39,13 +43,14 @@ def pictures(tmp_path):
 def decodes(monkeypatch):
     """Names of the pictures that were decoded."""
     seen = []
-    real = images._decode
+    reader = importlib.import_module("opendino.data.images.read")
+    real = reader._decode
 
-    def counted(data, name):
+    def counted(data, name, reading):
         seen.append(name)
-        return real(data, name)
+        return real(data, name, reading)
 
-    monkeypatch.setattr(images, "_decode", counted)
+    monkeypatch.setattr(reader, "_decode", counted)
     return seen
 
 
@@ -104,13 +109,14 @@ def test_changed_removed_and_added_pictures(pictures, model, tmp_path, decodes):
     assert np.isfinite(now.row("b/it's new.png").cls).all()
     # The version from before stays as it was.
     assert before.ids() == list(kept) == open_store(tmp_path / "s", old.version).ids()
+    assert now.versions()[-1].rows == 9 and now.versions()[-1].number == made.version
     assert old.version in [one.number for one in now.versions()]
 
 
 def test_another_model_transform_form_or_folder_is_refused(pictures, model, tmp_path):
     embed(pictures, model, tmp_path / "s", dtype="fp32")
     other = save_vit(tmp_path / "other", seed=1)
-    for asked, options in ((other, {}), (model, {"size": 64}), (model, {"patches": "fp16"}), (model, {"tile": 64})):
+    for asked, options in ((other, {}), (model, {"size": 64}), (model, {"patches": "fp16"}), (model, {"tile": True})):
         with pytest.raises(UsageError, match="choose another --out"):
             embed(pictures, asked, tmp_path / "s", dtype="fp32", **options)
     with pytest.raises(UsageError, match="number type fp32"):
@@ -131,6 +137,25 @@ def test_a_smaller_type_says_its_drift_and_an_existing_store_keeps_its_type(pict
     # Batches differ from single pictures by rounding, no more.
     assert abs(cosine.min() - made.info.drift.cls) < 2e-4
     assert embed(pictures, model, tmp_path / "s").info.dtype == "bf16"
+
+
+def test_auto_takes_a_smaller_type_only_where_it_pays_and_drifts_little(pictures, model, tmp_path, monkeypatch):
+    def choose(out, **patches):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+            for name, value in patches.items():
+                patch.setattr(f"opendino.features.embed.{name}", value)
+            return embed(pictures, model, tmp_path / out, device="cpu").info
+
+    assert choose("fast", is_faster=lambda *_: True).dtype == "bf16"
+    slow = choose("slow", is_faster=lambda *_: False)
+    assert slow.dtype == "fp32" and slow.drift is None
+    far = choose("far", is_faster=lambda *_: True, LEAST_COSINE=1.1)
+    assert far.dtype == "fp32" and far.drift is not None and in_words_of(far).count("drifted too far") == 1
+
+
+def in_words_of(info):
+    return " ".join(in_words(Embedded(Changes(0, 0, 0, 0), 0, 0, (), 1, info)))
 
 
 @pytest.mark.parametrize("kind", ["int8", "pca"])
@@ -184,8 +209,12 @@ def test_what_is_no_store_is_said(tmp_path, pictures, model):
 def test_only_broken_pictures_is_an_error(tmp_path, model):
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "a.jpg").write_bytes(b"\xff\xd8\xff broken")
-    with pytest.raises(DataError, match="none of 1 pictures"):
-        embed(tmp_path / "p", model, tmp_path / "s")
+    for dtype, words in (
+        ("bf16", "none of 1 pictures"),
+        ("fp32", r"no picture could be embedded \(a.jpg: truncated\)"),
+    ):
+        with pytest.raises(DataError, match=words):
+            embed(tmp_path / "p", model, tmp_path / dtype, dtype=dtype)
 
 
 def test_tiles_cover_the_picture_and_their_merged_map_is_kept(tmp_path, model):
@@ -193,7 +222,7 @@ def test_tiles_cover_the_picture_and_their_merged_map_is_kept(tmp_path, model):
     (tmp_path / "p").mkdir()
     Image.fromarray(generator.integers(0, 256, (100, 150, 3), np.uint8)).save(tmp_path / "p" / "large.png")
     Image.fromarray(generator.integers(0, 256, (40, 48, 3), np.uint8)).save(tmp_path / "p" / "small.png")
-    embed(tmp_path / "p", model, tmp_path / "s", dtype="fp32", patches="fp16", tile=64)
+    embed(tmp_path / "p", model, tmp_path / "s", dtype="fp32", patches="fp16", tile=True, tile_px=64)
     store, net = open_store(tmp_path / "s"), opendino.load(model)
     whole = store.row("large.png")
     assert whole.patches.shape == (13, 19, net.dim) and whole.valid == (13, 19)  # ceil(100 / 8), ceil(150 / 8)
@@ -260,10 +289,50 @@ def test_the_command_prints_what_a_person_needs_and_json_for_machines(pictures, 
     assert told["rows"] == 9 and told["read"] == 0 and told["skipped"] == [{"id": "a/cut.jpg", "reason": "truncated"}]
 
 
+def test_a_folder_that_was_moved_is_the_same_folder(pictures, model, tmp_path, decodes):
+    embed(pictures, model, tmp_path / "s", dtype="fp32")
+    pictures.rename(tmp_path / "moved")
+    decodes.clear()
+    assert embed(tmp_path / "moved", model, tmp_path / "s", dtype="fp32").read == 0 and decodes == []
+    assert open_store(tmp_path / "s").info.source == str(tmp_path / "moved")
+
+
+def test_a_full_disk_is_one_line_and_the_same_call_goes_on(pictures, model, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv("OPENDINO_FAULT", "store.append:1=ENOSPC")
+        with pytest.raises(OpendinoError, match="No space left on device"):
+            embed(pictures, model, tmp_path / "s", dtype="fp32")
+    assert embed(pictures, model, tmp_path / "s", dtype="fp32").rows == 9
+
+
+def test_convolutional_networks_embed_too(tmp_path, model):
+    net = build_model("conv_mini")
+    transform = Transform(size=2 * net.patch, patch=net.patch)
+    write_model(tmp_path / "m", net, transform, {"name": "conv", "licence": "x", "source": "x"})
+    (tmp_path / "p").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 131, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "p" / "a.png")
+    embed(tmp_path / "p", tmp_path / "m", tmp_path / "s", dtype="fp32", patches="fp16")
+    row = open_store(tmp_path / "s").row("a.png")
+    scaled = round(131 * transform.size / 50)
+    assert row.patches.shape == (2, -(-scaled // net.patch), net.dim) and np.isfinite(row.mean).all()
+
+
+def test_joining_the_pieces_of_many_writes_changes_no_row(pictures, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("opendino.features.embed.CHUNK", 2)
+    monkeypatch.setattr("opendino.features.writer.COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr("opendino.features.writer.COMMIT_SHARE", 0.0)
+    embed(pictures, model, tmp_path / "pieces", dtype="fp32")
+    monkeypatch.setattr("opendino.features.writer.COMPACT_FRAGMENTS", 2)
+    embed(pictures, model, tmp_path / "joined", dtype="fp32")
+    pieces, joined = open_store(tmp_path / "pieces"), open_store(tmp_path / "joined")
+    assert joined.version > pieces.version and joined.table().equals(pieces.table())
+
+
 def test_ctrl_c_keeps_what_was_written_and_the_same_call_goes_on(pictures, model, tmp_path, monkeypatch):
     draw_pictures(pictures, 12)
     monkeypatch.setattr("opendino.features.embed.CHUNK", 4)
-    monkeypatch.setattr("opendino.features.embed.COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr("opendino.features.writer.COMMIT_SECONDS", 0.0)
     real, turns = Encoder.encode, []
 
     def interrupted(self, reading):

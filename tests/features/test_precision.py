@@ -13,7 +13,8 @@ from PIL import Image as PillowImage
 from opendino.data.images import Image
 from opendino.data.transform import Transform, valid_patches
 from opendino.errors import UsageError
-from opendino.features.precision import find_dtype, good_dtype, mean_of_valid
+from opendino.features.precision import find_dtype, good_dtype, is_faster, mean_of_valid
+from opendino.models.contract import Features
 from tests.features.child import save_vit
 
 
@@ -27,6 +28,24 @@ def test_auto_follows_what_the_processor_has(monkeypatch):
     assert find_dtype("fp16", cpu) == "fp16"
     with pytest.raises(UsageError, match="auto, fp32, bf16, fp16"):
         find_dtype("int4", cpu)
+
+
+class Slow(torch.nn.Module):
+    """Needs much longer in one type."""
+
+    def __init__(self, slow_in):
+        super().__init__()
+        self.slow_in = slow_in
+
+    def forward(self, images):
+        for _ in range(300 if images.dtype == self.slow_in else 3):
+            torch.ones(60, 60) @ torch.ones(60, 60)
+        return Features(images[:, :, 0, 0], images[:, :0, 0], images.permute(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize(("slow_in", "pays"), [(torch.float32, True), (torch.bfloat16, False), (None, False)])
+def test_whether_a_smaller_type_pays_is_measured(slow_in, pays):
+    assert is_faster(Slow(slow_in), Slow(slow_in), "bf16", torch.zeros(2, 3, 8, 8)) is pays
 
 
 @pytest.mark.parametrize(("height", "width"), [(341, 255), (17, 900), (16, 16), (300, 300), (255, 341)])

@@ -56,4 +56,4 @@ def test_the_page_names_doubles_and_what_was_left_out(made):
     path, overview, _ = made
     assert overview.doubles == ((1, 2),)
     text = path.read_text()
-    assert "1 groups of files are equal" in text and "2 more pictures" in text and "truncated" in text
+    assert "1 group of files equal" in text and "2 more pictures" in text and "truncated" in text

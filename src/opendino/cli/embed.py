@@ -57,8 +57,10 @@ class EmbedArgs:
     """auto, fp32, bf16 or fp16; auto takes what the device is good at and measures the drift against fp32."""
     patches: str = "none"
     """Keep patch features too: none, fp16, int8 or pca (128 directions in int8); the loss is measured."""
-    tile: int | None = None
-    """Also cut pictures larger than this many pixels into overlapping tiles of it, at their own resolution (512)."""
+    tile: bool = False
+    """Also cut pictures larger than --tile-px into overlapping tiles at their own resolution, and merge their maps."""
+    tile_px: int = 512
+    """Side of a tile in pixels; a quarter of it overlaps with the next."""
     workers: int = 2
     """Threads that read pictures."""
     device: str = "auto"
@@ -76,7 +78,8 @@ def embed(
     crop: bool = False,
     dtype: str = "auto",
     patches: str = "none",
-    tile: int | None = None,
+    tile: bool = False,
+    tile_px: int = 512,
     workers: int = 2,
     device: str = "auto",
     quiet: bool = True,
@@ -90,7 +93,7 @@ def embed(
         size: short side in pixels, rounded to whole patches; default the model's own.
         crop: the middle square instead of the whole picture.
         dtype: auto, fp32, bf16, fp16. patches: none, fp16, int8, pca.
-        tile: side in pixels of the tiles that larger pictures are also cut into, a quarter overlapping.
+        tile: also cut pictures larger than `tile_px` into tiles of that side, a quarter overlapping.
         workers: threads that read. quiet: no progress bar.
     Returns:
         Embedded: what changed, what was skipped, the store's version.
@@ -111,7 +114,7 @@ def embed(
             crop=crop,
             dtype=find_dtype(dtype, where),
             patches=patches,
-            tile=tile,
+            tile_px=tile_px if tile else None,
         )
         return embed_into(
             source, opened, info, store_path(pictures, out), where, ranks, workers, dtype == "auto", quiet
@@ -170,7 +173,7 @@ def describe(
     crop: bool = False,
     dtype: str = "fp32",
     patches: str = "none",
-    tile: int | None = None,
+    tile_px: int | None = None,
 ) -> StoreInfo:
     """What a store of this model's features will say of itself."""
     asked = model.transform.size if size is None else size
@@ -181,8 +184,8 @@ def describe(
         model.transform, mode="center" if crop else "padded", size=max(1, round(asked / patch)) * patch, patch=patch
     )
     tiling = None
-    if tile is not None:
-        cut = Tiling.from_pixels(tile, TILE_OVERLAP, patch)
+    if tile_px is not None:
+        cut = Tiling.from_pixels(tile_px, TILE_OVERLAP, patch)
         tiling = (cut.tile * patch, cut.step * patch)
     return StoreInfo(
         model=named,

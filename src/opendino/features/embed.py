@@ -8,7 +8,6 @@ same rows, bit for bit and in the same order, as an unbroken run in one process.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,8 +21,8 @@ from opendino.data.listing import Skipped
 from opendino.data.sources import Source
 from opendino.errors import DataError, UsageError
 from opendino.features.codec import PatchCodec, fit_basis, measure_loss
-from opendino.features.encode import Encoder, Made, hash_content, read_stamp, readable_sample
-from opendino.features.precision import LEAST_COSINE, in_dtype, measure_drift
+from opendino.features.encode import Encoder, hash_content, read_stamp, readable_sample
+from opendino.features.precision import LEAST_COSINE, in_dtype, is_faster, measure_drift
 from opendino.features.store import (
     ROWS,
     StoreInfo,
@@ -33,20 +32,19 @@ from opendino.features.store import (
     read_codec,
     read_info,
     read_skipped,
-    schema_of,
+    write_info,
     write_skipped,
 )
-from opendino.files import exclusive, fault_point
+from opendino.features.writer import Writer
+from opendino.files import exclusive
 from opendino.parallel.gather import Ranks
 
 CHUNK = 64
 TILED_CHUNK = 4
 """Pictures in a chunk; the whole pixels of tiled ones wait in memory."""
-COMMIT_SECONDS, COMMIT_SHARE = 5.0, 0.01
-"""Rows are written when the last write is this long ago and this share of the run so far: a kill loses no more."""
 SAMPLE = 16
-COMPACT_FRAGMENTS = 64
 _IDS_AT_ONCE = 500
+_TIMED_PICTURES = 4
 
 
 @dataclass(frozen=True)
@@ -117,17 +115,44 @@ def _plan(source: Source, model: nn.Module, info: StoreInfo, path: Path, device:
         create_store(path, info, codec.basis)
     else:
         _require_same(kept, info, path, automatic)
-        info, codec = kept, read_codec(path, kept.patches)
+        info, codec = dataclasses.replace(kept, source=info.source, model=info.model), read_codec(path, kept.patches)
     rows = find_lance().dataset(str(path / ROWS))
     table = rows.to_table(columns=["id", "stamp", "source_hash"], filter="tile = ''")
-    names = table["id"].to_pylist()
-    known = dict(
-        zip(names, zip(table["stamp"].to_pylist(), table["source_hash"].to_pylist(), strict=True), strict=True)
-    )
-    bad = {entry["id"]: entry["stamp"] for entry in read_skipped(path)}
-    size = TILED_CHUNK if info.tile else CHUNK
-    chunks: list[list[int]] = [[] for _ in range(-(-len(source) // size))]
-    added, changed, present = 0, [], set()
+    names, *facts = (table[column].to_pylist() for column in ("id", "stamp", "source_hash"))
+    skipped = read_skipped(path)
+    known = dict(zip(names, zip(*facts, strict=True), strict=True))
+    found = _compare(source, known, {entry["id"]: entry["stamp"] for entry in skipped})
+    if names and len(found.removed) == len(names):
+        cause = f"holds pictures of {kept.source if kept else path}, none of which is in {info.source}"
+        raise UsageError(path, cause, "choose another --out")
+    # Rows that go are deleted before their successors come: a kill in between leaves work to do, never a double.
+    gone = [*found.removed, *found.changed]
+    for start in range(0, len(gone), _IDS_AT_ONCE):
+        rows.delete(f"picture IN ({', '.join(map(quoted, gone[start : start + _IDS_AT_ONCE]))})")
+    if kept is not None and info != kept:  # the folder or the model was moved
+        write_info(path, info)
+    write_skipped(path, [entry for entry in skipped if entry["id"] in found.present])
+    chunks: dict[int, list[int]] = {}
+    for index in found.pending:
+        chunks.setdefault(index // (TILED_CHUNK if info.tile else CHUNK), []).append(index)
+    unchanged = len(source) - len(found.pending)
+    added = len(found.pending) - len(found.changed)
+    return _Plan(info, codec, list(chunks.values()), Changes(unchanged, added, len(found.changed), len(found.removed)))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Names of all pictures; numbers of those to embed, in order; names of rows that are stale or have no picture."""
+
+    present: set[str]
+    pending: list[int]
+    changed: list[str]
+    removed: list[str]
+
+
+def _compare(source: Source, known: dict[str, tuple[str, str]], bad: dict[str, str]) -> _Found:
+    """A source beside its store. known: stamp and hash of each row's picture; bad: stamps of the unreadable ones."""
+    present, pending, changed = set(), [], []
     for index in range(len(source)):
         name = source.id(index)
         present.add(name)
@@ -137,21 +162,8 @@ def _plan(source: Source, model: nn.Module, info: StoreInfo, path: Path, device:
             changed.append(name)
         elif bad.get(name) == read_stamp(source, index):
             continue
-        else:
-            added += 1
-        chunks[index // size].append(index)
-    removed = [name for name in names if name not in present]
-    if names and len(removed) == len(names):
-        cause = f"holds pictures of {kept.source if kept else path}, none of which is in {info.source}"
-        raise UsageError(path, cause, "choose another --out")
-    # Rows that go are deleted before their successors come: a kill in between leaves work to do, never a double.
-    gone = removed + changed
-    for start in range(0, len(gone), _IDS_AT_ONCE):
-        rows.delete(f"picture IN ({', '.join(map(quoted, gone[start : start + _IDS_AT_ONCE]))})")
-    write_skipped(path, [entry for entry in read_skipped(path) if entry["id"] in present])
-    pending = sum(map(len, chunks))
-    changes = Changes(len(source) - pending, added, len(changed), len(removed))
-    return _Plan(info, codec, [chunk for chunk in chunks if chunk], changes)
+        pending.append(index)
+    return _Found(present, pending, changed, [name for name in known if name not in present])
 
 
 def _is_unchanged(source: Source, index: int, stamp: str, source_hash: str) -> bool:
@@ -181,11 +193,18 @@ def _measure(
     source: Source, model: nn.Module, info: StoreInfo, device: Any, automatic: bool
 ) -> tuple[StoreInfo, PatchCodec]:
     """Drift of the number type and loss of the patches' form, on a few pictures spread over the source."""
+    if info.dtype == "fp32" and info.patches == "none":
+        return info, PatchCodec("none")
     sample = readable_sample(source, info.transform, SAMPLE)
     if not sample:
         raise DataError(info.source, f"none of {min(2 * SAMPLE, len(source))} pictures tried could be read")
+    smaller = in_dtype(model, info.dtype)
+    if automatic and info.dtype != "fp32" and torch.device(device).type == "cpu":
+        pixels = sample[0].pixels.expand(_TIMED_PICTURES, -1, -1, -1)
+        if not is_faster(model, smaller, info.dtype, pixels):
+            info = dataclasses.replace(info, dtype="fp32")
     if info.dtype != "fp32":
-        drift = measure_drift(model, in_dtype(model, info.dtype), info.dtype, sample, device)
+        drift = measure_drift(model, smaller, info.dtype, sample, device)
         if automatic and min(drift.cls, drift.mean) < LEAST_COSINE:
             info = dataclasses.replace(info, dtype="fp32")
         info = dataclasses.replace(info, drift=drift)
@@ -212,7 +231,7 @@ def _run(
 ) -> Embedded:
     encoder = Encoder(model, plan.info, plan.codec, device)
     total = sum(map(len, plan.chunks))
-    writer = _Writer(path, plan.info) if ranks.rank == 0 else None
+    writer = Writer(path, plan.info) if ranks.rank == 0 else None
     mine = plan.chunks[ranks.rank :: ranks.world]
     done = 0
     with ThreadPoolExecutor(max(1, workers)) as threads:
@@ -238,48 +257,3 @@ def _run(
         int(rows.version) if rows is not None else 0,
         plan.info,
     )
-
-
-class _Writer:
-    """Appends chunks to the store, several in one version when they come fast."""
-
-    def __init__(self, path: Path, info: StoreInfo) -> None:
-        self._path, self._schema = path, schema_of(info)
-        self._rows: list[dict[str, Any]] = []
-        self._skipped = {entry["id"]: entry for entry in read_skipped(path)}
-        self._begun = self._written = time.monotonic()
-
-    @property
-    def num_skipped(self) -> int:
-        """Pictures without a row so far."""
-        return len(self._skipped)
-
-    def add(self, made: Made) -> None:
-        """Take a chunk; it is on disk after the next write at the latest."""
-        self._rows += made.rows
-        for row in made.rows:
-            self._skipped.pop(row["picture"], None)
-        for failed in made.failed:
-            self._skipped[failed.id] = {"id": failed.id, "reason": failed.reason, "stamp": failed.stamp}
-        now = time.monotonic()
-        if now - self._written > max(COMMIT_SECONDS, COMMIT_SHARE * (now - self._begun)):
-            self._write()
-
-    def finish(self) -> None:
-        """Write what is left, and join the fragments of many writes."""
-        self._write()
-        rows = find_lance().dataset(str(self._path / ROWS))
-        if len(rows.get_fragments()) > COMPACT_FRAGMENTS:
-            rows.optimize.compact_files()
-
-    def _write(self) -> None:
-        import pyarrow as pa
-
-        if self._rows:
-            columns = [pa.array([row.get(f.name) for row in self._rows], f.type) for f in self._schema]
-            table = pa.Table.from_arrays(columns, schema=self._schema)
-            fault_point("store.append")
-            find_lance().write_dataset(table, str(self._path / ROWS), mode="append")
-            fault_point("store.appended")
-        write_skipped(self._path, list(self._skipped.values()))
-        self._rows, self._written = [], time.monotonic()

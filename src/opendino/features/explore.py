@@ -14,6 +14,7 @@ from opendino.errors import OpendinoError
 MAX_GROUPS = 12
 NEIGHBOURS = 8
 ODD_NEIGHBOURS = 5
+USUAL, NEARLY_EQUAL = 12, 0.99
 _SEED = 0
 
 
@@ -23,7 +24,8 @@ class Overview:
 
     places: [n, 2] in [0, 1], alike pictures near one another. groups: [n] int, 0 the largest. neighbours: [n, m] rows,
     nearest first, m at most NEIGHBOURS; cosines: [n, m] of them. strangeness: [n], 1 minus the mean cosine to the 5
-    nearest. doubles: groups of rows whose files are equal to the byte. pairs: the most alike rows of different files,
+    nearest. usual: of each group the rows nearest to its middle, without those nearly equal to one before.
+    doubles: groups of rows whose files are equal to the byte. pairs: the most alike rows of different files,
     (row, row, cosine), most alike first.
     """
 
@@ -32,6 +34,7 @@ class Overview:
     neighbours: NDArray[np.int64]
     cosines: NDArray[np.float32]
     strangeness: NDArray[np.float32]
+    usual: tuple[tuple[int, ...], ...]
     doubles: tuple[tuple[int, ...], ...]
     pairs: tuple[tuple[int, int, float], ...]
 
@@ -66,12 +69,14 @@ def look_over(vectors: NDArray[np.float32], hashes: Sequence[str], most_pairs: i
             break
         if hashes[a] != hashes[b]:
             pairs.append((a, b, float(upper[a, b])))
+    groups = _groups(unit)
     return Overview(
         _places(unit),
-        _groups(unit),
+        groups,
         order,
         cosines,
         strangeness,
+        tuple(_usual(np.flatnonzero(groups == group), unit) for group in range(int(groups.max()) + 1)),
         tuple(tuple(rows) for rows in same.values() if len(rows) > 1),
         tuple(pairs),
     )
@@ -107,6 +112,16 @@ def _groups(unit: NDArray[np.float32]) -> NDArray[np.int64]:
     ranks = np.empty(len(sizes), np.int64)
     ranks[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
     return ranks[inverse]
+
+
+def _usual(rows: NDArray[np.int64], unit: NDArray[np.float32]) -> tuple[int, ...]:
+    chosen: list[int] = []
+    for row in rows[np.argsort(-(unit[rows] @ unit[rows].mean(0)), kind="stable")]:
+        if not chosen or (unit[chosen] @ unit[row]).max() < NEARLY_EQUAL:
+            chosen.append(int(row))
+        if len(chosen) == USUAL:
+            break
+    return tuple(chosen)
 
 
 def _find_sklearn() -> Any:

@@ -273,6 +273,11 @@ def read_info(path: Path) -> StoreInfo | None:
     return StoreInfo.from_json(read_json(path / INFO), path / INFO)
 
 
+def write_info(path: Path, info: StoreInfo) -> None:
+    """Replace store.json."""
+    write_json(path / INFO, info.to_json())
+
+
 def create_store(path: Path, info: StoreInfo, basis: Basis | None) -> None:
     """Write an empty store. The info goes last: a folder without it is no store and is begun anew."""
     schema = schema_of(info)
@@ -281,7 +286,7 @@ def create_store(path: Path, info: StoreInfo, basis: Basis | None) -> None:
     shutil.rmtree(path / ROWS, ignore_errors=True)  # of a begin that was killed
     find_lance().write_dataset(schema.empty_table(), str(path / ROWS), schema=schema, mode="create")
     write_skipped(path, [])
-    write_json(path / INFO, info.to_json())
+    write_info(path, info)
 
 
 def read_codec(path: Path, kind: PatchKind) -> PatchCodec:

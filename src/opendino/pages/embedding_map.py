@@ -17,7 +17,7 @@ from opendino.features.explore import Overview
 from opendino.pages.page import data_uri, png_bytes, write_page
 
 THUMB_PX = 144
-IN_GROUP, ODD = 12, 12
+ODD = 12
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,6 @@ def write_map_page(
         pca: a sheet of a few pictures and their PCA maps.
     """
     odd = np.argsort(-overview.strangeness, kind="stable")[: min(ODD, len(names))]
-    groups = [np.flatnonzero(overview.groups == group) for group in range(int(overview.groups.max()) + 1)]
     data = {
         "names": list(names),
         "thumbs": [_thumb(picture) for picture in pictures],
@@ -71,18 +70,13 @@ def write_map_page(
         store=shlex.quote(str(told.store)),
         data=data,
         names=names,
-        groups=[(len(rows), _central(rows, overview)) for rows in groups],
+        groups=list(zip(np.bincount(overview.groups).tolist(), overview.usual, strict=True)),
         doubles=overview.doubles[:ODD],
         num_doubles=len(overview.doubles),
         pairs=overview.pairs,
         odd=[(int(row), float(overview.strangeness[row])) for row in odd],
         pca=data_uri(png_bytes(pca)) if pca is not None else None,
     )
-
-
-def _central(rows: np.ndarray, overview: Overview) -> list[int]:
-    """The pictures of a group that have the most alike neighbours: what is usual in it."""
-    return [int(row) for row in rows[np.argsort(overview.strangeness[rows], kind="stable")][:IN_GROUP]]
 
 
 def _thumb(picture: np.ndarray | None) -> str:
