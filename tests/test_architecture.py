@@ -19,7 +19,19 @@ ALLOWED = {
     "recipes": {"errors", "files", "losses", "models", "parallel", "data", "weights", "monitor", "train"},
     "features": {"errors", "files", "models", "data", "weights", "parallel"},
     "pages": {"errors", "files", "models", "data", "features", "monitor"},
-    "evaluation": {"errors", "files", "models", "parallel", "data", "weights", "monitor", "train", "features", "pages"},
+    "evaluation": {
+        "errors",
+        "files",
+        "losses",
+        "models",
+        "parallel",
+        "data",
+        "weights",
+        "monitor",
+        "train",
+        "features",
+        "pages",
+    },
 }
 
 

@@ -126,6 +126,29 @@ def test_wrong_names_are_refused_before_anything_is_read(protocol, settings, wor
         evaluate(protocol, model=models[0], data=root, settings=settings, out=tmp_path / "out", quiet=True)
 
 
+def test_layers_are_swept_where_a_protocol_reads_one(models, tmp_path):
+    root = layouts.plain_videos(tmp_path / "data")
+    done = evaluate(
+        "vos", model=models[0], data=root, layers="all", settings={"rows": "6"}, out=tmp_path / "out", quiet=True
+    )
+    found = {result.metric: result.value for result in done.results}
+    assert {"jf_layer_0", "jf_layer_1"} <= found.keys() and len(found) == 6
+    last = evaluate("vos", model=models[0], data=root, settings={"rows": "6"}, out=tmp_path / "last", quiet=True)
+    assert found["jf_layer_1"] == pytest.approx(last.results[0].value)
+    with pytest.raises(UsageError, match="layers 0 to 1"):
+        evaluate("vos", model=models[0], data=root, layers="2", out=tmp_path / "no", quiet=True)
+
+
+def test_a_setting_can_be_meant_for_one_protocol(models, tmp_path):
+    root = layouts.imagenet(tmp_path / "data")
+    settings = {"k": "3", "retrieval.k": "1"}
+    with pytest.raises(UsageError, match=r"retrieval\.k"):
+        evaluate("knn,retrieval", model=models[0], data=root, settings=settings, out=tmp_path / "out", quiet=True)
+    settings = {"k": "3", "knn.k": "2"}
+    done = evaluate("knn", model=models[0], data=root, settings=settings, out=tmp_path / "out", quiet=True)
+    assert {result.config["k"] for result in done.results} == {2}
+
+
 def test_list_and_dry_run_need_no_model(tmp_path, capsys):
     assert main(["evaluate", "--list"]) == 0
     shown = capsys.readouterr().out

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-import torch
 
 import opendino
 from opendino.cli import models
@@ -32,7 +31,6 @@ def test_json_has_every_row_with_its_shape(capsys):
     for row in rows:
         if not row["from_paper"]:
             with torch.device("meta"):
-                with torch.device("meta"):
                 model = build_model(row["name"])
             assert (row["dim"], row["layers"], row["patch"]) == (model.dim, model.num_layers, model.patch)
             assert sum(parameter.numel() for parameter in model.parameters()) == row["params"]

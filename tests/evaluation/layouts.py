@@ -169,6 +169,65 @@ def coco(root: Path) -> Path:
     return root
 
 
+def _depth(mask: np.ndarray) -> np.ndarray:
+    """Millimetres: the square 1.5 m, the ground 4 m, the first rows not measured."""
+    depth = np.where(mask, 1500, 4000).astype(np.uint16)
+    depth[:3] = 0
+    return depth
+
+
+def nyu(root: Path) -> Path:
+    for part, scene, count in (("train", "kitchen_0028", 6), ("test", "bathroom", 4)):
+        for number in range(count):
+            array, mask = picture(0, number, left=8 * (number % 4))
+            save(root / part / scene / f"rgb_{number:05d}.jpg", array)
+            save(root / part / scene / f"sync_depth_{number:05d}.png", _depth(mask))
+    return root
+
+
+def plain_depth(root: Path) -> Path:
+    for part, count in (("train", 6), ("val", 4)):
+        for number in range(count):
+            array, mask = picture(0, number, left=8 * (number % 4))
+            save(root / part / "images" / f"{number}.jpg", array)
+            save(root / part / "depth" / f"{number}.png", _depth(mask))
+    return root
+
+
+def spair(root: Path) -> Path:
+    base = root / "SPair-71k"
+    for kind, category in enumerate(("cat", "dog")):
+        for number in range(5):
+            save(base / "JPEGImages" / category / f"2008_{number:06d}.jpg", picture(kind, number, left=4 * number)[0])
+        for number in range(4):
+            corners = [[[x + 4 * shift, y] for x, y in ((0, 16), (15, 16), (15, 31))] for shift in (number, number + 1)]
+            left = 4 * (number + 1)
+            pair = {
+                "category": category,
+                "src_imname": f"2008_{number:06d}.jpg",
+                "trg_imname": f"2008_{number + 1:06d}.jpg",
+                "src_kps": corners[0],
+                "trg_kps": corners[1],
+                "trg_bndbox": [left, 16, left + 16, 32],
+            }
+            # The published names hold a colon.
+            file = base / "PairAnnotation" / "test" / f"{number:06d}-2008_{number}-2008_{number + 1}:{category}.json"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(pair))
+    return root
+
+
+def keypoint_table(root: Path) -> Path:
+    lines = ["image,nose_x,nose_y,tail_x,tail_y,ear_x,ear_y"]
+    for number in range(10):
+        save(root / "images" / f"{number:03d}.jpg", picture(0, number, left=2 * number)[0])
+        left = 2 * number
+        hidden = "," if number == 3 else f"{left + 15},16"
+        lines.append(f"{number:03d}.jpg,{left},16,{left + 15},31,{hidden}")
+    (root / "keypoints.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
 def davis(root: Path) -> Path:
     names = ["bear", "camel"]
     for shift, name in enumerate(names):
@@ -236,6 +295,10 @@ CASES = [
     ("seg-linear", voc_segmentation, {"rows": 6, "steps": 60}),
     ("seg-linear", plain_masks, {"rows": 6, "steps": 60, "ignore": 11}),
     ("seg-knn", ade20k, {"rows": 6}),
+    ("depth-linear", nyu, {"rows": 6, "steps": 60}),
+    ("depth-linear", plain_depth, {"rows": 6, "steps": 60, "high_m": 20}),
+    ("corr-spair", spair, {"rows": 6}),
+    ("corr-spair", keypoint_table, {"rows": 6}),
     ("discovery", voc_boxes, {}),
     ("discovery", coco, {"sweep": "false", "rows": 6}),
     ("vos", davis, {"rows": 6}),

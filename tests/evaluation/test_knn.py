@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opendino.errors import ShapeError, UsageError
-from opendino.evaluation.knn import READOUTS, read_out, score_knn
+from opendino.evaluation.knn import READOUTS, nearest, read_out, score_knn
 
 
 def slow_knn(bank, bank_labels, queries, k, temperature=0.07):
@@ -167,3 +167,18 @@ def test_small_integer_features_full_of_ties(n, k, classes, seed):
         for i in order:
             votes[labels[i]] += math.exp((similarity[i] - similarity[order[0]]) / 0.07)
         assert votes[prediction] == pytest.approx(votes.max(), rel=1e-9)
+
+
+def test_the_bank_may_be_read_in_parts_of_any_size():
+    generator = torch.Generator().manual_seed(5)
+    bank, queries = torch.randn(300, 8, generator=generator).half(), torch.randn(17, 8, generator=generator)
+    for readout in READOUTS:
+        whole = nearest(bank, queries, 20, readout)
+        parts = nearest(bank, queries, 20, readout, chunk=4, bank_chunk=7)
+        torch.testing.assert_close(parts[0], whole[0], rtol=0, atol=1e-6)
+        assert torch.equal(parts[1], whole[1])
+    # Axes have exact products: equal similarities come in order of rows whatever the parts.
+    axes = torch.eye(4).repeat(30, 1)
+    for bank_chunk in (3, 7, 1000):
+        _, index = nearest(axes, torch.eye(4), 9, "raw", bank_chunk=bank_chunk)
+        assert torch.equal(index, torch.arange(4)[:, None] + 4 * torch.arange(9))

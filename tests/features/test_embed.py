@@ -13,7 +13,6 @@ from PIL import Image
 
 import opendino
 from opendino.cli.embed import embed, in_words, run
-from opendino.data import images
 from opendino.data.images import read
 from opendino.data.sources import open_source
 from opendino.data.transform import Transform

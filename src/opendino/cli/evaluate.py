@@ -18,12 +18,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from opendino import __version__
 from opendino.cli.device import choose_device
 from opendino.errors import DataError, UsageError
-from opendino.evaluation.protocol import Entry, Job, Subject, resolve_settings, to_results
+from opendino.evaluation.protocol import Entry, Job, Outcome, Subject, resolve_settings, to_results
 from opendino.evaluation.record import Scored, read_record, to_lines, write_record
 from opendino.evaluation.results import Result, weights_hash
 from opendino.evaluation.suite import ENTRIES, find
 from opendino.files import write_atomic
-from opendino.pages.results_page import Line, cell_words, markdown_table, write_results_page
+from opendino.pages.results_page import Line, cell_words, count_words, markdown_table, write_results_page
 from opendino.weights import load
 
 
@@ -58,6 +58,7 @@ def evaluate(
     seed: int = 0,
     size: int | None = None,
     settings: Mapping[str, str] | None = None,
+    layers: str | None = None,
     cache: Path | str | None = None,
     device: str = "auto",
     quiet: bool = False,
@@ -71,7 +72,8 @@ def evaluate(
         out: folder for results.json, units.csv, results.html, results.md; default: `evaluation-` and the protocols.
         limit: at most so many pictures a part; the numbers then compare with nothing published.
         size: side in pixels that global protocols show the model; default: the model's own.
-        settings: of protocols, as text.
+        settings: of protocols, as text: "rows" for all that have it, "vos.rows" for one.
+        layers: "all", or numbers from 0 with commas between: protocols with a `layer` are scored at each of them.
         cache: folder for features, by default `features/` in `out`.
     Raises:
         UsageError: unknown protocol or setting. DataError: not one protocol could be scored.
@@ -93,8 +95,11 @@ def evaluate(
                     bar.update(task, completed=done, total=total, description=what)
 
                 try:
-                    outcome = one.entry.score(subject, one.data, replace(one.job, progress=report))  # type: ignore[misc]
-                    scored.append(Scored(to_results(one.entry, subject, one.data, one.job, outcome), outcome))
+                    for job in _layer_jobs(one, layers, subject):
+                        outcome = one.entry.score(subject, one.data, replace(job, progress=report))  # type: ignore[misc]
+                        if layers is not None and "layer" in job.settings:
+                            outcome = _named_by_layer(outcome, job.settings["layer"])
+                        scored.append(Scored(to_results(one.entry, subject, one.data, job, outcome), outcome))
                 except DataError as error:
                     failures[f"{one.entry.id}, {subject.name}"] = str(error)
     if not scored:
@@ -129,12 +134,14 @@ def _open(
     entries: Sequence[Entry], data: Path | str | Mapping[str, Path | str], job: Job, settings: Mapping[str, str]
 ) -> tuple[list[_Opened], dict[str, str]]:
     """Data of every protocol; one that lacks its data is left to the others and named."""
-    known = {key for entry in entries for key in entry.settings}
+    known = {name for entry in entries for key in entry.settings for name in (key, f"{entry.id}.{key}")}
     if unknown := sorted(settings.keys() - known):
         raise UsageError(f"--set {unknown[0]}", "no such setting", f"here: {', '.join(sorted(known)) or 'none'}")
     opened, failures = [], {}
     for entry in entries:
-        own = resolve_settings(entry, {key: text for key, text in settings.items() if key in entry.settings})
+        general = {key: text for key, text in settings.items() if key in entry.settings}
+        special = {key: settings[name] for key in entry.settings if (name := f"{entry.id}.{key}") in settings}
+        own = resolve_settings(entry, general | special)
         root = data.get(entry.id, data.get("")) if isinstance(data, Mapping) else data
         try:
             if root is None or not Path(root).is_dir():
@@ -147,6 +154,24 @@ def _open(
     if not opened:
         raise DataError("data", "; ".join(failures.values()))
     return opened, failures
+
+
+def _layer_jobs(one: _Opened, layers: str | None, subject: Subject) -> list[Job]:
+    """The job as it is, or one for each layer that was asked for where the protocol reads a layer."""
+    if layers is None or "layer" not in one.job.settings:
+        return [one.job]
+    count = subject.model.num_layers
+    try:
+        wanted = list(range(count)) if layers == "all" else [int(text) for text in layers.split(",")]
+    except ValueError:
+        raise UsageError(f"--layers {layers}", "must be all, or numbers with commas between") from None
+    if outside := [layer for layer in wanted if not 0 <= layer < count]:
+        raise UsageError(f"--layers {outside[0]}", f"{subject.name} has layers 0 to {count - 1}")
+    return [replace(one.job, settings={**one.job.settings, "layer": layer}) for layer in wanted]
+
+
+def _named_by_layer(outcome: Outcome, layer: int) -> Outcome:
+    return replace(outcome, scores=[replace(score, metric=f"{score.metric}_layer_{layer}") for score in outcome.scores])
 
 
 def _subject(path: Path, device: str, size: int | None) -> Subject:
@@ -186,7 +211,9 @@ class EvaluateArgs:
     size: int | None = None
     """Side in pixels that the model is shown in global protocols; default: its own."""
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """KEY=VALUE for a protocol's setting, as --list shows them."""
+    """KEY=VALUE for the setting of every protocol that has it, PROTOCOL.KEY=VALUE for one; --list shows them."""
+    layers: str | None = None
+    """all, or numbers from 0 with commas between: score dense protocols at each of these layers."""
     cache: Path | None = None
     """Folder for features; default: features/ in --out."""
     device: str = "auto"
@@ -222,6 +249,7 @@ def run(argv: Sequence[str]) -> int:
         seed=args.seed,
         size=args.size,
         settings=settings,
+        layers=args.layers,
         cache=args.cache,
         device=args.device,
         quiet=args.json,
@@ -243,7 +271,7 @@ def print_lines(lines: Sequence[Line], models: Sequence[str]) -> None:
     for line in lines:
         metric = line.metric if line.high_is_good else f"{line.metric} (low is good)"
         cells = [cell_words(line.cells.get(model)) for model in models]
-        rows.append([line.protocol, line.dataset, metric, f"{line.n:,} {line.unit}s", *cells, line.published])
+        rows.append([line.protocol, line.dataset, metric, count_words(line.n, line.unit), *cells, line.published])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(part.ljust(width) for part, width in zip(row, widths, strict=True)).rstrip())

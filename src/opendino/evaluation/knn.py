@@ -21,6 +21,8 @@ from opendino.errors import ShapeError, UsageError
 Readout = Literal["raw", "centred", "standardised"]
 READOUTS: tuple[Readout, ...] = ("raw", "centred", "standardised")
 TEMPERATURE = 0.07
+BANK_CHUNK = 16_384
+"""Rows of the bank that are compared at once."""
 
 
 @dataclass(frozen=True)
@@ -69,39 +71,76 @@ def score_knn(
     largest = min(max(ks), len(bank))
     scores = []
     for readout in readouts:
-        keys, rows = read_out(bank, queries, readout)
-        predictions: dict[int, list[NDArray[np.int64]]] = {k: [] for k in ks}
-        for part in rows.split(chunk):
-            similarity, index = _nearest(part @ keys.T, largest)
-            # The largest similarity leaves the exponent: the votes keep their order and cannot overflow.
-            votes = ((similarity - similarity[:, :1]).double() / TEMPERATURE).exp()
-            labels = bank_labels.to(index.device)[index]
-            for k in ks:
-                sums = torch.zeros(len(part), num_classes, dtype=torch.float64, device=votes.device)
-                sums.scatter_add_(1, labels[:, :k], votes[:, :k])
-                # numpy's argmax takes the first of equal values; torch's promises nothing.
-                predictions[k].append(sums.cpu().numpy().argmax(axis=1))
+        similarity, index = nearest(bank, queries, largest, readout, chunk=chunk)
+        # The largest similarity leaves the exponent: the votes keep their order and cannot overflow.
+        votes = ((similarity - similarity[:, :1]).double() / TEMPERATURE).exp()
+        labels = bank_labels.to(index.device)[index]
         for k in ks:
-            answer = np.concatenate(predictions[k])
+            answers = []
+            for part in torch.arange(len(queries), device=index.device).split(chunk):
+                sums = torch.zeros(len(part), num_classes, dtype=torch.float64, device=votes.device)
+                sums.scatter_add_(1, labels[part, :k], votes[part, :k])
+                # numpy's argmax takes the first of equal values; torch's promises nothing.
+                answers.append(sums.cpu().numpy().argmax(axis=1))
+            answer = np.concatenate(answers)
             scores.append(KnnScore(k, readout, answer, answer == truth))
     return scores
 
 
+def nearest(
+    bank: Tensor, queries: Tensor, k: int, readout: Readout, *, chunk: int = 512, bank_chunk: int = BANK_CHUNK
+) -> tuple[Tensor, Tensor]:
+    """Similarities and bank rows [q, k] of the k nearest, best first; equal similarities by bank row.
+
+    The bank is read in parts of `bank_chunk` rows and never copied whole, so it may be a memory-mapped file. What is
+    held beside it: one part in float32, its products with `chunk` queries, and k pairs a query.
+    """
+    readings = _statistics(bank, readout)
+    rows = _apply(queries, readings)
+    none = rows.new_empty(0, dtype=torch.int64)
+    best = [(part.new_empty(len(part), 0), none.new_empty(len(part), 0)) for part in rows.split(chunk)]
+    for start in range(0, len(bank), bank_chunk):
+        keys = _apply(bank[start : start + bank_chunk], readings).to(rows.device)
+        for number, part in enumerate(rows.split(chunk)):
+            values, index = _top(part @ keys.T, min(k, len(keys)))
+            values, index = torch.cat([best[number][0], values], 1), torch.cat([best[number][1], index + start], 1)
+            # Rows of earlier parts stand first, so a stable sort keeps equal values in order of rows.
+            order = values.sort(dim=1, descending=True, stable=True).indices[:, :k]
+            best[number] = values.gather(1, order), index.gather(1, order)
+    return torch.cat([values for values, _ in best]), torch.cat([index for _, index in best])
+
+
 def read_out(bank: Tensor, queries: Tensor, readout: Readout) -> tuple[Tensor, Tensor]:
     """Both sides in float32, shifted and scaled by statistics of the bank alone, then of length 1."""
-    bank, queries = bank.float(), queries.float()
-    if readout != "raw":
-        mean = bank.mean(dim=0, keepdim=True)
-        bank, queries = bank - mean, queries - mean
-    if readout == "standardised":
-        std = bank.square().mean(dim=0, keepdim=True).sqrt()
-        # A dimension that is constant up to rounding would only add noise at full weight.
-        scale = torch.where(std > 1e-6 * std.max(), 1 / std, 0.0)
-        bank, queries = bank * scale, queries * scale
-    return F.normalize(bank, dim=1), F.normalize(queries, dim=1)
+    readings = _statistics(bank, readout)
+    return _apply(bank, readings), _apply(queries, readings)
 
 
-def _nearest(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _statistics(bank: Tensor, readout: Readout) -> tuple[Tensor, Tensor] | None:
+    """Mean [1, D] and scale [1, D] float32 of the read-out, None for raw; summed in float64, part by part."""
+    if readout == "raw":
+        return None
+    parts = bank.split(BANK_CHUNK)
+    mean = torch.stack([part.double().sum(dim=0) for part in parts]).sum(dim=0) / len(bank)
+    if readout == "centred":
+        return mean[None].float(), torch.ones_like(mean[None], dtype=torch.float32)
+    squares = torch.stack([(part.double() - mean).square().sum(dim=0) for part in parts]).sum(dim=0)
+    std = (squares / len(bank)).sqrt()
+    # A dimension that is constant up to rounding would only add noise at full weight.
+    scale = torch.where(std > 1e-6 * std.max(), 1 / std, 0.0)
+    return mean[None].float(), scale[None].float()
+
+
+def _apply(rows: Tensor, readings: tuple[Tensor, Tensor] | None) -> Tensor:
+    """[n, D] in float32, shifted and scaled where asked, then of length 1."""
+    rows = rows.float()
+    if readings is not None:
+        mean, scale = (part.to(rows.device) for part in readings)
+        rows = (rows - mean) * scale
+    return F.normalize(rows, dim=1)
+
+
+def _top(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest of each row in order; equal values by column, which topk alone does not promise."""
     extra = min(k + 1, similarity.shape[1])
     values, index = similarity.topk(extra, dim=1)

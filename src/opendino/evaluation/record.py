@@ -130,7 +130,7 @@ def _line(key: Key, found: Mapping[str, tuple[Record, Result]]) -> Line:
     if len({result.split_hash for _, result in found.values()}) > 1:
         notes.append("not the same pictures: do not compare")
     if first.config.get("limit") is not None:
-        notes.append(f"first {first.config['limit']} a part")
+        notes.append(f"limited to {first.config['limit']} a part")
     if (gain := _paired(key, found)) is not None:
         notes.append(gain)
     return Line(

@@ -8,16 +8,19 @@ from collections.abc import Mapping
 from opendino.errors import UsageError
 from opendino.evaluation import (
     classification,
+    depth,
     discovery,
     health,
     invariance,
+    keypoints,
     logistic,
     retrieval,
     segmentation,
     shifts,
     vos,
 )
-from opendino.evaluation.datasets import boxes, classes, instances, masks, variants, videos
+from opendino.evaluation.datasets import boxes, classes, depths, instances, masks, variants, videos
+from opendino.evaluation.datasets import keypoints as keypoint_sets
 from opendino.evaluation.protocol import Entry
 
 BOTH = ("fast", "full")
@@ -26,10 +29,14 @@ NOT_BUILT = tuple(
     Entry(name, about, sets, layout="", suites=(), not_built=reason)
     for name, about, sets, reason in (
         ("finegrained", "twelve small sets", "Fine-S", "annotation formats of the twelve sets are not read"),
-        ("depth-linear", "metric depth from one layer", "NYUv2, KITTI", "metrics are there, the head is not"),
+        (
+            "depth-kitti",
+            "linear depth of streets",
+            "KITTI Eigen",
+            "its split lists are not read; the metric is there",
+        ),
         ("normals", "surface normals", "NYUv2", "needs a DPT head; the metric is there"),
         ("corr-navi", "3D correspondence", "NAVI", "the metric is there, the reader is not"),
-        ("corr-spair", "keypoint correspondence", "SPair-71k", "the metric is there, the reader is not"),
         ("video", "action recognition by an attentive probe", "UCF101, SSv2, K400", "needs PyAV and the probe"),
         ("retrieval-met", "artworks with distractors: GAP", "Met", "the metric is there, the reader is not"),
         ("det", "detection", "COCO, COCO-O", "the Plain-DETR head comes with a later issue"),
@@ -121,6 +128,24 @@ ENTRIES = (
         open=masks.open_masks,
         score=segmentation.evaluate_knn_segmentation,
         settings={"rows": 32, "layer": -1, "k": 30, "bank": 200_000, "ignore": masks.IGNORE},
+    ),
+    Entry(
+        "depth-linear",
+        "a linear map from every patch to metres, fitted on whole pictures",
+        "NYUv2, any images and 16-bit depth",
+        depths.LAYOUT,
+        open=depths.open_depths,
+        score=depth.evaluate_linear_depth,
+        settings={"rows": 30, "layer": -1, "steps": 1000, "batch": 1024, "high_m": 10.0},
+    ),
+    Entry(
+        "corr-spair",
+        "keypoints found again in another picture, by the nearest patch",
+        "SPair-71k, any keypoints.csv",
+        keypoint_sets.LAYOUT,
+        open=keypoint_sets.open_keypoints,
+        score=keypoints.evaluate_keypoints,
+        settings={"rows": 32, "layer": -1},
     ),
     Entry(
         "discovery",

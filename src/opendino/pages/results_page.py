@@ -44,9 +44,16 @@ def markdown_table(lines: Sequence[Line], models: Sequence[str]) -> str:
     for line in lines:
         cells = [cell_words(line.cells.get(model)) for model in models]
         metric = line.metric if line.high_is_good else f"{line.metric} (low is good)"
-        count = f"{line.n:,} {line.unit}s"
+        count = count_words(line.n, line.unit)
         rows.append([line.protocol, line.dataset, metric, count, *cells, line.published, line.note])
     return "".join("| " + " | ".join(part.replace("|", "\\|") for part in row) + " |\n" for row in rows)
+
+
+def count_words(count: int, unit: str) -> str:
+    """ "1,200 images", "34 queries", "1 video"."""
+    if count == 1:
+        return f"1 {unit}"
+    return f"{count:,} {unit[:-1]}ies" if unit.endswith("y") else f"{count:,} {unit}s"
 
 
 def cell_words(cell: Cell | None) -> str:
@@ -82,6 +89,7 @@ def write_results_page(
         lines=[
             {
                 "line": line,
+                "count": count_words(line.n, line.unit),
                 "cells": [cell_words(line.cells.get(model)) for model in models],
             }
             for line in lines
@@ -98,5 +106,5 @@ def _chart(line: Line) -> Chart | None:
         return None
     marks = [Interval(model, cell.value, cell.low, cell.high) for model, cell in line.cells.items()]
     way = "further right is better" if line.high_is_good else "further left is better"
-    says = f"{line.metric} over {line.n:,} {line.unit}s with its 95 % interval; {way}."
+    says = f"{line.metric} over {count_words(line.n, line.unit)} with its 95 % interval; {way}."
     return interval_chart(f"{line.protocol} on {line.dataset}: {line.metric}", marks, says, line.note)

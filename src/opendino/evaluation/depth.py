@@ -1,0 +1,134 @@
+"""Linear depth of frozen patches: how many metres is each pixel away, read from one layer?
+
+`depth-linear` is "ours": the paper's head (batch norm, one linear map to 256 bins) and its grid, fitted on patches of
+whole pictures that were extracted once, without crops, flips and test-time flips (arXiv 2508.10104, D.2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from opendino.data import images
+from opendino.data.sources import Skipped
+from opendino.errors import DataError
+from opendino.evaluation.datasets.depths import DepthPair, Depths
+from opendino.evaluation.dense import patch_map, to_native, whole_input
+from opendino.evaluation.fit_heads import Recipe, fit_heads
+from opendino.evaluation.metrics.depth import DepthScore, score_depth
+from opendino.evaluation.protocol import Job, Outcome, Subject, mean_score
+from opendino.evaluation.segmentation import GRID, HELD_OUT_EVERY
+from opendino.losses.scale_invariant import scale_invariant_loss
+from opendino.models.linear_heads import LinearHeads
+
+BINS = 256
+
+
+@dataclass(frozen=True)
+class SeenDepth:
+    """A picture's patches [h, w, D], the mean depth of their valid pixels [h, w] (0: none), its pair."""
+
+    pair: DepthPair
+    patches: Tensor
+    mean_m: Tensor
+
+
+def depth_of_bins(logits: Tensor, low_m: float, high_m: float) -> Tensor:
+    """[..., bins] -> [...] metres: (relu(z) + 0.1), normalised, weighs bins that lie evenly from low to high."""
+    weights = logits.relu() + 0.1
+    bins = torch.linspace(low_m, high_m, logits.shape[-1], dtype=logits.dtype)
+    return (weights * bins).sum(-1) / weights.sum(-1)
+
+
+def patch_depth(depth: NDArray[np.floating], valid: NDArray[np.bool_], height: int, width: int) -> Tensor:
+    """[height, width]: mean depth of the valid pixels of each patch, 0 where it has none."""
+    known = torch.from_numpy(valid.astype(np.float32))[None]
+    metres = torch.from_numpy(np.where(valid, depth, 0).astype(np.float32))[None]
+    total, share = (F.adaptive_avg_pool2d(part, (height, width))[0] for part in (metres, known))
+    return torch.where(share > 0, total / share.clamp_min(1e-9), 0.0)
+
+
+def look(
+    subject: Subject, data: Depths, pairs: list[DepthPair], job: Job, what: str
+) -> tuple[list[SeenDepth], list[Skipped]]:
+    """Patches of whole pictures; files that cannot be read and maps without a valid pixel are skipped by name."""
+    seen, skipped = [], []
+    for done, pair in enumerate(pairs, 1):
+        try:
+            picture = images.read(pair.image)
+            depth, valid = data.read(pair)
+        except DataError as error:
+            skipped.append(Skipped(pair.id, error.cause))
+            continue
+        if not valid.any():
+            skipped.append(Skipped(pair.id, "no valid depth"))
+            continue
+        image = whole_input(subject, picture, int(job.settings["rows"]))
+        patches = patch_map(subject, image, int(job.settings["layer"]))
+        height, width = patches.shape[:2]
+        seen.append(SeenDepth(pair, patches, patch_depth(depth, valid, height, width)))
+        job.progress(what, done, len(pairs))
+    if not seen:
+        raise DataError(data.name, f"no {what} picture could be read ({skipped[0].id}: {skipped[0].reason})")
+    return seen, skipped
+
+
+def evaluate_linear_depth(subject: Subject, data: Depths, job: Job) -> Outcome:
+    """RMSE, ARel and delta1 per picture, then the mean; the head was chosen on every fifth training picture."""
+    train, bad_train = look(subject, data, list(data.train), job, "train")
+    val, bad_val = look(subject, data, list(data.val), job, "val")
+    held = train[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
+    kept = [one for index, one in enumerate(train) if index % HELD_OUT_EVERY != HELD_OUT_EVERY - 1]
+    features = torch.cat([one.patches.flatten(0, 1) for one in kept])
+    truth = torch.cat([one.mean_m.flatten() for one in kept])
+    known = truth > 0
+    heads = LinearHeads(features.shape[1], BINS, len(GRID), batch_norm=True, seed=job.seed)
+    steps = int(job.settings["steps"])
+    fit_heads(
+        heads,
+        features[known],
+        truth[known],
+        lambda logits, metres: scale_invariant_loss(depth_of_bins(logits, data.low_m, data.high_m), metres),
+        GRID,
+        Recipe(steps, int(job.settings["batch"]), "adamw", warmup_steps=max(1, steps // 25)),
+        seed=job.seed,
+        progress=lambda done, total: job.progress("head", done, total),
+    )
+    tried = [
+        float(np.mean([_score(heads, head, one, data).rmse for one in held])) if held else 0.0
+        for head in range(len(GRID))
+    ]
+    chosen = int(np.argmin(tried))
+    scores = [_score(heads, chosen, one, data) for one in val]
+    config = {
+        "rows": job.settings["rows"],
+        "layer": job.settings["layer"],
+        "steps": steps,
+        "selected": {"lr": GRID[chosen].lr, "weight_decay": GRID[chosen].weight_decay, "on": "held-out train"},
+        "grid": [[one.lr, one.weight_decay, rmse] for one, rmse in zip(GRID, tried, strict=True)],
+    }
+    ids = [one.pair.id for one in val]
+    return Outcome(
+        [
+            mean_score("rmse", [one.rmse for one in scores], ids, high_is_good=False),
+            mean_score("arel", [100 * one.arel for one in scores], ids, high_is_good=False),
+            mean_score("delta1", [100 * one.delta1 for one in scores], ids),
+        ],
+        [*bad_train, *bad_val],
+        config,
+    )
+
+
+def _score(heads: LinearHeads, head: int, one: SeenDepth, data: Depths) -> DepthScore:
+    depth, valid = data.read(one.pair)
+    with torch.no_grad():
+        logits = heads.one(one.patches.flatten(0, 1), head)
+    metres = depth_of_bins(logits, data.low_m, data.high_m).unflatten(0, one.patches.shape[:2])
+    score = score_depth(depth, to_native(metres[None], *depth.shape)[0].numpy(), valid)
+    assert score is not None, "maps without a valid pixel were skipped"
+    return score
