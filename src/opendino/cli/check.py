@@ -15,6 +15,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from opendino.cli.arguments import parse_arguments
 from opendino.data.beside import (
     READING_NAME,
     SKIP_NAME,
@@ -131,7 +132,7 @@ def check(
 
 def run(argv: Sequence[str]) -> int:
     """Parse, survey, print; returns the exit code."""
-    args = tyro.cli(CheckArgs, args=list(argv), prog="opendino check")
+    args = parse_arguments(CheckArgs, argv, "check")
     result = check(
         args.dir,
         out=args.out,

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import tyro
 
+from opendino.cli.arguments import parse_arguments
 from opendino.cli.device import choose_device
 from opendino.files import free_bytes
 from opendino.models.family import FAMILY, build_model
@@ -103,7 +103,7 @@ def doctor(device: str = "auto") -> Diagnosis:
 
 def run(argv: Sequence[str]) -> int:
     """Parse and print; returns the exit code."""
-    args = tyro.cli(DoctorArgs, args=list(argv), prog="opendino doctor")
+    args = parse_arguments(DoctorArgs, argv, "doctor")
     found = doctor(args.device)
     if args.json:
         print(json_module.dumps(asdict(found), indent=2))

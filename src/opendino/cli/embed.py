@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import nn
 
+from opendino.cli.arguments import parse_arguments
 from opendino.cli.device import choose_device
 from opendino.data.sources import Source, open_source
 from opendino.data.transform import Transform
@@ -209,7 +210,7 @@ def store_path(pictures: Path | str, out: Path | str | None) -> Path:
 
 def run(argv: Sequence[str]) -> int:
     """Parse, embed, print; returns the exit code."""
-    args = tyro.cli(EmbedArgs, args=list(argv), prog="opendino embed")
+    args = parse_arguments(EmbedArgs, argv, "embed")
     options = {name: value for name, value in vars(args).items() if name != "json"}
     made = embed(**options, quiet=args.json)
     if os.environ.get("RANK", "0") != "0":

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from opendino.cli.arguments import parse_arguments
 from opendino.cli.device import choose_device
 from opendino.data.images import read
 from opendino.data.sources import decode_id, open_source
@@ -122,7 +123,7 @@ def search(
 
 def run(argv: Sequence[str]) -> int:
     """Parse, search, print; returns the exit code."""
-    args = tyro.cli(SearchArgs, args=list(argv), prog="opendino search")
+    args = parse_arguments(SearchArgs, argv, "search")
     asked = args.image.stem if args.image else Path(args.id or "query").stem
     options = {name: value for name, value in vars(args).items() if name not in ("json", "out")}
     answer = search(**options, out=args.out or Path(f"search-{asked}.png"))

@@ -16,6 +16,7 @@ import torch
 import tyro
 from PIL import Image as PillowImage
 
+from opendino.cli.arguments import parse_arguments
 from opendino.cli.device import choose_device
 from opendino.cli.embed import describe, embed_into, picture_words
 from opendino.data.images import Image
@@ -145,7 +146,7 @@ def try_(
 
 def run(argv: Sequence[str]) -> int:
     """Parse, embed, draw, print; returns the exit code."""
-    args = tyro.cli(TryArgs, args=list(argv), prog="opendino try")
+    args = parse_arguments(TryArgs, argv, "try")
     tried = try_(
         args.pictures, args.model, args.out, limit=args.limit, size=args.size, device=args.device, quiet=args.json
     )

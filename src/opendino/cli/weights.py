@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from opendino.cli.arguments import parse_arguments
 from opendino.errors import UsageError
 from opendino.weights.load import load
 from opendino.weights.passport import Passport, read_passport
@@ -75,7 +76,7 @@ def weights(
 
 def run(argv: Sequence[str]) -> int:
     """Parse, print, convert; 0 when the file covers a whole model, else 3."""
-    args = tyro.cli(WeightsArgs, args=list(argv), prog="opendino weights")
+    args = parse_arguments(WeightsArgs, argv, "weights")
     passport = weights(args.what, to=args.to, out=args.out, partial=args.partial, accept_licence=args.accept_licence)
     if args.json:
         print(json_module.dumps({**asdict(passport), "file": str(passport.file)}, indent=2))
