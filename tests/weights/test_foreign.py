@@ -1,5 +1,6 @@
 """Checkpoints that other libraries write, from their own random models: everything is used, and outputs are equal."""
 
+import contextlib
 import json
 from dataclasses import replace
 
@@ -281,3 +282,52 @@ def test_released_checkpoints_with_masks_of_zero_keep_them_and_have_no_bias(tmp_
     x = images(32, 32)
     assert torch.equal(load(tmp_path / "hf")(x).cls, ours(x).cls)
     assert not torch.equal(ours(x).cls, model(x).cls)
+
+
+@pytest.mark.parametrize("name", ["vit", "vit_gated", "convnext", "dinov2", "dinov2_gated"])
+def test_files_with_strange_names_and_shapes_are_refused_in_one_line(name, tmp_path):
+    """Dropped, cut, renamed and renumbered tensors: never another error, never a model that is not whole."""
+    _, state = official_state(OFFICIAL[name])
+    generator = torch.Generator().manual_seed(0)
+    names = sorted(state)
+    # Copies of other values; and DINOv2 without its mask token is a whole model under timm's names.
+    optional = {"rope_embed.periods", "norms.3.weight", "norms.3.bias", *(["mask_token"] if name == "dinov2" else [])}
+
+    def pick(count):
+        return int(torch.randint(count, (1,), generator=generator))
+
+    for _ in range(15):
+        broken, victim = dict(state), names[pick(len(names))]
+        tensor = broken.pop(victim)
+        shapes = [
+            tensor[:0],
+            tensor[..., :-1],
+            tensor.flatten(),
+            tensor[None],
+            tensor.sum(),
+            torch.zeros(2, 3, 4, 5, 6),
+        ]
+        renamed = [victim + "x", "blocks.150.norm1.weight", "blocks.10000000.norm1.weight", "stages.3.999.gamma"]
+        which = pick(11)
+        if which < 6:
+            broken[victim] = shapes[which].clone()
+        elif which < 10:
+            broken[renamed[which - 6]] = tensor
+        save_file({key: value.contiguous() for key, value in broken.items()}, tmp_path / "w.safetensors")
+        if broken[victim].shape == tensor.shape if victim in broken else victim in optional:
+            continue
+        with pytest.raises(WeightsError) as caught:
+            load(tmp_path / "w.safetensors")
+        assert "\n" not in str(caught.value)
+        with contextlib.suppress(WeightsError):
+            load(tmp_path / "w.safetensors", partial=True)
+
+
+def test_the_preprocessor_of_dinov2_is_understood(tmp_path):
+    """Its files ask for bicubic; ours resizes bilinearly, and the rest is taken as it stands."""
+    dinov2_of_transformers(False, False).save_pretrained(tmp_path)
+    fields = {"crop_size": {"height": 224, "width": 224}, "do_center_crop": True, "resample": 3}
+    fields |= {"size": {"shortest_edge": 256}, "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(fields))
+    transform = load(tmp_path).transform
+    assert (transform.size, transform.mode, transform.patch) == (224, "center", 14)

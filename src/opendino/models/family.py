@@ -76,7 +76,7 @@ def _dinov2(letter: str, size: str, config: Dinov2Config, params: int) -> tuple[
         note = f"not of the paper: DINOv2, {size}{', registers' if registers else ''}; open to all"
         source = f"arXiv 2304.07193; weights huggingface.co/{hub} (open)"
         count = params + registers * config.dim
-        rows.append(ModelSpec(name, "dinov2", shape, count, APACHE, source, False, note, repository=hub))
+        rows.append(ModelSpec(name, "vit", shape, count, APACHE, source, False, note, repository=hub))
     return rows[0], rows[1]
 
 

@@ -17,6 +17,7 @@ from opendino.models.dinov2 import Dinov2Config
 from opendino.models.family import FAMILY, Config
 from opendino.models.rope import rope_periods
 from opendino.models.vit import ViTConfig
+from opendino.weights.config_hf import MAX_DEPTH
 from opendino.weights.keys import Layout
 from opendino.weights.keys_hf import TRANSFORMERS
 from opendino.weights.keys_official import OFFICIAL, OWN, PERIODS
@@ -267,6 +268,6 @@ def _shape(config: Config) -> tuple[Any, ...]:
 def _count(pattern: str, tensors: Mapping[str, Tensor]) -> int:
     """Numbers in names start at 0 and have no hole; a hole shows later as a missing tensor."""
     found = {int(match.group(1)) for name in tensors if (match := re.match(pattern, name))}
-    if not found or max(found) > 1000:
+    if not found or max(found) >= MAX_DEPTH:
         raise ValueError("no blocks")
     return max(found) + 1

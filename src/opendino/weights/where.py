@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opendino.errors import WeightsError
+from opendino.models.dinov2 import Dinov2Config
 from opendino.models.family import FAMILY, ModelSpec
 from opendino.weights.hub import Refused, Unreachable, download, has_token
 from opendino.weights.licences import accepted
@@ -117,7 +118,7 @@ def candidates(spec: ModelSpec) -> Iterator[tuple[str, Path]]:
 def _file_names(spec: ModelSpec) -> list[str]:
     """Names without endings; an official file has `-` and eight digits of its hash behind."""
     data = "sat493m" if spec.name.endswith("_sat") else "lvd1689m"
-    if spec.kind == "dinov2":
+    if isinstance(spec.config, Dinov2Config):
         official = f"{spec.name.removesuffix('_reg')}{'_reg4' if spec.name.endswith('_reg') else ''}_pretrain"
     else:
         official = f"dinov3_{spec.name.removesuffix('_sat')}_pretrain_{data}"
