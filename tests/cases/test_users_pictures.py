@@ -121,6 +121,23 @@ def test_readings_and_skip_lists_are_read_back(pictures: Path) -> None:
         open_source(pictures)
 
 
+def test_a_hint_of_size_decodes_less_and_changes_no_identity(pictures: Path) -> None:
+    (pictures / "large.jpg").write_bytes(encoded(photo(3, 800, 1200), "JPEG"))
+    whole, hinted = open_source(pictures), open_source(pictures, at_least=200)
+    assert whole.read(3).array.shape == (800, 1200, 3) and hinted.read(3).array.shape == (200, 300, 3)
+    assert whole.fingerprint == hinted.fingerprint
+
+
+def test_another_skip_list_can_be_given_or_none(pictures: Path) -> None:
+    (pictures / "opendino-skip.txt").write_text("0.png\n")
+    other = pictures.parent / "other.txt"
+    other.write_text("1.png\n2.png\nnot-there.png\n")
+    source = open_source(pictures, skip=other)
+    assert [source.id(index) for index in range(len(source))] == ["0.png"]
+    assert source.skip_counts["in the skip list, but not there"] == 1
+    assert len(open_source(pictures, skip=False)) == 3 and len(open_source(pictures)) == 2
+
+
 def test_a_pipe_of_pictures_is_not_opened(tmp_path: Path) -> None:
     import os
 

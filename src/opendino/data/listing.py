@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
@@ -163,9 +163,10 @@ class ListedSource:
         self.reading = reading
         self.classes = listing.classes
         self.fingerprint = listing.fingerprint
-        if reading != Reading():
+        lasting = replace(reading, at_least=None)  # how large JPEGs are decoded is a matter of speed
+        if lasting != Reading():
             # Other pixels of the same files are other pictures.
-            self.fingerprint = hashlib.sha256(f"{self.fingerprint} {reading}".encode()).hexdigest()[:16]
+            self.fingerprint = hashlib.sha256(f"{self.fingerprint} {lasting}".encode()).hexdigest()[:16]
         self.skipped: tuple[Skipped, ...] = listing.skips.named
         self.skip_counts: dict[str, int] = dict(listing.skips.counts)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -61,7 +62,12 @@ class Source(Protocol):
 
 
 def open_source(
-    path: Path, *, follow: bool = False, skip: Path | bool = True, reading: Reading | None = None
+    path: Path,
+    *,
+    follow: bool = False,
+    skip: Path | bool = True,
+    reading: Reading | None = None,
+    at_least: int | None = None,
 ) -> Source:
     """Find the pictures in a folder, in a `.tar` file, or in a folder of `.tar` files.
 
@@ -74,16 +80,21 @@ def open_source(
         skip: a skip list; True takes the one beside the pictures where there is one, False none. What it names is in
             `skip_counts`, and the fingerprint is that of the pictures that are left.
         reading: how pictures are read; None takes the file beside the pictures where there is one. See `beside`.
+        at_least: pixels of the short side that the use needs, laid over the reading; large JPEGs decode faster then.
+            No part of the fingerprint.
     Raises:
         DataError: no such path, no pictures, or no readable tar; says what was found instead.
     """
     path = Path(path)
+    reading = _reading(path, reading)
+    if at_least is not None:
+        reading = replace(reading, at_least=at_least)
     if not path.exists():
         raise DataError(path, "no such file or folder", "give a folder of pictures or a .tar of them")
     if not path.is_dir():
         if path.is_file() and has_picture_ending(os.fsencode(path.name)):
             raise DataError(path, "is one picture", "give a folder of pictures or a .tar of them")
-        source: Source = open_tars([(b"", path)], None, _leave_out(path, skip), _reading(path, reading))
+        source: Source = open_tars([(b"", path)], None, _leave_out(path, skip), reading)
     else:
         root = os.fsencode(path)
         scan = FolderScan(root, follow)
@@ -91,11 +102,11 @@ def open_source(
             shards = sorted(scan.shards)
             paths = [Path(os.fsdecode(os.path.join(root, name))) for name in shards]
             members = [(name + b"/", shard) for name, shard in zip(shards, paths, strict=True)]
-            source = open_tars(members, scan.skips, _leave_out(path, skip), _reading(path, reading))
+            source = open_tars(members, scan.skips, _leave_out(path, skip), reading)
         else:
             for name in scan.shards:
                 scan.skips.add(name, "tar beside pictures")
-            source = FolderSource(root, scan.listing(_leave_out(path, skip)), _reading(path, reading))
+            source = FolderSource(root, scan.listing(_leave_out(path, skip)), reading)
     if len(source) == 0:
         counts = ", ".join(f"{count} {reason}" for reason, count in sorted(source.skip_counts.items()))
         cause = f"no pictures found ({counts or 'it is empty'})"

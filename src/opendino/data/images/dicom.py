@@ -36,6 +36,8 @@ def decode_dicom(data: bytes, reading: Reading, name: str) -> Image:
         if rows * columns * samples * int(dataset.BitsAllocated) // 8 > MAX_VALUE_BYTES:
             raise TooLarge(name, "DICOM frame that does not fit in memory")
         array = _pixels(dataset, frame, frames, name)
+        if array.shape != ((rows, columns) if samples == 1 else (rows, columns, samples)):
+            raise ValueError(f"pixels of shape {array.shape}")
         meta: dict[str, Any] = {"frames": frames} if frames > 1 else {}
         mode = f"{array.dtype}x{samples}"
         if samples > 1:
