@@ -122,7 +122,7 @@ def evaluate(
         lines,
         names,
         title=f"Frozen features, scored: {', '.join(names)}",
-        lead="Every number is of a frozen backbone; nothing of it was trained on these data.",
+        lead="Every number is of a frozen backbone: heads are fitted on the training part, the backbone never is.",
         problems=[*(f"{what}: {why}" for what, why in failures.items()), *warnings],
         command=str(run["command"]),
     )

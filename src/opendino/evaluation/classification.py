@@ -1,4 +1,4 @@
-"""k-NN, linear probe, logistic regression and few-shot: protocols that see a picture as its CLS token alone."""
+"""k-NN, the linear probe and the paper's grid of linear heads: protocols that see a picture as its CLS token alone."""
 
 from __future__ import annotations
 

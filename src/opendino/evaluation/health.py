@@ -6,6 +6,8 @@ something beside a baseline, such as an earlier checkpoint of the same run.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -135,7 +137,7 @@ def evaluate_health(subject: Subject, data: Pictures, job: Job) -> Outcome:
         mean_score("patch_norm_peak", peaks, ids, high_is_good=False),
         *(mean_score(name, [one[name] for one in near], ids) for name in near[0]),
         # No interval: drawing pictures twice lowers a rank whatever the features are.
-        *(Score(name, Estimate(value, value, value), len(ids), "image") for name, value in values.items()),
+        *(Score(name, Estimate(value, math.nan, math.nan), len(ids), "image") for name, value in values.items()),
     ]
     wanted = 4 * tokens.shape[1]
     warnings = [f"rank_me of {len(ids)} pictures is low for want of pictures; {wanted} are asked"] * (len(ids) < wanted)

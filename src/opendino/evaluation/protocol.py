@@ -71,8 +71,9 @@ class Job:
 class Score:
     """One number of a protocol.
 
-    estimate: value and 95 % interval; n units of kind `unit` were drawn again for it; values [n]: what each unit
-    scored, None where the number is no mean of such; ids: their names; config: what this number alone depends on.
+    estimate: value and 95 % interval, its bounds NaN where drawing units again means nothing; n units of kind `unit`
+    were drawn again; values [n]: what each scored, None where the number is no mean of such; ids: their names;
+    config: what this number alone depends on.
     """
 
     metric: str
@@ -161,7 +162,7 @@ def to_results(entry: Entry, subject: Subject, dataset: Dataset, job: Job, outco
                 n=score.n,
                 metric=score.metric,
                 value=score.estimate.value,
-                interval=(score.estimate.low, score.estimate.high),
+                interval=None if np.isnan(score.estimate.low) else (score.estimate.low, score.estimate.high),
                 model_hash=subject.hash,
                 config=config,
             )

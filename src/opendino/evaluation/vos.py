@@ -73,7 +73,10 @@ def _window(height: int, width: int, window: int) -> Tensor | None:
 
 def track(subject: Subject, video: Video, job: Job) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """True and found object numbers [frames, H, W] of a video; the first frame is given."""
-    truth = np.stack([read_objects(path) for path in video.masks])
+    masks = [read_objects(path) for path in video.masks]
+    if len({mask.shape for mask in masks}) > 1:
+        raise DataError(video.name, "has masks of several sizes", "all frames of a video must have one size")
+    truth = np.stack(masks)
     rows = int(job.settings["rows"])
 
     def maps() -> Iterator[Tensor]:

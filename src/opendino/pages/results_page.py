@@ -13,11 +13,11 @@ from opendino.pages.page import write_page
 
 @dataclass(frozen=True)
 class Cell:
-    """A model's number with its 95 % interval, in the unit of the metric."""
+    """A model's number with its 95 % interval, if it has one, in the unit of the metric."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,11 @@ def count_words(count: int, unit: str) -> str:
 
 def cell_words(cell: Cell | None) -> str:
     """ "71.3 [68.0, 74.5]", or a dash where the model was not scored."""
-    return "-" if cell is None else f"{short(cell.value)} [{short(cell.low)}, {short(cell.high)}]"
+    if cell is None:
+        return "-"
+    if cell.low is None or cell.high is None:
+        return short(cell.value)
+    return f"{short(cell.value)} [{short(cell.low)}, {short(cell.high)}]"
 
 
 def short(value: float) -> str:
@@ -101,10 +105,14 @@ def write_results_page(
 
 
 def _chart(line: Line) -> Chart | None:
-    """Models of one line side by side; a single number needs no drawing."""
-    if len(line.cells) < 2:
+    """Models of one line side by side; a single number needs no drawing, one without an interval has none."""
+    marks = [
+        Interval(model, cell.value, cell.low, cell.high)
+        for model, cell in line.cells.items()
+        if cell.low is not None and cell.high is not None
+    ]
+    if len(marks) < 2:
         return None
-    marks = [Interval(model, cell.value, cell.low, cell.high) for model, cell in line.cells.items()]
     way = "further right is better" if line.high_is_good else "further left is better"
     says = f"{line.metric} over {count_words(line.n, line.unit)} with its 95 % interval; {way}."
     return interval_chart(f"{line.protocol} on {line.dataset}: {line.metric}", marks, says, line.note)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from opendino.data.sources import Skipped
 from opendino.errors import DataError
-from opendino.evaluation.datasets.masks import evenly, hash_ids
+from opendino.evaluation.datasets.units import evenly, hash_ids
 from opendino.evaluation.protocol import Job
 from opendino.files import read_json
 

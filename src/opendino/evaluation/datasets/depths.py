@@ -12,7 +12,7 @@ from PIL import Image as PillowImage
 
 from opendino.data.listing import has_picture_ending
 from opendino.errors import DataError
-from opendino.evaluation.datasets.masks import evenly, hash_ids
+from opendino.evaluation.datasets.units import evenly, hash_ids
 from opendino.evaluation.metrics.depth import NYU_RANGE_M, eigen_crop_nyu, valid_depth
 from opendino.evaluation.protocol import Job
 

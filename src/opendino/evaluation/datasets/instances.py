@@ -17,7 +17,7 @@ from opendino.data.listing import has_picture_ending
 from opendino.data.sources import Skipped, Source, open_source
 from opendino.errors import DataError
 from opendino.evaluation.cache import limited
-from opendino.evaluation.datasets.masks import evenly, hash_ids
+from opendino.evaluation.datasets.units import evenly, hash_ids
 from opendino.evaluation.probes import labels_of
 from opendino.evaluation.protocol import Job
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opendino.errors import DataError
-from opendino.evaluation.datasets.masks import evenly, hash_ids
+from opendino.evaluation.datasets.units import evenly, hash_ids
 from opendino.evaluation.protocol import Job
 from opendino.files import read_json
 

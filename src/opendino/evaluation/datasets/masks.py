@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from opendino.data.listing import has_picture_ending
 from opendino.errors import DataError
+from opendino.evaluation.datasets.units import evenly, hash_ids
 from opendino.evaluation.dense import read_mask
 from opendino.evaluation.protocol import Job
 
@@ -21,7 +20,6 @@ LAYOUT = (
     "VOCdevkit/VOC2012/; or {train,val}/{images,masks}/ with classes.txt"
 )
 IGNORE = 255
-T = TypeVar("T")
 CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """labelIds of the 19 scored classes, in order."""
 
@@ -143,15 +141,3 @@ def _build(name: str, parts: Sequence[Sequence[Pair]], num_classes: int, table: 
             raise DataError(absent[0].mask, f"is missing, and {len(absent) - 1} more masks", f"expected: {LAYOUT}")
     train, val = (evenly(pairs, job.limit) for pairs in parts)
     return Masks(name, hash_ids([*(p.id for p in train), "|", *(p.id for p in val)]), train, val, num_classes, table)
-
-
-def evenly(items: Sequence[T], limit: int | None) -> list[T]:
-    """At most `limit` of the items, spread evenly over them."""
-    if limit is None or len(items) <= limit:
-        return list(items)
-    return [items[int(index)] for index in np.linspace(0, len(items) - 1, limit).round()]
-
-
-def hash_ids(ids: Sequence[str]) -> str:
-    """A short hash of names in order: which units were scored."""
-    return hashlib.sha256("\n".join(ids).encode("utf-8", "surrogateescape")).hexdigest()[:16]

@@ -9,7 +9,7 @@ from pathlib import Path
 from opendino.data.sources import Source, open_source
 from opendino.errors import DataError
 from opendino.evaluation.cache import limited
-from opendino.evaluation.datasets.masks import hash_ids
+from opendino.evaluation.datasets.units import hash_ids
 from opendino.evaluation.metrics.robustness import ALEXNET_ERROR
 from opendino.evaluation.protocol import Job
 from opendino.files import read_json

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from opendino.data.listing import has_picture_ending
 from opendino.errors import DataError
-from opendino.evaluation.datasets.masks import hash_ids
+from opendino.evaluation.datasets.units import hash_ids
 from opendino.evaluation.dense import read_mask
 from opendino.evaluation.protocol import Job
 

@@ -1,0 +1,23 @@
+"""Which units of a data set are scored: an even part of them, and a hash that names them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+
+def evenly(items: Sequence[T], limit: int | None) -> list[T]:
+    """At most `limit` of the items, spread evenly over them."""
+    if limit is None or len(items) <= limit:
+        return list(items)
+    return [items[int(index)] for index in np.linspace(0, len(items) - 1, limit).round()]
+
+
+def hash_ids(ids: Sequence[str]) -> str:
+    """A short hash of names in order: which units were scored."""
+    return hashlib.sha256("\n".join(ids).encode("utf-8", "surrogateescape")).hexdigest()[:16]
