@@ -41,6 +41,8 @@ CHANGES = {
     "512 prototypes and a queue of 1,024": "--method.prototypes 512 --method.queue 1024",
     "EMA 0.9 from the start": "--method.momentum 0.9",
     "EMA 0.995 from the start": "--method.momentum 0.995",
+    "no KoLeo, EMA 0.9": "--method.koleo-weight 0 --method.momentum 0.9",
+    "no KoLeo, EMA 0.9, no local crops": "--method.koleo-weight 0 --method.momentum 0.9 --data.crops.num-locals 0",
     "batch 64, the same number of tiles": "--data.batch-size 64 --method.koleo-group 64",
 }
 
