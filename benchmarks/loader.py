@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from benchmarks.clock import interleaved, ratio
+from benchmarks.torchvision_import import allow_torchvision
 from opendino.data.augment import augment
 from opendino.data.config import ColorConfig, CropConfig, DataConfig, MaskConfig
 from opendino.data.crops import cut
@@ -42,11 +43,7 @@ def drawn_jpegs(width: int, height: int) -> list[bytes]:
 
 def torchvision_pipeline(crops: CropConfig, color: ColorConfig):
     """DINOv2's augmentations as its users run them: torchvision v2 on Pillow pictures, one crop at a time."""
-    if torch.version.cuda is None:
-        global _operators  # see tests/conftest.py: lets torchvision's Python half import on a CPU build of torch
-        _operators = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            _operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    allow_torchvision()
     from torchvision.transforms import v2
 
     def view(size: int, scale: tuple[float, float], blur: float, solarise: float):

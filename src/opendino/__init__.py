@@ -11,12 +11,19 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "load": "opendino.weights",
     "read": "opendino.data.images",
+    "check": "opendino.cli.check",
     "pretrain": "opendino.cli.pretrain",
     "demo": "opendino.cli.demo",
     "show": "opendino.cli.show",
     "evaluate": "opendino.cli.evaluate",
     "compare": "opendino.cli.compare",
+    "embed": "opendino.cli.embed",
+    "search": "opendino.cli.search",
+    "try_": "opendino.cli.try_",
+    "open_store": "opendino.features.store",
     "list_models": "opendino.cli.models",
+    "read_passport": "opendino.weights",
+    "doctor": "opendino.cli.doctor",
 }
 __all__ = [*_PUBLIC, "__version__"]
 

@@ -107,6 +107,10 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _sha256_json(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 @contextmanager
 def commit_directory(final: Path, manifest: dict[str, Any]) -> Iterator[Path]:
     """Yield a temporary folder; on success it becomes `final` with a MANIFEST.json of sizes and hashes.
@@ -126,7 +130,8 @@ def commit_directory(final: Path, manifest: dict[str, Any]) -> Iterator[Path]:
             _fsync(file)
             entries[file.relative_to(temporary).as_posix()] = {"size": file.stat().st_size, "sha256": sha256_file(file)}
         fault_point("commit.before_manifest")
-        write_json(temporary / "MANIFEST.json", {"format": 1, **manifest, "files": entries})
+        content = {"format": 1, **manifest, "files": entries}
+        write_json(temporary / "MANIFEST.json", {**content, "sha256": _sha256_json(content)})
         fault_point("commit.before_rename")
         os.rename(temporary, final)
         fault_point("commit.after_rename")
@@ -140,9 +145,11 @@ def check_directory(folder: Path) -> str | None:
     """None when a committed folder is whole; else what is wrong with it, in words."""
     try:
         manifest = json.loads((folder / "MANIFEST.json").read_text())
-        entries = manifest["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+        entries, digest = manifest["files"], manifest.pop("sha256")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "MANIFEST.json is missing or cut"
+    if digest != _sha256_json(manifest):
+        return "MANIFEST.json differs from what was written (hash)"
     for name, entry in entries.items():
         file = folder / name
         if not file.is_file():

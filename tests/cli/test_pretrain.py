@@ -12,6 +12,7 @@ from opendino import files, load
 from opendino.cli import main
 from opendino.data.sources import open_source
 from opendino.monitor.metrics import read_rows
+from opendino.train.config import flatten
 from tests.train.runs import draw_pictures
 
 QUICK = [
@@ -77,7 +78,11 @@ def test_the_same_command_goes_on_and_another_one_is_refused(pictures, tmp_path,
     assert process.exitcode == -9 and not (out / "model").exists()
     assert pretrain(pictures, out, "--steps", "6", "--save-steps", "2", "--optim.lr", "0.5") == 2
     assert "optim.lr: 0.002 -> 0.5" in capsys.readouterr().err
+    capsys.readouterr()
     assert pretrain(pictures, out, "--steps", "6", "--save-steps", "2") == 0
+    assert "going on from step 4 of 6" in capsys.readouterr().err
+    assert pretrain(pictures, out, "--steps", "6", "--save-steps", "2") == 0
+    assert "is complete: step 6 of 6" in capsys.readouterr().err
     unbroken = tmp_path / "unbroken"
     assert pretrain(pictures, unbroken, "--steps", "6", "--save-steps", "2") == 0
     for name in ("model", "model-start"):
@@ -115,13 +120,50 @@ def test_ctrl_c_saves_and_says_how_to_go_on(pictures, tmp_path, capsys, monkeypa
     assert "stopped at step 3 of 6 by SIGINT, saved" in capsys.readouterr().err
 
 
-def test_changed_pictures_are_refused(tmp_path, capsys):
-    pictures = draw_pictures(tmp_path / "pictures", 8, px=24)
-    assert pretrain(pictures, tmp_path / "run", "--steps", "2") == 0
+def test_changed_pictures_are_counted_and_refused_unless_allowed(tmp_path, capsys):
+    pictures = draw_pictures(tmp_path / "pictures", 10, px=24)
+    out = tmp_path / "run"
+    assert pretrain(pictures, out, "--steps", "3") == 0
     (pictures / "0000.png").unlink()
-    assert pretrain(pictures, tmp_path / "run", "--steps", "2") == 2
-    assert "other settings (other pictures)" in capsys.readouterr().err
-    assert pretrain(pictures, tmp_path / "run", "--steps", "2", "--allow") == 0
+    (pictures / "0001.png").rename(pictures / "other.png")
+    assert pretrain(pictures, out, "--steps", "3", "--allow") == 2
+    assert "was begun with other pictures (1 added, 2 removed); add --data-changed continue" in capsys.readouterr().err
+    assert pretrain(pictures, out, "--steps", "6", "--allow", "--data-changed", "continu") == 2
+    assert "did you mean continue?" in capsys.readouterr().err
+    assert pretrain(pictures, out, "--steps", "6", "--allow", "--data-changed", "continue") == 0
+    assert json.loads((out / "config.json").read_text())["data_ahead_steps"] == 0
+    assert pretrain(pictures, out, "--steps", "6") == 0
+    (pictures / "0002.png").write_bytes((pictures / "0003.png").read_bytes())
+    assert pretrain(pictures, out, "--steps", "6") == 2
+    assert "(the same names, other sizes)" in capsys.readouterr().err
+
+
+def test_restart_epoch_begins_a_whole_pass_over_the_changed_pictures(tmp_path, monkeypatch):
+    from opendino.data import loader
+
+    pictures, out = draw_pictures(tmp_path / "pictures", 10, px=24), tmp_path / "run"
+    assert pretrain(pictures, out, "--steps", "3") == 0  # 12 positions: in the second pass over 10
+    draw_pictures(pictures, 12, px=24)
+    seen: list[str] = []
+    finish = loader.Loader._finish
+
+    def watched(self, step, cut):
+        seen.extend(cut.ids)
+        return finish(self, step, cut)
+
+    monkeypatch.setattr(loader.Loader, "_finish", watched)
+    command = (pictures, out, "--steps", "6", "--allow", "--data-changed", "restart-epoch")
+    assert pretrain(*command) == 0
+    assert sorted(seen) == sorted(path.name for path in pictures.iterdir())
+    config = json.loads((out / "config.json").read_text())
+    assert config["data_ahead_steps"] == 0  # 12 positions are one pass over 12
+    draw_pictures(pictures, 13, px=24)
+    seen.clear()
+    assert pretrain(pictures, out, "--steps", "10", "--allow", "--data-changed", "restart-epoch") == 0
+    # The next pass begins at position 26, its first whole batch is number 7 at position 28.
+    assert json.loads((out / "config.json").read_text())["data_ahead_steps"] == 1
+    assert len(set(seen[:11])) == 11
+    assert pretrain(pictures, out, "--steps", "10") == 0, "the same command goes on"
 
 
 def test_a_run_goes_on_for_longer_when_asked_and_records_it(pictures, tmp_path, capsys):
@@ -196,6 +238,27 @@ def test_fields_lists_values_with_reasons(pictures, capsys):
     assert main(["pretrain", str(pictures), "--fields", "--steps", "5"]) == 0
     shown = capsys.readouterr().out
     assert "--optim.lr 0.002" in shown and "--method.prototypes 128    16 pictures" in shown
+
+
+def test_fields_of_a_budget_are_those_of_the_run(pictures, tmp_path, capsys):
+    command = ("--model", "vit_tiny", *QUICK, "--epochs", "2")
+    assert main(["pretrain", str(pictures), "--fields", "--json", *command]) == 0
+    listed = {row["name"]: row["default"] for row in json.loads(capsys.readouterr().out)}
+    assert main(["pretrain", str(pictures), "--out", str(tmp_path / "run"), *command]) == 0
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert listed == {name: value for name, value in flatten(saved) if name != "reasons"}
+    assert main(["pretrain", str(pictures), "--fields", "--minutes", "0.01", "--model", "vit_tiny", *QUICK]) == 0
+    assert "--steps 0 " not in capsys.readouterr().out
+
+
+def test_fields_without_a_folder_are_those_of_the_recipe_and_say_what_they_are(capsys):
+    assert main(["pretrain", "--fields", "--json", "--recipe", "vitl16_imagenet"]) == 0
+    told = capsys.readouterr()
+    assert "as for 10,000 pictures" in told.err
+    rows = {row["name"]: row for row in json.loads(told.out)}
+    assert rows["steps"]["default"] == 125_000 and rows["steps"]["type"] == "int"
+    assert "10 of 100 epochs" in rows["optim.warmup"]["reason"]
+    assert [name for name, row in rows.items() if not row["meaning"]] == []
 
 
 def test_out_among_the_pictures_is_refused_and_nothing_is_left_there(tmp_path, capsys):

@@ -10,6 +10,7 @@ from opendino.models.batch_norm import calibrate
 from opendino.models.contract import Features
 from opendino.models.conv_mini import ConvMiniConfig
 from opendino.models.convnext import ConvNeXtConfig
+from opendino.models.dinov2 import Dinov2Config
 from opendino.models.family import FAMILY, build_from_config
 from opendino.models.vit import ViTConfig
 
@@ -18,6 +19,8 @@ BACKBONES = {
     "vit": ViTConfig(**SMALL, layer_scale=0.5),
     "vit_gated": ViTConfig(**SMALL, swiglu=True, qkv_bias=False, local_cls_norm=True, patch=8, layer_scale=0.5),
     "vit_no_registers": ViTConfig(**SMALL, registers=0, patch=8, drop_path=0.4, layer_scale=0.5),
+    "dinov2": Dinov2Config(**SMALL, position_side=4, position_resize="offset", layer_scale=0.5),
+    "dinov2_registers": Dinov2Config(**SMALL, registers=4, swiglu=True, position_side=4, layer_scale=0.5),
     "convnext": ConvNeXtConfig(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), drop_path=0.2, layer_scale=0.5),
     "conv_mini": ConvMiniConfig(stem_width=8, width=16, dim=24, inner=12),
     "conv_kmeans": ConvMiniConfig(stem="kmeans", stem_width=16, width=16, dim=32, inner=8, blocks=(1, 2)),

@@ -22,11 +22,15 @@ from opendino.data.images import (
     Empty,
     IOFault,
     NotAnImage,
+    Reading,
     TooLarge,
     Truncated,
     Unsupported,
     Vanished,
+    file,
+    jpeg,
     read,
+    upright,
 )
 from tests.data.drawing import encoded, photo
 
@@ -37,7 +41,7 @@ P = photo(3)
 def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a test with and without simplejpeg."""
     if request.param == "Pillow alone":
-        monkeypatch.setattr(images, "_fast_decoder", lambda: None)
+        monkeypatch.setattr(jpeg, "fast_decoder", lambda: None)
     else:
         pytest.importorskip("simplejpeg")
     return request.param
@@ -45,7 +49,7 @@ def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 def with_orientation(array: np.ndarray, orientation: int, format: str) -> bytes:
     exif = PillowImage.Exif()
-    exif[images.ORIENTATION_TAG] = orientation
+    exif[upright.ORIENTATION_TAG] = orientation
     return encoded(array, format, exif=exif.tobytes())
 
 
@@ -80,10 +84,10 @@ def test_both_jpeg_decoders_agree_to_the_byte(
     pytest.importorskip("simplejpeg")
     array = photo(1, *size)
     data = encoded(array[:, :, 0] if grey else array, "JPEG", **options)
-    header = images._parse_jpeg_header(data)
+    header = jpeg.parse_header(data)
     assert header is not None and header.plain != bool(options.get("progressive"))
     fast = read(data)
-    monkeypatch.setattr(images, "_fast_decoder", lambda: None)
+    monkeypatch.setattr(jpeg, "fast_decoder", lambda: None)
     slow = read(data)
     expected = np.asarray(PillowImage.open(io.BytesIO(data)).convert("RGB"))
     assert np.array_equal(fast.array, expected) and np.array_equal(slow.array, expected)
@@ -92,8 +96,8 @@ def test_both_jpeg_decoders_agree_to_the_byte(
 
 def test_the_fast_decoder_is_used() -> None:
     pytest.importorskip("simplejpeg")
-    assert images._decode_plain_jpeg(encoded(P, "JPEG"), "x") is not None
-    assert images._decode_plain_jpeg(encoded(P, "JPEG", progressive=True), "x") is None
+    assert jpeg.decode_fast(encoded(P, "JPEG"), Reading(), "x") is not None
+    assert jpeg.decode_fast(encoded(P, "JPEG", progressive=True), Reading(), "x") is None
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -229,7 +233,7 @@ def test_damage_gives_a_picture_or_a_typed_error(seed: int, decoder: str) -> Non
         (b"%PDF-1.7 ...", NotAnImage, "document"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", NotAnImage, "git lfs pull"),
         (b"\0\0\0\x18ftypheic\0\0\0\0", Unsupported, "HEIC"),
-        (b"\0" * 128 + b"DICM", Unsupported, "DICOM"),
+        (b"\0" * 128 + b"DICM", NotAnImage, "DICOM without a picture"),
         (b"8BPS\0\1", Unsupported, "Photoshop"),
         (b"\xff\xd8\xff\xe0", Truncated, "header"),
     ],
@@ -239,11 +243,11 @@ def test_other_content_is_named(data: bytes, error: type, words: str) -> None:
         read(data, name="thing.jpg")
 
 
-def test_float_pixels_are_refused() -> None:
+def test_a_float_picture_without_a_range_is_grey_and_says_so() -> None:
     buffer = io.BytesIO()
-    PillowImage.fromarray(np.zeros((16, 16), np.float32)).save(buffer, "TIFF")
-    with pytest.raises(Unsupported, match="float"):
-        read(buffer.getvalue())
+    PillowImage.fromarray(np.full((16, 16), 7, np.float32)).save(buffer, "TIFF")
+    image = read(buffer.getvalue())
+    assert (image.array == 128).all() and image.meta["range"] == (7, 7) and "measured" in image.meta["range_rule"]
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
@@ -292,7 +296,7 @@ def test_storage_errors_are_tried_again(tmp_path: Path, monkeypatch: pytest.Monk
     path = tmp_path / "a.png"
     path.write_bytes(encoded(P, "PNG"))
     waits: list[float] = []
-    monkeypatch.setattr(images.time, "sleep", waits.append)
+    monkeypatch.setattr(file.time, "sleep", waits.append)
     failures = [OSError(5, "Input/output error")] * 2
     plain_open = builtins.open
 

@@ -76,7 +76,7 @@ def test_other_writers_fields_are_read() -> None:
 def test_wrong_values_are_refused() -> None:
     with pytest.raises(UsageError, match="multiple of the patch side 16, got 100; the nearest is 96"):
         Transform(size=100)
-    with pytest.raises(UsageError, match="square, center, whole, got crop"):
+    with pytest.raises(UsageError, match="square, center, whole, padded, got crop"):
         Transform(mode="crop")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="std"):
         Transform(std=(0.0, 1.0, 1.0))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from opendino.data.images import Image, Truncated
+from opendino.data.images import Image, Reading, Truncated
 from opendino.models.contract import Features
 
 
@@ -15,6 +15,7 @@ class ArraySource:
 
     skipped = ()
     skip_counts: dict[str, int] = {}  # noqa: RUF012
+    reading = Reading()
 
     def __init__(self, pictures, labels=None, classes=(), fingerprint="arrays"):
         self.pictures, self.classes, self.fingerprint = list(pictures), tuple(classes), fingerprint

@@ -5,8 +5,9 @@ import torch
 from opendino.models.family import build_from_config
 from opendino.models.vit import ViTConfig
 from opendino.weights.config_hf import config_to_json
-from opendino.weights.keys_hf import strip_outer
+from opendino.weights.keys_hf import TRANSFORMERS
 from opendino.weights.load import fill
+from opendino.weights.recognise import plain_names
 
 
 @torch.no_grad()
@@ -43,7 +44,8 @@ def hf_model(config, seed=0):
 def ours_from_hf(config, theirs):
     with torch.device("meta"):
         model = build_from_config(config)
-    fill(model, {strip_outer(name): tensor.clone() for name, tensor in theirs.state_dict().items()}, "transformers")
+    state = {name: tensor.clone() for name, tensor in theirs.state_dict().items()}
+    fill(model, plain_names(state, "transformers").tensors, TRANSFORMERS, "transformers")
     return model.eval()
 
 

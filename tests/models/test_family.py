@@ -11,12 +11,21 @@ PUBLISHED = {
     "vits16plus": 28_697_472,
     "vitb16": 85_669_632,
     "vitl16": 303_154_176,
+    "vitl16_sat": 303_156_224,
     "vith16plus": 840_633_600,
     "vit7b16": 6_716_043_264,
+    "vit7b16_sat": 6_716_043_264,
     "convnext_tiny": 27_820_128,
     "convnext_small": 49_454_688,
     "convnext_base": 87_566_464,
     "convnext_large": 196_230_336,
+}
+
+DINOV2 = {  # without and with registers
+    "dinov2_vits14": (22_056_576, 22_058_112),
+    "dinov2_vitb14": (86_580_480, 86_583_552),
+    "dinov2_vitl14": (304_368_640, 304_372_736),
+    "dinov2_vitg14": (1_136_480_768, 1_136_486_912),
 }
 
 
@@ -28,11 +37,18 @@ def test_parameter_counts(name):
     assert count == FAMILY[name].params == PUBLISHED.get(name, FAMILY[name].params)
 
 
-def test_published_models_are_of_the_paper_and_ours_say_that_they_are_not():
+def test_published_models_are_of_the_paper_and_the_others_say_that_they_are_not():
     assert {name for name, spec in FAMILY.items() if spec.from_paper} == set(PUBLISHED)
     for spec in FAMILY.values():
         assert spec.licence == ("DINOv3 License" if spec.from_paper else "Apache-2.0")
         assert spec.from_paper or "not of the paper" in spec.note
+        assert spec.gated == (spec.mirror is not None) == spec.from_paper
+        assert (spec.picture_mean == (0.430, 0.411, 0.296)) == spec.name.endswith("_sat") == ("sat493m" in spec.source)
+
+
+def test_dinov2_has_its_published_sizes():
+    for name, params in DINOV2.items():
+        assert (FAMILY[name].params, FAMILY[name + "_reg"].params) == params
 
 
 def test_overrides_reach_the_model():

@@ -23,7 +23,7 @@ def finished(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def without_library(monkeypatch):
     """Five megabytes of plotting library add nothing but time to most of these tests."""
-    monkeypatch.setattr(page_module, "_scripts", lambda: ("library", "ours"))
+    monkeypatch.setattr(page_module, "_scripts", lambda ours: ("library", "ours"))
 
 
 def text(run: Path, running: bool = False) -> str:

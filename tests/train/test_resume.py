@@ -156,3 +156,63 @@ def test_kill_at_a_random_moment(pictures, unbroken, tmp_path, seed):
     process.kill()
     process.join()
     assert_equal(state(run_to(tiny_config(pictures), tmp_path)), unbroken[0])
+
+
+def test_a_second_signal_ends_it_at_once_and_the_last_checkpoint_loads(pictures, unbroken, tmp_path):
+    def interrupt(step, method):
+        if step == 7:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(StoppedError, match="stopped by SIGINT without saving; the same command goes on from the last"):
+        run_to(tiny_config(pictures), tmp_path, watchers=[Watcher(1, interrupt)])
+    assert [step for step, _ in list_checkpoints(tmp_path / "checkpoints")] == [5]
+    assert_equal(state(run_to(tiny_config(pictures), tmp_path)), unbroken[0])
+
+
+@pytest.mark.parametrize("grace_s", [0.0, 0.3])
+def test_no_time_to_save_keeps_the_previous_checkpoint(pictures, unbroken, tmp_path, grace_s):
+    def interrupt(step, method):
+        if step == 7:
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(30)
+
+    config = tiny_config(pictures)
+    hurried = dataclasses.replace(config, save=dataclasses.replace(config.save, grace_s=grace_s))
+    began = time.monotonic()
+    with pytest.raises(StoppedError, match="stopped by SIGTERM without saving"):
+        run_to(hurried, tmp_path, watchers=[Watcher(1, interrupt)])
+    assert time.monotonic() - began < 10
+    assert [step for step, _ in list_checkpoints(tmp_path / "checkpoints")] == [5]
+    assert_equal(state(run_to(config, tmp_path)), unbroken[0])
+
+
+def test_a_save_that_takes_longer_than_the_grace_is_given_up(pictures, unbroken, tmp_path, monkeypatch):
+    from opendino.train import checkpoint
+
+    config = tiny_config(pictures)
+    hurried = dataclasses.replace(config, save=dataclasses.replace(config.save, grace_s=0.3))
+    write = checkpoint.save_file
+
+    def slow(tensors, path):
+        write(tensors, path)
+        if "step-00000007" in str(path):
+            time.sleep(30)
+
+    monkeypatch.setattr(checkpoint, "save_file", slow)
+    interrupt = Watcher(1, lambda step, method: signal.raise_signal(signal.SIGUSR1) if step == 7 else None)
+    with pytest.raises(StoppedError, match="stopped by SIGUSR1 without saving"):
+        run_to(hurried, tmp_path, watchers=[interrupt])
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000005"]
+    monkeypatch.undo()
+    assert_equal(state(run_to(config, tmp_path)), unbroken[0])
+
+
+def test_training_outside_the_main_thread_works_without_signals(pictures, unbroken, tmp_path):
+    import threading
+
+    found = []
+    thread = threading.Thread(target=lambda: found.append(run_to(tiny_config(pictures), tmp_path)))
+    thread.start()
+    thread.join()
+    assert_equal(state(found[0]), unbroken[0])

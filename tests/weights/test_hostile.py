@@ -216,7 +216,6 @@ def test_a_truncated_file(folder):
 
 def test_what_is_no_model(tmp_path):
     refused(tmp_path / "nowhere", "no such file or folder")
-    refused("vits16", "is a model's name")
     refused(tmp_path, "model.safetensors")
     (tmp_path / "note.txt").write_text("hello")
     refused(tmp_path / "note.txt", "is no model")

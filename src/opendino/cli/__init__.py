@@ -18,12 +18,21 @@ from opendino.errors import OpendinoError, UsageError
 
 VERBS = {
     "demo": "see it learn on real photographs in under 3 minutes, no data needed",
+    "check": "what is in a folder of pictures, broken or twice, and what to do about it",
     "pretrain": "learn from a folder of pictures without labels",
     "show": "PCA, similarity and attention pictures of a model",
     "evaluate": "score frozen backbones by the protocols of the paper",
     "compare": "results of several evaluations side by side",
+    "embed": "features of every picture of a folder, kept in a store",
+    "search": "the most alike pictures of a store",
+    "try": "one page about a folder of pictures, without training",
     "models": "list the model family",
+    "weights": "say what a weights file is; convert it",
+    "doctor": "say what this machine has and how fast it is",
 }
+
+# Verbs that Python keeps for itself.
+_MODULES = {"try": "try_"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,6 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output (head, less) went away: not a failure, and no trace at interpreter exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # the machine, not a bug: a full disk, a folder that may not be written
+        if debug:
+            traceback.print_exc()
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"opendino: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
     except ModuleNotFoundError as error:
         if debug:
             traceback.print_exc()
@@ -71,7 +86,7 @@ def _dispatch(arguments: list[str]) -> int:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         fix = f"did you mean {near[0]}?" if near else f"commands: {', '.join(VERBS)}"
         raise UsageError(verb, "no such command", fix)
-    result: int = import_module(f"opendino.cli.{verb}").run(rest)
+    result: int = import_module(f"opendino.cli.{_MODULES.get(verb, verb)}").run(rest)
     return result
 
 

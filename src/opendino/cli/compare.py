@@ -9,6 +9,7 @@ from pathlib import Path
 
 import tyro
 
+from opendino.cli.arguments import parse_arguments
 from opendino.cli.evaluate import print_lines
 from opendino.errors import UsageError
 from opendino.evaluation.record import read_record, to_lines
@@ -69,7 +70,7 @@ class CompareArgs:
 
 def run(argv: Sequence[str]) -> int:
     """Parse, compare, print."""
-    args = tyro.cli(CompareArgs, args=list(argv), prog="opendino compare")
+    args = parse_arguments(CompareArgs, argv, "compare")
     done = compare(args.results, out=args.out)
     if args.json:
         print(json.dumps([asdict(line) for line in done.lines], indent=2))

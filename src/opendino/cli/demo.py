@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from opendino.cli.arguments import OptionalPath, OptionalText, Switch, parse_arguments
 from opendino.cli.device import choose_device
 from opendino.cli.pretrain import pretrain
 from opendino.data.sources import open_source
@@ -272,25 +272,25 @@ class _Arguments:
 
     out: Path = Path("opendino-demo")
     """Folder to write."""
-    images: Path | None = None
+    images: OptionalPath = None
     """Your own photographs (2 to 20) instead of those that installed packages ship."""
     seed: int = 0
     """Of tiles, weights and training."""
     steps: int = STEPS
     """Of training."""
-    model: str | None = None
+    model: OptionalText = None
     """Another student, such as vit_tiny."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    open: bool = False
+    open: Switch = False
     """Open the page in the browser at the end."""
-    json: bool = False
+    json: Switch = False
     """Print results.json instead of words."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Parse, run, print."""
-    arguments = tyro.cli(_Arguments, args=list(argv), prog="opendino demo")
+    arguments = parse_arguments(_Arguments, argv, "demo")
     named = {key: value for key, value in vars(arguments).items() if key not in ("open", "json")}
     result = demo(quiet=arguments.json, **named)
     if arguments.json:

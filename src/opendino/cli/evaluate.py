@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from opendino import __version__
+from opendino.cli.arguments import parse_arguments
 from opendino.cli.device import choose_device
 from opendino.errors import DataError, UsageError
 from opendino.evaluation.protocol import Entry, Job, Outcome, Subject, resolve_settings, to_results
@@ -228,7 +229,7 @@ class EvaluateArgs:
 
 def run(argv: Sequence[str]) -> int:
     """Parse, score, print; 3 when a protocol that was asked for could not be scored."""
-    args = tyro.cli(EvaluateArgs, args=list(argv), prog="opendino evaluate")
+    args = parse_arguments(EvaluateArgs, argv, "evaluate")
     if args.list:
         _print_list(args.json)
         return 0

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
+from opendino.cli.arguments import Switch, parse_arguments
 from opendino.models.conv_mini import ConvMini
 from opendino.models.convnext import ConvNeXtConfig
 from opendino.models.family import FAMILY, ModelSpec
@@ -24,7 +24,7 @@ class ModelsArgs:
     Example: opendino models --json
     """
 
-    json: bool = False
+    json: Switch = False
     """One JSON list, with each model's whole config."""
 
 
@@ -35,7 +35,7 @@ def list_models() -> tuple[ModelSpec, ...]:
 
 def run(argv: Sequence[str]) -> int:
     """Parse and print; returns the exit code."""
-    args = tyro.cli(ModelsArgs, args=list(argv), prog="opendino models")
+    args = parse_arguments(ModelsArgs, argv, "models")
     specs = list_models()
     if args.json:
         print(json.dumps([{**asdict(spec), **_shape(spec)} for spec in specs], indent=2))

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ import tyro
 from PIL import Image as PillowImage
 from torch import Tensor
 
+from opendino.cli.arguments import OptionalCount, OptionalPath, OptionalText, Switch, parse_arguments
 from opendino.cli.device import choose_device
 from opendino.data.images import read
 from opendino.data.transform import Transform
@@ -39,25 +40,25 @@ class ShowArgs:
     one patch of the first picture is like all others) or attention (where CLS looks). Pictures are taken whole.
     """
 
-    kind: tyro.conf.Positional[str]
+    kind: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="KIND")]
     """pca, similarity or attention."""
-    images: tyro.conf.Positional[tuple[Path, ...]]
+    images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE...")]
     """Picture files."""
     model: Path
     """A run directory, or a folder of config.json and model.safetensors."""
-    out: Path | None = None
+    out: OptionalPath = None
     """The PNG to write; default: KIND-NAME.png here."""
-    size: int | None = None
+    size: OptionalCount = None
     """Short side in pixels that the model sees; default: the model's own. More shows finer maps."""
-    layer: int | None = None
+    layer: OptionalCount = None
     """Layer to look at, from 0, negative from the end; default: the last, normed."""
-    point: str | None = None
+    point: OptionalText = None
     """Y,X in pixels of the first picture, for similarity; default: its middle."""
-    foreground: bool = False
+    foreground: Switch = False
     """pca: paint the background black and give the colours to the foreground."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    json: bool = False
+    json: Switch = False
     """Print the result as one JSON object instead of words."""
 
 
@@ -107,7 +108,7 @@ def run(argv: Sequence[str]) -> int:
     """Parse, draw, print; returns the exit code."""
     if argv and not argv[0].startswith("-"):
         _find_kind(argv[0])  # a misspelt kind is said before a missing --model
-    args = tyro.cli(ShowArgs, args=list(argv), prog="opendino show")
+    args = parse_arguments(ShowArgs, argv, "show")
     path, seen = _draw(
         args.kind,
         args.images,

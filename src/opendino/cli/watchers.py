@@ -107,7 +107,7 @@ class Watch:
         self.metrics.append("health", step, **vars(health), words=words)
         self.say(f"step {step:,}: {words}")
         if step == 0:
-            export_model(self.run.path / "model-start", self.model(method), self.transform, {**self.card, "step": 0})
+            self._export("model-start", step, self.model(method))
         for alarm in alarms(self.healths):
             name = alarm.split(":")[0]  # the numbers behind it move, the alarm is the same
             if name not in self.alarmed:
@@ -124,9 +124,9 @@ class Watch:
         gain = f", {result.config['gain']:+.1f} since the start" if step else " (untrained)"
         self.say(f"step {step:,}: k-NN {result.value:.1f} % [{result.interval[0]:.1f}, {result.interval[1]:.1f}]{gain}")
         best = self.carry.get("best")
-        if step and (best is None or result.value > best["value"]):
+        better = step > 0 and (best is None or result.value > best["value"])
+        if better and self._export(self.run.best_model.name, step, model):
             self.carry["best"] = {"step": step, "value": result.value}
-            export_model(self.run.best_model, model, self.transform, {**self.card, "step": step})
 
     def _picture(self, step: int, method: Method) -> None:
         with torch.no_grad():
@@ -134,19 +134,35 @@ class Watch:
         previous = self.carry.get("basis")
         maps, basis = pca_maps(patches, Basis.from_dict(previous) if previous else None)
         self.carry["basis"] = basis.to_dict()
-        try:
-            photos = [to_picture(image, self.transform) for image in self.shown_images]
-            path = save_training_pictures(self.run.pictures, step, photos, list(maps))
-        except OSError as error:  # a picture is never worth a run
-            self.incidents.append("picture failed", step, f"picture not written ({error.strerror})")
-            return
-        self.metrics.append("picture", step, path=path.relative_to(self.run.path).as_posix())
+        photos = [to_picture(image, self.transform) for image in self.shown_images]
+        path = self.written(
+            "picture", step, lambda: save_training_pictures(self.run.pictures, step, photos, list(maps))
+        )
+        if path is not None:
+            self.metrics.append("picture", step, path=path.relative_to(self.run.path).as_posix())
 
     def _report(self, step: int, method: Method) -> None:
+        self.written("report", step, lambda: write_report(self.run.path, running=step < self.config.steps))
+
+    def _export(self, name: str, step: int, model: nn.Module) -> bool:
+        """Write a model folder of the run; whether it is there now."""
+        final, card = self.run.path / name, {**self.card, "step": step}
+
+        def write() -> Path:
+            export_model(final, model, self.transform, card)
+            return final
+
+        return self.written(name, step, write) is not None
+
+    def written(self, what: str, step: int, write: Callable[[], Path]) -> Path | None:
+        """What `write` returns; None, and an incident, when the disk refuses: only a checkpoint is worth a run."""
         try:
-            write_report(self.run.path, running=step < self.config.steps)
+            return write()
         except OSError as error:
-            self.incidents.append("report failed", step, f"report not written ({error.strerror})")
+            words = f"{what} not written ({error.strerror or error})"
+            self.incidents.append(f"{what} failed", step, words)
+            self.say(f"step {step:,}: {words}")
+            return None
 
 
 def export_model(final: Path, model: nn.Module, transform: Transform, card: dict[str, Any]) -> None:

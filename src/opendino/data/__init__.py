@@ -5,6 +5,6 @@ Holds: the one reader of picture files (`images`), what a folder or tar of pictu
 on the device (`augment`), block masks (`masks`), the loader that joins them, and the transform that inference uses.
 Holds no model, no loss, no step counter.
 
-To add a picture kind: a row in `images.KINDS` and a branch in `images.py`, with golden pixels in `tests/data`. To add a
+To add a picture kind: see `images/__init__.py`, with golden pixels in `tests/data`. To add a
 kind of source: a class with the members of `sources.Source`, and a line in `sources.open_source`.
 """

@@ -32,18 +32,22 @@ def _check_share(name: str, *values: float) -> None:
 
 @dataclass(frozen=True)
 class CropConfig:
-    """Two global crops and `num_locals` local ones of each picture. Source: arXiv 2508.10104; scales of DINOv2.
-
-    `global_scale` and `local_scale` are shares of the picture's area, `ratio` is width / height, `flip` a probability.
-    """
+    """Two global crops and `num_locals` local ones of each picture. Source: arXiv 2508.10104; scales of DINOv2."""
 
     global_px: int = 224
+    """Side of the two global crops."""
     local_px: int = 96
+    """Side of the local crops."""
     num_locals: int = 8
+    """Local crops of a picture."""
     global_scale: Pair = (0.32, 1.0)
+    """Smallest and largest share of the picture's area."""
     local_scale: Pair = (0.05, 0.32)
+    """The same of local crops."""
     ratio: Pair = (3 / 4, 4 / 3)
+    """Smallest and largest width / height of what is cut."""
     flip: float = 0.5
+    """Probability of a left-right flip."""
 
     def __post_init__(self) -> None:
         advice = "use a multiple of the model's patch side"
@@ -71,24 +75,29 @@ class CropConfig:
 
 @dataclass(frozen=True)
 class ColorConfig:
-    """Colour changes of a crop; factors as in torchvision's ColorJitter. Source: DINOv2's augmentations.
-
-    Triples are for (first global crop, second global crop, local crops). `blur_prob` states the probabilities that the
-    released models were trained with: the nominal ones (1.0, 0.1, 0.5) pass through a wrapper that inverts them.
-    `channel_gain` g, not of the paper: where jitter falls, each channel is multiplied by its own exp(U(-g, g)), as
-    another light or white balance would; for pictures whose colour should not count.
-    """
+    """Colour changes of a crop; factors as in torchvision's ColorJitter. Source: DINOv2's augmentations."""
 
     jitter_prob: float = 0.8
+    """Probability that brightness, contrast, saturation, hue and channel gain change."""
     brightness: float = 0.4
+    """Factor from 1 - x to 1 + x."""
     contrast: float = 0.4
+    """Factor from 1 - x to 1 + x."""
     saturation: float = 0.2
+    """Factor from 1 - x to 1 + x."""
     hue: float = 0.1
+    """Turn of the colour circle, from -x to x."""
     channel_gain: float = 0.0
+    """g, not of the paper: each channel times its own exp(U(-g, g)); for when colour should not count."""
     grey_prob: float = 0.2
+    """Probability that a crop loses its colour."""
     blur_prob: Triple = (0.0, 0.9, 0.5)
+    """Of the first global, the second global and the local crops, as the released models were trained: the nominal
+    (1.0, 0.1, 0.5) pass through a wrapper that inverts them."""
     blur_sigma: Pair = (0.1, 2.0)
+    """Smallest and largest blur in pixels."""
     solarise_prob: Triple = (0.0, 0.2, 0.0)
+    """Of the first global, the second global and the local crops."""
 
     def __post_init__(self) -> None:
         _check_share("color.jitter_prob", self.jitter_prob)
@@ -106,17 +115,18 @@ class ColorConfig:
 
 @dataclass(frozen=True)
 class MaskConfig:
-    """Block masks of the global crops: a share of crops is masked, by shares of patches spread over `ratio`.
-
-    `min_patches` is the smallest block, `max_patches_ratio` the largest as a share of the grid, `aspect` the smaller
-    end of the block's log-uniform height / width. Source: BEiT (arXiv 2106.08254), values of DINOv2.
-    """
+    """Block masks of the global crops. Source: BEiT (arXiv 2106.08254), values of DINOv2."""
 
     probability: float = 0.5
+    """Share of the global crops that are masked."""
     ratio: Pair = (0.1, 0.5)
+    """Shares of patches masked, spread evenly over the masked crops."""
     min_patches: int = 4
+    """Smallest block."""
     max_patches_ratio: float = 0.5
+    """Largest block as a share of the grid."""
     aspect: float = 0.3
+    """Smaller end of the block's log-uniform height / width."""
 
     def __post_init__(self) -> None:
         _check_share("masks.probability", self.probability)
@@ -128,25 +138,27 @@ class MaskConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where pictures come from and how a batch is made.
-
-    `batch_size` counts pictures of the whole batch. `workers` processes decode and cut; 0 does it in the training
-    process. `cache_mb` keeps decoded pictures in memory, split over workers. `max_bad` is the share of pictures that
-    may fail to read before the run stops (10 always may, of few pictures half of them). `mean` and `std` are of RGB in
-    [0, 1].
-    """
+    """Where pictures come from and how a batch is made."""
 
     path: str = ""
+    """The pictures."""
     batch_size: int = 64
+    """Pictures of a whole batch."""
     seed: int = 0
+    """Of order, crops, colours and masks."""
     workers: int = 0
+    """Processes that decode and cut; 0 does it in the training process."""
     cache_mb: int = 0
+    """Memory for decoded pictures, split over workers."""
     max_bad: float = 0.01
+    """Share of pictures that may fail to read before the run stops; 10 always may, of few pictures half of them."""
     crops: CropConfig = field(default_factory=CropConfig)
     color: ColorConfig = field(default_factory=ColorConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
     mean: Triple = (0.485, 0.456, 0.406)
+    """Of RGB in [0, 1], taken off."""
     std: Triple = (0.229, 0.224, 0.225)
+    """Of RGB in [0, 1], divided by."""
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, "batch_size", "1 or more pictures", self.batch_size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from opendino.data.listing import (
     build_listing,
     first_folder,
     has_picture_ending,
+    left_in,
     left_out,
 )
 
@@ -26,14 +28,24 @@ _POINTER_BYTES = 400
 class FolderSource(ListedSource):
     """The pictures of a folder; see `sources.Source`."""
 
-    def __init__(self, root: bytes, listing: Listing) -> None:
-        super().__init__(listing)
+    def __init__(self, root: bytes, listing: Listing, reading: images.Reading) -> None:
+        super().__init__(listing, reading)
         self._root = root
 
-    def read(self, index: int) -> images.Image:
-        """Decode one picture. Raises an ImageError that names its id."""
-        path = Path(os.fsdecode(os.path.join(self._root, self._listing.name(index))))
-        return images.read(path, name=self.id(index))
+    def load(self, index: int) -> bytes:
+        """Bytes of a picture's file. Raises an ImageError that names its id."""
+        return images.load_file(Path(os.fsdecode(self._path(index))), self.id(index))
+
+    def stamp(self, index: int) -> tuple[int, int]:
+        """Size in bytes and time of last change in ns, now; (-1, -1) when the file cannot be found."""
+        try:
+            status = os.stat(self._path(index))
+        except OSError:
+            return -1, -1
+        return status.st_size, status.st_mtime_ns
+
+    def _path(self, index: int) -> bytes:
+        return os.path.join(self._root, self._listing.name(index))
 
 
 class FolderScan:
@@ -103,15 +115,18 @@ class FolderScan:
             head = _read_head(entry.path)
             if images.is_pointer(head):
                 return "pointer of large-file storage"
-            if not named_so and images.find_kind(head) is None:
+            kind = images.find_kind(head)
+            if not named_so and kind is None:
                 return "no image"
+            if kind is not None and not kind.still:
+                return "video"
         self.names.append(name)
         self.sizes.append(status.st_size)
         return None
 
-    def listing(self) -> Listing:
-        """The candidates sorted by the raw bytes of their relative paths."""
-        order = sorted(range(len(self.names)), key=self.names.__getitem__)
+    def listing(self, leave_out: Mapping[bytes, str]) -> Listing:
+        """The candidates sorted by the raw bytes of their relative paths, without those of a skip list."""
+        order = sorted(left_in(self.names, leave_out, self.skips), key=self.names.__getitem__)
         names = [self.names[index] for index in order]
         sizes = np.fromiter((self.sizes[index] for index in order), np.int64, len(order))
         return build_listing(names, sizes, [first_folder(name) for name in names], self.skips)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
+
+from opendino.data.images import Image, Reading, read
 
 # Of each reason this many are kept by name; the counts are exact.
 MAX_NAMED = 1000
@@ -74,6 +76,8 @@ def left_out(base: bytes) -> str | None:
         return "AppleDouble"
     if base in (b"@eaDir", b"Thumbs.db", b"__MACOSX", b"desktop.ini"):
         return "system file"
+    if base in (b"opendino-skip.txt", b"opendino-reading.json"):
+        return "opendino's own file"
     return "hidden" if base.startswith(b".") else None
 
 
@@ -130,6 +134,21 @@ def build_listing(names: Sequence[bytes], sizes: np.ndarray, folders: Sequence[b
     return Listing(b"".join(names), ends, sizes, labels, tuple(map(encode_id, found)), skips)
 
 
+def left_in(names: Sequence[bytes], leave_out: Mapping[bytes, str], skips: Skips) -> list[int]:
+    """Places of the names that a skip list does not hold; what it holds is counted, also names that are not there."""
+    kept = []
+    met = set()
+    for place, name in enumerate(names):
+        if name in leave_out:
+            skips.add(name, f"skip list: {leave_out[name]}")
+            met.add(name)
+        else:
+            kept.append(place)
+    for name in leave_out.keys() - met:
+        skips.add(name, "in the skip list, but not there")
+    return kept
+
+
 def first_folder(name: bytes) -> bytes | None:
     """First component of a path that has several."""
     first, slash, _ = name.lstrip(b"/").partition(b"/")
@@ -137,12 +156,17 @@ def first_folder(name: bytes) -> bytes | None:
 
 
 class ListedSource:
-    """What sources over a listing have in common; `read` is theirs. See `sources.Source`."""
+    """What sources over a listing have in common; `load` and `stamp` are theirs. See `sources.Source`."""
 
-    def __init__(self, listing: Listing) -> None:
+    def __init__(self, listing: Listing, reading: Reading) -> None:
         self._listing = listing
+        self.reading = reading
         self.classes = listing.classes
         self.fingerprint = listing.fingerprint
+        lasting = replace(reading, at_least=None)  # how large JPEGs are decoded is a matter of speed
+        if lasting != Reading():
+            # Other pixels of the same files are other pictures.
+            self.fingerprint = hashlib.sha256(f"{self.fingerprint} {lasting}".encode()).hexdigest()[:16]
         self.skipped: tuple[Skipped, ...] = listing.skips.named
         self.skip_counts: dict[str, int] = dict(listing.skips.counts)
 
@@ -152,6 +176,14 @@ class ListedSource:
     def id(self, index: int) -> str:
         """Name relative to the source as text, one to one."""
         return encode_id(self._listing.name(index))
+
+    def load(self, index: int) -> bytes:
+        """Bytes of a picture's file."""
+        raise NotImplementedError
+
+    def read(self, index: int) -> Image:
+        """Decode one picture. Raises an ImageError that names its id."""
+        return read(self.load(index), name=self.id(index), reading=self.reading)
 
     def label(self, index: int) -> int | None:
         """Number of the class, or None."""

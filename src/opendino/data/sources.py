@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from opendino.data.beside import READING_NAME, SKIP_NAME, path_beside, read_reading, read_skip_list
 from opendino.data.folder import FolderScan, FolderSource
-from opendino.data.images import Image
+from opendino.data.images import Image, Reading
 from opendino.data.listing import Skipped, decode_id, encode_id, has_picture_ending
 from opendino.data.tar import open_tars
 from opendino.errors import DataError, UsageError
@@ -26,13 +28,15 @@ class Source(Protocol):
         classes: names in byte order, () when the pictures are not sorted into classes.
         skipped: what the scan left out, at most 1,000 names of each reason.
         skip_counts: how many were left out, by reason, exact.
-        fingerprint: hash of all ids and sizes.
+        fingerprint: hash of all ids and sizes, and of the reading where it is not the default.
+        reading: how pictures are read.
     """
 
     classes: tuple[str, ...]
     skipped: tuple[Skipped, ...]
     skip_counts: dict[str, int]
     fingerprint: str
+    reading: Reading
 
     def __len__(self) -> int: ...
 
@@ -48,8 +52,23 @@ class Source(Protocol):
         """Decode picture `index`; raises an ImageError naming its id."""
         ...
 
+    def load(self, index: int) -> bytes:
+        """Bytes of picture `index`; raises an ImageError naming its id."""
+        ...
 
-def open_source(path: Path, *, follow: bool = False) -> Source:
+    def stamp(self, index: int) -> tuple[int, int]:
+        """Size in bytes and time of last change in ns, as they are now; another stamp means another picture."""
+        ...
+
+
+def open_source(
+    path: Path,
+    *,
+    follow: bool = False,
+    skip: Path | bool = True,
+    reading: Reading | None = None,
+    at_least: int | None = None,
+) -> Source:
     """Find the pictures in a folder, in a `.tar` file, or in a folder of `.tar` files.
 
     Pictures are found by content as well as by name, and sorted by the raw bytes of their names. They have classes
@@ -58,27 +77,36 @@ def open_source(path: Path, *, follow: bool = False) -> Source:
     Args:
         path: folder or tar file.
         follow: also enter links to folders.
+        skip: a skip list; True takes the one beside the pictures where there is one, False none. What it names is in
+            `skip_counts`, and the fingerprint is that of the pictures that are left.
+        reading: how pictures are read; None takes the file beside the pictures where there is one. See `beside`.
+        at_least: pixels of the short side that the use needs, laid over the reading; large JPEGs decode faster then.
+            No part of the fingerprint.
     Raises:
         DataError: no such path, no pictures, or no readable tar; says what was found instead.
     """
     path = Path(path)
+    reading = _reading(path, reading)
+    if at_least is not None:
+        reading = replace(reading, at_least=at_least)
     if not path.exists():
         raise DataError(path, "no such file or folder", "give a folder of pictures or a .tar of them")
     if not path.is_dir():
         if path.is_file() and has_picture_ending(os.fsencode(path.name)):
             raise DataError(path, "is one picture", "give a folder of pictures or a .tar of them")
-        source: Source = open_tars([(b"", path)])
+        source: Source = open_tars([(b"", path)], None, _leave_out(path, skip), reading)
     else:
         root = os.fsencode(path)
         scan = FolderScan(root, follow)
         if scan.shards and not scan.names:
             shards = sorted(scan.shards)
             paths = [Path(os.fsdecode(os.path.join(root, name))) for name in shards]
-            source = open_tars([(name + b"/", shard) for name, shard in zip(shards, paths, strict=True)], scan.skips)
+            members = [(name + b"/", shard) for name, shard in zip(shards, paths, strict=True)]
+            source = open_tars(members, scan.skips, _leave_out(path, skip), reading)
         else:
             for name in scan.shards:
                 scan.skips.add(name, "tar beside pictures")
-            source = FolderSource(root, scan.listing())
+            source = FolderSource(root, scan.listing(_leave_out(path, skip)), reading)
     if len(source) == 0:
         counts = ", ".join(f"{count} {reason}" for reason, count in sorted(source.skip_counts.items()))
         cause = f"no pictures found ({counts or 'it is empty'})"
@@ -86,11 +114,26 @@ def open_source(path: Path, *, follow: bool = False) -> Source:
     return source
 
 
+def _leave_out(path: Path, skip: Path | bool) -> dict[bytes, str]:
+    if isinstance(skip, bool):
+        beside = path_beside(path, SKIP_NAME)
+        return read_skip_list(beside) if skip and beside.exists() else {}
+    return read_skip_list(skip)
+
+
+def _reading(path: Path, reading: Reading | None) -> Reading:
+    if reading is not None:
+        return reading
+    beside = path_beside(path, READING_NAME)
+    return read_reading(beside) if beside.exists() else Reading()
+
+
 class _Subset:
     def __init__(self, source: Source, indices: np.ndarray) -> None:
         self._source = source
         self._indices = indices
         self.classes = source.classes
+        self.reading = source.reading
         self.skipped = source.skipped
         self.skip_counts = source.skip_counts
         digest = hashlib.sha256(source.fingerprint.encode())
@@ -108,6 +151,12 @@ class _Subset:
 
     def read(self, index: int) -> Image:
         return self._source.read(self._at(index))
+
+    def load(self, index: int) -> bytes:
+        return self._source.load(self._at(index))
+
+    def stamp(self, index: int) -> tuple[int, int]:
+        return self._source.stamp(self._at(index))
 
     def _at(self, index: int) -> int:
         if not 0 <= index < len(self._indices):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +23,7 @@ from opendino.data.listing import (
     build_listing,
     first_folder,
     has_picture_ending,
+    left_in,
     left_out,
 )
 from opendino.errors import DataError
@@ -51,8 +52,10 @@ class Member:
 class TarSource(ListedSource):
     """The pictures of one or several tar files; see `sources.Source`. Reopens its files in each process."""
 
-    def __init__(self, shards: list[Path], listing: Listing, shard_of: np.ndarray, offsets: np.ndarray) -> None:
-        super().__init__(listing)
+    def __init__(
+        self, shards: list[Path], listing: Listing, reading: images.Reading, shard_of: np.ndarray, offsets: np.ndarray
+    ) -> None:
+        super().__init__(listing, reading)
         self._shards = shards
         self._shard_of = shard_of
         self._offsets = offsets
@@ -65,8 +68,16 @@ class TarSource(ListedSource):
         for descriptor in self.__dict__.get("_descriptors", {}).values():
             os.close(descriptor)
 
-    def read(self, index: int) -> images.Image:
-        """Decode one picture. Raises an ImageError that names its id."""
+    def stamp(self, index: int) -> tuple[int, int]:
+        """Size of the member in bytes and time of the tar's last change in ns; (-1, -1) when it cannot be found."""
+        try:
+            changed = os.stat(self._shards[int(self._shard_of[index])]).st_mtime_ns
+        except OSError:
+            return -1, -1
+        return int(self._listing.sizes[index]), changed
+
+    def load(self, index: int) -> bytes:
+        """Bytes of a member. Raises an ImageError that names its id."""
         name = self.id(index)
         size = int(self._listing.sizes[index])
         if size > images.MAX_FILE_BYTES:
@@ -81,7 +92,7 @@ class TarSource(ListedSource):
             raise images.IOFault(name, f"its tar cannot be read ({error.strerror})") from None
         if len(data) < size:
             raise images.Truncated(name, "its tar is shorter than when the run began")
-        return images.read(data, name=name)
+        return data
 
     def _open(self, shard: int) -> int:
         # A descriptor may be shared with the parent process: pread has no position that could be shared too.
@@ -90,12 +101,18 @@ class TarSource(ListedSource):
         return self._descriptors[shard]
 
 
-def open_tars(shards: list[tuple[bytes, Path]], skips: Skips | None = None) -> TarSource:
+def open_tars(
+    shards: list[tuple[bytes, Path]],
+    skips: Skips | None = None,
+    leave_out: Mapping[bytes, str] | None = None,
+    reading: images.Reading | None = None,
+) -> TarSource:
     """Index tar files.
 
     Args:
         shards: (prefix of the ids, path) of each; an empty prefix for a single tar, `b"name.tar/"` for several.
-        skips: what a scan of their folder already left out.
+        skips: what a scan of their folder already left out. leave_out: a skip list, by raw id.
+        reading: how pictures are read.
     Raises:
         DataError: the only tar is compressed or no tar at all. Damage further on is counted, not raised.
     """
@@ -122,10 +139,13 @@ def open_tars(shards: list[tuple[bytes, Path]], skips: Skips | None = None) -> T
             skips.add(row[0], "replaced by a later member of the same name")
         else:
             rows.append(row)
+    rows = [rows[place] for place in left_in([row[0] for row in rows], leave_out or {}, skips)]
     numbers = np.array([row[1:] for row in rows], np.int64).reshape(-1, 3)
     folders = [first_folder(name[len(shards[number][0]) :]) for name, number, _, _ in rows]
     listing = build_listing([row[0] for row in rows], numbers[:, 2].copy(), folders, skips)
-    return TarSource([path for _, path in shards], listing, numbers[:, 0].astype(np.int32), numbers[:, 1].copy())
+    paths = [path for _, path in shards]
+    shard_of, offsets = numbers[:, 0].astype(np.int32), numbers[:, 1].copy()
+    return TarSource(paths, listing, reading or images.Reading(), shard_of, offsets)
 
 
 def _open_regular(path: Path) -> BinaryIO:
@@ -156,8 +176,9 @@ def _reason_to_skip(descriptor: int, member: Member) -> str | None:
         return "empty"
     if not has_picture_ending(member.name):
         head = _pread(descriptor, min(images.HEAD_BYTES, member.size), member.offset)
-        if images.find_kind(head) is None:
-            return "no image"
+        kind = images.find_kind(head)
+        if kind is None or not kind.still:
+            return "no image" if kind is None else "video"
     return None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +15,22 @@ from opendino.data.images import Image
 from opendino.errors import UsageError, WeightsError
 
 BILINEAR = 2
-MODES = ("square", "center", "whole")
+MODES = ("square", "center", "whole", "padded")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A picture as the model sees it, and which patches of it are real.
+
+    pixels: [3, H, W] float32, normalised, both sides multiples of the patch.
+    valid: [h, w] bool: at least half of the patch's rows and columns come from the picture, not from padding.
+    height, width: of the picture inside `pixels`, from its top left corner, in pixels.
+    """
+
+    pixels: Tensor
+    valid: Tensor
+    height: int
+    width: int
 
 
 @dataclass(frozen=True)
@@ -25,7 +41,9 @@ class Transform:
         size: side in pixels, a multiple of `patch`.
         mode: `square` squeezes the picture to size x size (as the released DINOv3 models expect);
             `center` brings the short side to size * 8/7 (256 for 224) and cuts the middle size x size;
-            `whole` keeps the shape: the short side becomes `size`, the long side the nearest multiple of `patch`.
+            `whole` keeps the shape: the short side becomes `size`, the long side the nearest multiple of `patch`;
+            `padded` keeps the shape to the pixel: the short side becomes `size`, the long side is reflected at its end
+            up to the next multiple of `patch` (see `Prepared.valid`).
         mean, std: of RGB in [0, 1].
         patch: patch side of the model in pixels.
     Raises:
@@ -33,7 +51,7 @@ class Transform:
     """
 
     size: int = 224
-    mode: Literal["square", "center", "whole"] = "square"
+    mode: Literal["square", "center", "whole", "padded"] = "square"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     patch: int = 16
@@ -50,7 +68,8 @@ class Transform:
         if min(self.std) <= 0:
             raise UsageError("transform.std", f"must be three positive numbers, got {self.std}")
 
-    def _resized(self, height: int, width: int) -> tuple[int, int]:
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width in pixels that a picture is resized to, before it is cut or padded."""
         if self.mode == "square":
             return self.size, self.size
         short = round(self.size * 8 / 7) if self.mode == "center" else self.size
@@ -63,17 +82,33 @@ class Transform:
         return side(height), side(width)
 
     def apply(self, image: Image) -> Tensor:
-        """The tensor [3, H, W] float32 that the model sees; H = W = size unless the mode is `whole`."""
-        pixels = torch.from_numpy(image.array).permute(2, 0, 1).unsqueeze(0)
+        """The tensor [3, H, W] float32 that the model sees; H = W = size in the modes `square` and `center`."""
+        return self.prepare(image).pixels
+
+    def prepare(self, image: Image) -> Prepared:
+        """As `apply`, with the patches that padding made marked."""
         # The division comes first and in float, as in the reference processor: resizing uint8 would round.
-        pixels = pixels.to(torch.float32, memory_format=torch.contiguous_format) / 255
-        target = self._resized(*image.array.shape[:2])
-        pixels = F.interpolate(pixels, size=target, mode="bilinear", align_corners=False, antialias=True)[0]
+        pixels = _unit_range(image.array)
+        target = self.resized(*image.array.shape[:2])
+        pixels = F.interpolate(pixels[None], size=target, mode="bilinear", align_corners=False, antialias=True)[0]
         if self.mode == "center":
             top, left = (target[0] - self.size) // 2, (target[1] - self.size) // 2
             pixels = pixels[:, top : top + self.size, left : left + self.size]
-        mean = torch.tensor(self.mean)[:, None, None]
-        return (pixels - mean) / torch.tensor(self.std)[:, None, None]
+        return self._padded(self._normalised(pixels))
+
+    def prepare_unscaled(self, array: np.ndarray) -> Prepared:
+        """A picture or a part of one, uint8 [H, W, 3], at its own resolution: normalised and padded, not resized."""
+        return self._padded(self._normalised(_unit_range(array)))
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return (pixels - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
+
+    def _padded(self, pixels: Tensor) -> Prepared:
+        height, width = pixels.shape[1:]
+        rows, columns = -(-height // self.patch), -(-width // self.patch)
+        if (rows * self.patch, columns * self.patch) != (height, width):
+            pixels = pixels[:, _reflected(height, rows * self.patch)][:, :, _reflected(width, columns * self.patch)]
+        return Prepared(pixels, valid_patches(height, width, self.patch), height, width)
 
     def to_dict(self) -> dict[str, Any]:
         """Fields of preprocessor_config.json. `transformers` reads `square` and `center` to the same pixels."""
@@ -93,7 +128,7 @@ class Transform:
         if self.mode == "center":
             fields["size"] = {"shortest_edge": round(self.size * 8 / 7)}
             fields["crop_size"] = {"height": self.size, "width": self.size}
-        elif self.mode == "whole":
+        elif self.mode in ("whole", "padded"):
             fields["size"] = {"shortest_edge": self.size}
         return fields
 
@@ -123,3 +158,23 @@ class Transform:
             for name, default in (("mean", cls.mean), ("std", cls.std))
         )
         return cls(size=int(side), mode=mode, mean=mean, std=std, patch=patch)  # type: ignore[arg-type]
+
+
+def _unit_range(array: np.ndarray) -> Tensor:
+    """uint8 [H, W, 3] -> float32 [3, H, W] in [0, 1]."""
+    pixels = torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)
+    return pixels.to(torch.float32, memory_format=torch.contiguous_format) / 255
+
+
+def _reflected(length: int, padded: int) -> Tensor:
+    """Places 0 to padded - 1 of a side, those beyond its end mirrored at its last pixel."""
+    places = torch.arange(padded)
+    return torch.where(places < length, places, (2 * (length - 1) - places).clamp(min=0))
+
+
+def valid_patches(height: int, width: int, patch: int) -> Tensor:
+    """[ceil(height / patch), ceil(width / patch)] bool: patches of which at least half of each side lies inside."""
+    valid = torch.zeros(-(-height // patch), -(-width // patch), dtype=torch.bool)
+    rows, columns = (max(1, (2 * length + patch) // (2 * patch)) for length in (height, width))
+    valid[:rows, :columns] = True
+    return valid

@@ -1,9 +1,12 @@
-"""Turning pictures into numbers with a frozen backbone.
+"""Turning pictures into numbers with a frozen backbone, keeping and finding them.
 
-Here: extraction of CLS and patch tokens from a source. Not here: what is done with them (evaluation, pages), training.
-To add a kind of feature: a field of `Bank`, named and sized in its docstring, and a test against one picture at a time.
+Here: `extract` (CLS and patch tokens of a source in memory), the store (`open_store`, `embed_source`: resumable, in
+Lance), tiles of large pictures, exact search. Not here: what is done with them (evaluation, pages), training.
+To add a kind of feature: a field of `Bank`, or a column of `store.schema_of`, named and sized in its docstring, and a
+test against one picture at a time. To add a form of stored patches: a branch of `codec.PatchCodec`.
 """
 
 from opendino.features.extract import Bank, extract
+from opendino.features.store import Store, open_store
 
-__all__ = ["Bank", "extract"]
+__all__ = ["Bank", "Store", "extract", "open_store"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -11,19 +12,27 @@ from torch import nn
 from opendino.errors import UsageError
 from opendino.models.conv_mini import ConvMini, ConvMiniConfig
 from opendino.models.convnext import ConvNeXt, ConvNeXtConfig
+from opendino.models.dinov2 import Dinov2, Dinov2Config
 from opendino.models.layers import swiglu_hidden
 from opendino.models.vit import ViT, ViTConfig
 
 Config = ViTConfig | ConvNeXtConfig | ConvMiniConfig
 
 PAPER_LICENCE = "DINOv3 License"
-OUR_LICENCE = "Apache-2.0"
+APACHE = "Apache-2.0"
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+SATELLITE = ((0.430, 0.411, 0.296), (0.213, 0.156, 0.143))
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A row of the family: `params` counts trained numbers, `licence` is that of the weights that go by this name
-    (weights that you train are yours), `source` says where architecture and weights come from."""
+    """A row of the family.
+
+    params: trained numbers. licence: of the released weights that go by this name (weights that you train are yours).
+    source: where architecture and weights come from. repository: their Hugging Face repository; gated: it wants an
+    account that was let in. mirror: a repository of the same weights in timm's layout, open to all under the same
+    licence. picture_mean, picture_std: of RGB in [0, 1], what the released weights expect.
+    """
 
     name: str
     kind: str
@@ -33,59 +42,102 @@ class ModelSpec:
     source: str
     from_paper: bool
     note: str
+    repository: str | None = None
+    gated: bool = False
+    mirror: str | None = None
+    picture_mean: tuple[float, float, float] = IMAGENET[0]
+    picture_std: tuple[float, float, float] = IMAGENET[1]
 
 
-def _paper(name: str, kind: str, config: Config, params: int, repository: str, note: str) -> ModelSpec:
-    source = f"arXiv 2508.10104; weights huggingface.co/facebook/dinov3-{repository}-pretrain-lvd1689m (gated)"
-    return ModelSpec(name, kind, config, params, PAPER_LICENCE, source, True, note)
+def _paper(name: str, kind: str, config: Config, params: int, repository: str, mirror: str, note: str) -> ModelSpec:
+    data = "sat493m" if name.endswith("_sat") else "lvd1689m"
+    hub = f"facebook/dinov3-{repository}-pretrain-{data}"
+    mean, std = SATELLITE if data == "sat493m" else IMAGENET
+    return ModelSpec(
+        *(name, kind, config, params, PAPER_LICENCE),
+        source=f"arXiv 2508.10104; weights huggingface.co/{hub} (gated)",
+        from_paper=True,
+        note=note,
+        repository=hub,
+        gated=True,
+        mirror=f"timm/{mirror}.dinov3_{data}" if kind == "convnext" else f"timm/{mirror}_patch16_dinov3.{data}",
+        picture_mean=mean,
+        picture_std=std,
+    )
+
+
+def _dinov2(letter: str, size: str, config: Dinov2Config, params: int) -> tuple[ModelSpec, ModelSpec]:
+    """A size of DINOv2 without and with registers."""
+    rows = []
+    for registers in (0, 4):
+        name = f"dinov2_vit{letter}14" + ("_reg" if registers else "")
+        hub = f"facebook/dinov2-{'with-registers-' if registers else ''}{size}"
+        shape = replace(config, registers=registers, position_resize="antialias" if registers else "offset")
+        note = f"not of the paper: DINOv2, {size}{', registers' if registers else ''}; open to all"
+        source = f"arXiv 2304.07193; weights huggingface.co/{hub} (open)"
+        count = params + registers * config.dim
+        rows.append(ModelSpec(name, "vit", shape, count, APACHE, source, False, note, repository=hub))
+    return rows[0], rows[1]
 
 
 def _ours(name: str, kind: str, config: Config, params: int, note: str) -> ModelSpec:
-    return ModelSpec(name, kind, config, params, OUR_LICENCE, "opendino; no released weights", False, note)
+    return ModelSpec(name, kind, config, params, APACHE, "opendino; no released weights", False, note)
 
 
+_VITL = ViTConfig(dim=1024, depth=24, heads=16, hidden=4096)
+_VIT7B = ViTConfig(
+    dim=4096,
+    depth=40,
+    heads=32,
+    hidden=swiglu_hidden(4096, 3, align=64),
+    swiglu=True,
+    qkv_bias=False,
+    local_cls_norm=True,
+)
 _ROWS = (
-    _paper("vits16", "vit", ViTConfig(dim=384, depth=12, heads=6, hidden=1536), 21_601_152, "vits16", "small"),
+    _paper(
+        "vits16", "vit", ViTConfig(dim=384, depth=12, heads=6, hidden=1536), 21_601_152, "vits16", "vit_small", "small"
+    ),
     _paper(
         "vits16plus",
         "vit",
         ViTConfig(dim=384, depth=12, heads=6, hidden=swiglu_hidden(384, 6), swiglu=True),
         28_697_472,
         "vits16plus",
+        "vit_small_plus",
         "with SwiGLU",
     ),
-    _paper("vitb16", "vit", ViTConfig(dim=768, depth=12, heads=12, hidden=3072), 85_669_632, "vitb16", "base"),
-    _paper("vitl16", "vit", ViTConfig(dim=1024, depth=24, heads=16, hidden=4096), 303_154_176, "vitl16", "large"),
+    _paper(
+        "vitb16", "vit", ViTConfig(dim=768, depth=12, heads=12, hidden=3072), 85_669_632, "vitb16", "vit_base", "base"
+    ),
+    _paper("vitl16", "vit", _VITL, 303_154_176, "vitl16", "vit_large", "large"),
+    _paper(
+        "vitl16_sat",
+        "vit",
+        replace(_VITL, local_cls_norm=True),
+        303_156_224,
+        "vitl16",
+        "vit_large",
+        "large, satellite pictures",
+    ),
     _paper(
         "vith16plus",
         "vit",
         ViTConfig(dim=1280, depth=32, heads=20, hidden=swiglu_hidden(1280, 6), swiglu=True),
         840_633_600,
         "vith16plus",
+        "vit_huge_plus",
         "with SwiGLU",
     ),
-    _paper(
-        "vit7b16",
-        "vit",
-        ViTConfig(
-            dim=4096,
-            depth=40,
-            heads=32,
-            hidden=swiglu_hidden(4096, 3, align=64),
-            swiglu=True,
-            qkv_bias=False,
-            local_cls_norm=True,
-        ),
-        6_716_043_264,
-        "vit7b16",
-        "the teacher",
-    ),
+    _paper("vit7b16", "vit", _VIT7B, 6_716_043_264, "vit7b16", "vit_7b", "the teacher"),
+    _paper("vit7b16_sat", "vit", _VIT7B, 6_716_043_264, "vit7b16", "vit_7b", "the teacher, satellite pictures"),
     _paper(
         "convnext_tiny",
         "convnext",
         ConvNeXtConfig(depths=(3, 3, 9, 3), dims=(96, 192, 384, 768)),
         27_820_128,
         "convnext-tiny",
+        "convnext_tiny",
         "map of stride 32",
     ),
     _paper(
@@ -94,6 +146,7 @@ _ROWS = (
         ConvNeXtConfig(depths=(3, 3, 27, 3), dims=(96, 192, 384, 768)),
         49_454_688,
         "convnext-small",
+        "convnext_small",
         "map of stride 32",
     ),
     _paper(
@@ -102,6 +155,7 @@ _ROWS = (
         ConvNeXtConfig(depths=(3, 3, 27, 3), dims=(128, 256, 512, 1024)),
         87_566_464,
         "convnext-base",
+        "convnext_base",
         "map of stride 32",
     ),
     _paper(
@@ -110,8 +164,13 @@ _ROWS = (
         ConvNeXtConfig(depths=(3, 3, 27, 3), dims=(192, 384, 768, 1536)),
         196_230_336,
         "convnext-large",
+        "convnext_large",
         "map of stride 32",
     ),
+    *_dinov2("s", "small", Dinov2Config(dim=384, depth=12, heads=6, hidden=1536), 22_056_576),
+    *_dinov2("b", "base", Dinov2Config(dim=768, depth=12, heads=12, hidden=3072), 86_580_480),
+    *_dinov2("l", "large", Dinov2Config(dim=1024, depth=24, heads=16, hidden=4096), 304_368_640),
+    *_dinov2("g", "giant", Dinov2Config(dim=1536, depth=40, heads=24, hidden=4096, swiglu=True), 1_136_480_768),
     _ours(
         "vit_tiny",
         "vit",
@@ -135,6 +194,8 @@ FAMILY: dict[str, ModelSpec] = {row.name: row for row in _ROWS}
 
 def build_from_config(config: Config) -> nn.Module:
     """The module that a config describes, with fresh weights from torch's global generator."""
+    if isinstance(config, Dinov2Config):
+        return Dinov2(config)
     if isinstance(config, ViTConfig):
         return ViT(config)
     if isinstance(config, ConvNeXtConfig):
@@ -147,14 +208,23 @@ def build_model(name: str, **overrides: Any) -> nn.Module:
 
     Raises UsageError, with the nearest name, for an unknown model or field.
     """
+    return build_from_config(changed(find_spec(name).config, overrides))
+
+
+def find_spec(name: str) -> ModelSpec:
+    """The row of a name. Raises UsageError with the nearest name."""
     if name not in FAMILY:
         raise UsageError(f"model {name!r}", "unknown", _nearest(name, list(FAMILY)))
-    config = FAMILY[name].config
+    return FAMILY[name]
+
+
+def changed(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """A config with some fields replaced. Raises UsageError with the nearest field's name."""
     known = [field.name for field in fields(config)]
     for key in overrides:
         if key not in known:
-            raise UsageError(f"{name} has no field {key!r}", "unknown", _nearest(key, known))
-    return build_from_config(replace(config, **overrides))
+            raise UsageError(f"{type(config).__name__} has no field {key!r}", "unknown", _nearest(key, known))
+    return replace(config, **overrides)
 
 
 def _nearest(name: str, known: list[str]) -> str:

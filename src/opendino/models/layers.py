@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opendino.errors import ShapeError
-from opendino.models.rope import Rotation
+from opendino.models.rope import Turn
 
 
 def init_linear(linear: nn.Linear | nn.Conv2d) -> None:
@@ -19,23 +19,28 @@ def init_linear(linear: nn.Linear | nn.Conv2d) -> None:
         nn.init.zeros_(linear.bias)
 
 
-def fit_to_patch(images: Tensor, patch: int, channels: int, *, pad: bool) -> Tensor:
-    """Check [B, C, H, W] images against the patch size; with `pad` add zeros at right and bottom.
+def fit_to_patch(images: Tensor, patch: int, channels: int, *, pad: bool, stride: int | None = None) -> Tensor:
+    """Check [B, C, H, W] images against the patch grid; with `pad` add zeros at right and bottom.
 
+    Patches of `patch` pixels lie `stride` (default: `patch`) apart and must cover the image exactly.
     Raises ShapeError naming the sizes and the two ways out.
     """
     if images.ndim != 4 or images.shape[1] != channels or 0 in images.shape:
         raise ShapeError(
-            f"images {list(images.shape)}", f"must be [B, {channels}, H, W]", "stack pictures of one size into a batch"
+            f"images {list(images.shape)}",
+            f"must be [B, {channels}, H, W]",
+            "stack pictures of one size into a batch; for other channels load the model with channels=C",
         )
+    stride = stride or patch
     height, width = images.shape[-2:]
-    right, bottom = -width % patch, -height % patch
+    bottom, right = (max(patch - side, 0) or -(side - patch) % stride for side in (height, width))
     if not (right or bottom):
         return images
     if not pad:
+        rule = f"multiples of the patch size {patch}" if stride == patch else f"{patch} + a multiple of {stride}"
         raise ShapeError(
             f"images of {height} x {width} px (height x width)",
-            f"both must be multiples of the patch size {patch}",
+            f"both must be {rule}",
             f"pass pad=True (zeros at right and bottom: {height + bottom} x {width + right}) or resize",
         )
     return F.pad(images, (0, right, 0, bottom))
@@ -135,13 +140,13 @@ class Attention(nn.Module):
         self.qkv = QkvLinear(dim, bias=qkv_bias, mask_k=mask_k_bias)
         self.proj = nn.Linear(dim, dim)
 
-    def project(self, x: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor, rotation: Turn) -> tuple[Tensor, Tensor, Tensor]:
         """[B, T, D] -> q, k (turned, at least fp32) and v, each [B, heads, T, d]."""
         batch, tokens, dim = x.shape
         q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
         return rotation(q), rotation(k), v
 
-    def forward(self, x: Tensor, rotation: Rotation) -> Tensor:
+    def forward(self, x: Tensor, rotation: Turn) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
         q, k, v = self.project(x, rotation)
         if x.device.type == "cpu":
@@ -152,7 +157,7 @@ class Attention(nn.Module):
             out = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)
         return self.proj(out.transpose(1, 2).flatten(2))
 
-    def weights(self, x: Tensor, rotation: Rotation, queries: int | None = None) -> Tensor:
+    def weights(self, x: Tensor, rotation: Turn, queries: int | None = None) -> Tensor:
         """The attention that `forward` applies without showing: [B, heads, Q, T], rows sum to 1.
 
         `queries` keeps only the first Q tokens as queries, since T x T of a large image does not fit in memory.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+Turn = Callable[[Tensor], Tensor]  # what attention does to queries and keys [..., T, d]; result at least fp32
 
 CACHE_SIZE = 32  # grids kept per model; a viewer that walks through many image sizes must not grow without end
 
@@ -21,10 +24,15 @@ def rope_periods(head_dim: int, base: float = 100.0, *, rounded: bool = False) -
     return periods.bfloat16().float() if rounded else periods.float()
 
 
-def patch_centres(height: int, width: int) -> Tensor:
-    """(y, x) of the patch centres, [h*w, 2] fp32 in (-1, 1), row-major; each axis is scaled by its own length."""
-    y = (torch.arange(height, dtype=torch.float32, device="cpu") + 0.5) / height * 2 - 1
-    x = (torch.arange(width, dtype=torch.float32, device="cpu") + 0.5) / width * 2 - 1
+def patch_centres(height: int, width: int, spacing: float = 1.0) -> Tensor:
+    """(y, x) of the patch centres, [h*w, 2] fp32 in (-1, 1), row-major; each axis is scaled by its own length.
+
+    spacing: distance of neighbouring patches in patch sides; below 1 they overlap.
+    """
+    y, x = (
+        (torch.arange(count, dtype=torch.float32, device="cpu") * spacing + 0.5) / ((count - 1) * spacing + 1) * 2 - 1
+        for count in (height, width)
+    )
     return torch.cartesian_prod(y, x)
 
 
@@ -77,24 +85,25 @@ class AxialRope:
     ) -> None:
         self.head_dim, self.prefix, self.base, self.rounded = head_dim, prefix, base, rounded
         self.shift, self.jitter, self.rescale = shift, jitter, rescale
-        self._cache: dict[tuple[int, int, str], Rotation] = {}
+        self._cache: dict[tuple[int, int, float, str], Rotation] = {}
 
-    def rotation(self, height: int, width: int, device: torch.device, *, augment: bool) -> Rotation:
+    def rotation(
+        self, height: int, width: int, device: torch.device, *, augment: bool, spacing: float = 1.0
+    ) -> Rotation:
         """The rotation of an h x w grid. With `augment` (training) every call draws anew where the config says so.
 
         We draw once per forward and crop group; the released code draws again in every block.
         """
         if augment and (self.shift, self.jitter, self.rescale) != (None, None, None):
-            return self._build(
-                augment_centres(patch_centres(height, width), self.shift, self.jitter, self.rescale), device
-            )
-        key = (height, width, str(device))
+            centres = patch_centres(height, width, spacing)
+            return self._build(augment_centres(centres, self.shift, self.jitter, self.rescale), device)
+        key = (height, width, spacing, str(device))
         if key not in self._cache:
             if len(self._cache) >= CACHE_SIZE:
                 self._cache.clear()
             # A tensor made in inference mode could never be used by a later training step.
             with torch.inference_mode(False):
-                self._cache[key] = self._build(patch_centres(height, width), device)
+                self._cache[key] = self._build(patch_centres(height, width, spacing), device)
         return self._cache[key]
 
     def _build(self, centres: Tensor, device: torch.device) -> Rotation:

@@ -25,7 +25,7 @@ from opendino.models.layers import (
     fit_to_patch,
     init_linear,
 )
-from opendino.models.rope import AxialRope, Rotation
+from opendino.models.rope import AxialRope, Turn
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class ViTConfig:
     mask_k_bias: keep the key bias at 0. layer_scale: start of the residual branches' factors.
     drop_path: stochastic depth rate, the same in all blocks. rope_*: see `rope.py`; None = off.
     local_cls_norm: CLS and registers of local crops get a final norm of their own, in training only.
+    stride: pixels from patch to patch; None = the patch side. A smaller one makes patches overlap, for a finer map of
+        the same weights at inference (after arXiv 2112.05814).
     """
 
     dim: int = 384
@@ -57,6 +59,7 @@ class ViTConfig:
     rope_jitter: float | None = None
     rope_rescale: float | None = 2.0
     local_cls_norm: bool = False
+    stride: int | None = None
 
     def __post_init__(self) -> None:
         if min(self.dim, self.depth, self.heads, self.hidden, self.patch, self.channels) < 1 or self.registers < 0:
@@ -69,6 +72,8 @@ class ViTConfig:
             )
         if not 0 <= self.drop_path < 1:
             raise UsageError("ViTConfig drop_path", f"must be in [0, 1), got {self.drop_path}")
+        if self.stride is not None and not 1 <= self.stride <= self.patch:
+            raise UsageError("ViTConfig stride", f"must be from 1 to the patch side {self.patch}, got {self.stride}")
 
 
 class Block(nn.Module):
@@ -85,7 +90,7 @@ class Block(nn.Module):
         self.mlp = SwiGlu(dim, config.hidden) if config.swiglu else Mlp(dim, config.hidden)
         self.ls2 = LayerScale(dim, config.layer_scale)
 
-    def forward(self, x: Tensor, rotation: Rotation) -> Tensor:
+    def forward(self, x: Tensor, rotation: Turn) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
         rate = self.drop_path if self.training else 0.0
         x = add_branch(x, lambda part: self.ls1(self.attn(self.norm1(part), rotation)), rate)
@@ -105,7 +110,8 @@ class ViT(nn.Module):
         self.config = config
         self.dim, self.patch = config.dim, config.patch
         self.num_layers, self.num_registers = config.depth, config.registers
-        self.strides = (config.patch,) * config.depth
+        self.stride = config.stride or config.patch
+        self.strides = (self.stride,) * config.depth
         self.cls_token = nn.Parameter(torch.empty(1, 1, config.dim))
         self.registers = nn.Parameter(torch.empty(1, config.registers, config.dim))
         self.mask_token = nn.Parameter(torch.empty(1, config.dim))
@@ -125,7 +131,7 @@ class ViT(nn.Module):
         self._init_weights()
 
     def _build_stem(self, config: ViTConfig) -> nn.Module:
-        return nn.Conv2d(config.channels, config.dim, kernel_size=config.patch, stride=config.patch)
+        return nn.Conv2d(config.channels, config.dim, kernel_size=config.patch, stride=self.stride)
 
     def _init_weights(self) -> None:
         nn.init.normal_(self.cls_token, std=0.02)
@@ -144,7 +150,8 @@ class ViT(nn.Module):
     def forward(self, images: Tensor, *, mask: Tensor | None = None, pad: bool = False) -> Features:
         """[B, C, H, W] normalised -> Features; `mask` [B, h, w] bool puts the mask token in place of hidden patches.
 
-        Raises ShapeError when a side is no multiple of the patch size, unless `pad` (zeros at right and bottom).
+        Raises ShapeError when a side is no multiple of the patch size, unless `pad` (zeros at right and bottom). With
+        a stride below the patch, sides are patch + a multiple of stride, and the grid has (side - patch) / stride + 1.
         """
         return self._run(images, mask, pad=pad, local=False)
 
@@ -193,16 +200,23 @@ class ViT(nn.Module):
             normed = self.norm(x)
         return self._features(normed, grid)
 
-    def _embed(self, images: Tensor, mask: Tensor | None, *, pad: bool) -> tuple[Tensor, tuple[int, int], Rotation]:
-        images = fit_to_patch(images, self.patch, self.config.channels, pad=pad)
+    def _embed(self, images: Tensor, mask: Tensor | None, *, pad: bool) -> tuple[Tensor, tuple[int, int], Turn]:
+        patches, (height, width) = self._patches(images, mask, pad=pad)
+        batch = len(patches)
+        x = torch.cat([self.cls_token.expand(batch, -1, -1), self.registers.expand(batch, -1, -1), patches], dim=1)
+        spacing = self.stride / self.patch
+        return x, (height, width), self.rope.rotation(height, width, x.device, augment=self.training, spacing=spacing)
+
+    def _patches(self, images: Tensor, mask: Tensor | None, *, pad: bool) -> tuple[Tensor, tuple[int, int]]:
+        """Patch tokens [B, N, D], hidden ones replaced by the mask token, and their grid."""
+        images = fit_to_patch(images, self.patch, self.config.channels, pad=pad, stride=self.stride)
         patches = self.patch_embed(images)  # [B, D, h, w]
         batch, _, height, width = patches.shape
         patches = patches.flatten(2).transpose(1, 2)  # [B, N, D]
         if mask is not None:
             hidden = check_mask(mask, batch, height, width).flatten(1)[:, :, None]
             patches = torch.where(hidden, self.mask_token.to(patches.dtype), patches)
-        x = torch.cat([self.cls_token.expand(batch, -1, -1), self.registers.expand(batch, -1, -1), patches], dim=1)
-        return x, (height, width), self.rope.rotation(height, width, x.device, augment=self.training)
+        return patches, (height, width)
 
     def _features(self, x: Tensor, grid: tuple[int, int]) -> Features:
         prefix = 1 + self.num_registers

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from opendino.monitor.metrics import append_line, read_rows
+from opendino.monitor.metrics import append_or_warn, read_rows
 
 
 class IncidentLog:
@@ -17,7 +17,7 @@ class IncidentLog:
 
     def append(self, kind: str, step: int, words: str, ids: Sequence[str] = ()) -> None:
         """Write {"kind", "step", "words", "ids"}; `ids` are the pictures concerned."""
-        append_line(self.path, {"kind": kind, "step": step, "words": words, "ids": list(ids)})
+        append_or_warn(self.path, {"kind": kind, "step": step, "words": words, "ids": list(ids)})
 
     def rows(self) -> list[dict[str, Any]]:
         """All incidents so far, in order of writing."""

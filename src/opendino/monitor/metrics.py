@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+_unwritable: set[Path] = set()
+
+
+def append_or_warn(path: Path, row: Mapping[str, Any]) -> None:
+    """`append_line` for a log that must never end what it tells of: a failure is said once for each file."""
+    try:
+        append_line(path, row)
+    except OSError as error:
+        if path not in _unwritable:
+            _unwritable.add(path)
+            logging.getLogger("opendino").warning(
+                "%s: cannot be written (%s); training goes on without it", path, error.strerror
+            )
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
@@ -27,10 +42,9 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """All whole lines of a file that may still be written to; a cut last line is left out, a missing file is empty."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
+    if not path.is_file():
         return []
+    content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     return [json.loads(line) for line in whole.splitlines() if line.strip()]
 
@@ -57,7 +71,7 @@ class MetricsLog:
 
     def append(self, kind: str, step: int, **values: Any) -> None:
         """Write a row; values that are not finite become null."""
-        append_line(self.path, {"kind": kind, "step": step, **values})
+        append_or_warn(self.path, {"kind": kind, "step": step, **values})
 
     @property
     def offset(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,16 @@ from PIL import Image
 from opendino.files import write_atomic
 
 TEMPLATES = Path(__file__).parent / "templates"
+CHARTS = "page.js"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One of the large numbers on top."""
+
+    name: str
+    value: str
+    note: str = ""
 
 
 @cache
@@ -38,32 +49,33 @@ def _breakable(name: str) -> Markup:
 
 
 @cache
-def _scripts() -> tuple[str, str]:
-    """The plotting library and our few lines that draw with it."""
+def _scripts(ours: str) -> tuple[str, ...]:
+    """Our few lines, after the plotting library where they draw with it."""
+    script = (TEMPLATES / ours).read_text()
+    if ours != CHARTS:
+        return (script,)
     from plotly.offline import get_plotlyjs
 
-    return get_plotlyjs(), (TEMPLATES / "page.js").read_text()
+    return get_plotlyjs(), script
 
 
-def write_page(path: Path, template: str, **values: Any) -> Path:
+def write_page(path: Path, template: str, script: str = CHARTS, **values: Any) -> Path:
     """Fill a template that extends base.html and write it as one file that needs no network.
 
     Everything in `values` is escaped on its way in: names of files and classes come from outside. The page's content
-    policy allows no request, and no script except the two whose hashes it names, so a name that got through would
+    policy allows no request, and no script except those whose hashes it names, so a name that got through would
     still do nothing.
 
     Args:
         values: for the template. Charts stand in it as `charts.chart(...)` dictionaries, pictures as data URIs.
     """
-    library, ours = _scripts()
+    scripts = _scripts(script)
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src " + " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in (library, ours)
+        f"'sha256-{base64.b64encode(hashlib.sha256(one.encode()).digest()).decode()}'" for one in scripts
     )
     # Scripts are the one thing that must not be escaped; they come with the package, never from a user.
     html = (
-        _environment()
-        .get_template(template)
-        .render(policy=policy, library=Markup(library), script=Markup(ours), **values)
+        _environment().get_template(template).render(policy=policy, scripts=[Markup(one) for one in scripts], **values)
     )
     # A file name may hold bytes that are no text (kept by Python as lone surrogates); a page must be valid UTF-8.
     write_atomic(path, html.encode("utf-8", "replace"))

@@ -11,7 +11,7 @@ from typing import Any
 
 from opendino.monitor.verdict import Verdict, judge
 from opendino.pages.charts import Chart, Level, knn_chart, line_chart, series
-from opendino.pages.page import data_uri, write_page
+from opendino.pages.page import Tile, data_uri, write_page
 from opendino.pages.record import RunRecord, number, read_record
 from opendino.pages.words import TONES, duration
 
@@ -19,15 +19,6 @@ MAX_PICTURES = 12
 MAX_NAMES = 200
 """Names listed under one reason; the rest stands in incidents.jsonl."""
 REFRESH_SECONDS = 10
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One of the large numbers on top."""
-
-    name: str
-    value: str
-    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from opendino.errors import UsageError
+from opendino.errors import OpendinoError, UsageError
 from opendino.recipes.situation import Situation
 from opendino.recipes.small import small
 from opendino.recipes.vitl16_imagenet import vitl16_imagenet
@@ -33,12 +34,40 @@ def find_recipe(name: str) -> Recipe:
         raise UsageError(f"recipe {name}", "no such recipe", fix)
     if not Path(name).is_file():
         raise UsageError(f"recipe {name}", "no such file")
+    return _from_file(name)
+
+
+def _from_file(name: str) -> Recipe:
+    """The function `recipe` of a Python file; whatever goes wrong in it is a UsageError that names the line."""
     spec = importlib.util.spec_from_file_location("opendino_user_recipe", name)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise _failure(name, error) from error
     function = getattr(module, "recipe", None)
+    fix = "define recipe(situation) -> RunConfig"
     if not callable(function):
-        raise UsageError(f"recipe {name}", "has no function named recipe", "define recipe(situation) -> RunConfig")
-    result: Recipe = function
-    return result
+        raise UsageError(f"recipe {name}", "has no function named recipe", fix)
+
+    def recipe(situation: Situation) -> RunConfig:
+        try:
+            config = function(situation)
+        except OpendinoError:
+            raise
+        except Exception as error:
+            raise _failure(name, error) from error
+        if not isinstance(config, RunConfig):
+            raise UsageError(f"recipe {name}", f"returned {type(config).__name__}, not RunConfig", fix)
+        return config
+
+    return recipe
+
+
+def _failure(name: str, error: Exception) -> UsageError:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(name)]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    place = f" in line {line}" if line else ""
+    words = error.msg if isinstance(error, SyntaxError) else str(error)
+    return UsageError(f"recipe {name}", f"fails{place}: {type(error).__name__}: {words}", "mend the file")

@@ -6,6 +6,7 @@ hashes, log position). Nothing in it executes when read.
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -45,7 +47,8 @@ def _tensors(method: Method, optimizer: torch.optim.Optimizer) -> dict[str, Tens
 def save_checkpoint(
     folder: Path, step: int, method: Method, optimizer: torch.optim.Optimizer, extra: Mapping[str, Any]
 ) -> Path:
-    """Write `folder/step-N`. Raises OSError (disk full) with everything that was there before untouched.
+    """Write `folder/step-N` and read it back. Raises OSError (disk full, other bytes came back than were written) with
+    everything that was there before untouched.
 
     Raises OpendinoError when a trained tensor is not finite: such a state must never become the newest good one.
     """
@@ -54,15 +57,35 @@ def save_checkpoint(
         if name.startswith("method.") and "queue" not in name and not torch.isfinite(value).all():
             raise OpendinoError(name, f"holds NaN or infinity at step {step}", "not saved; the last checkpoint stays")
     size = sum(value.numel() * value.element_size() for value in tensors.values())
-    free = free_bytes(folder)
-    if free < 1.2 * size:
-        raise OSError(28, f"checkpoint needs {1.2 * size / 1e6:.0f} MB, {free / 1e6:.0f} MB are free")
+    if lack := lack_of_space(folder, size):
+        raise OSError(errno.ENOSPC, lack)
     final = folder / f"step-{step:08d}"
     with commit_directory(final, {"step": step, "extra": dict(extra)}) as temporary:
         fault_point("checkpoint.before_tensors")
-        save_file(tensors, temporary / "state.safetensors")
+        try:
+            save_file(tensors, temporary / "state.safetensors")
+        except SafetensorError as error:  # how it reports a full disk
+            raise OSError(errno.EIO, str(error)) from None
         fault_point("checkpoint.after_tensors")
+    if problem := check_directory(final):
+        final.rename(final.with_name(f"{final.name}.damaged"))
+        raise OSError(errno.EIO, f"read back otherwise than written: {problem}")
     return final
+
+
+def lack_of_space(folder: Path, size: int) -> str | None:
+    """None when `folder` has room for a checkpoint of `size` bytes and a fifth more; else a sentence."""
+    free = free_bytes(folder)
+    if free >= 1.2 * size:
+        return None
+    return f"a checkpoint needs {1.2 * size / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free"
+
+
+def expected_bytes(method: Method) -> int:
+    """About the size of a checkpoint: the method's state, and two moments of what is trained."""
+    state = sum(value.numel() * value.element_size() for value in method.state_dict().values())
+    trained = [parameter for module in method.trained().values() for parameter in module.parameters()]
+    return state + 2 * sum(parameter.numel() * parameter.element_size() for parameter in trained)
 
 
 def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
@@ -84,6 +107,7 @@ def load_checkpoint(folder: Path, method: Method, optimizer: torch.optim.Optimiz
             damaged.append(f"{path.name}: {problem}")
             path.rename(path.with_name(path.name + ".damaged"))
             continue
+        fault_point("checkpoint.before_load")
         tensors = load_file(path / "state.safetensors")
         method.load_state_dict({k.removeprefix("method."): v for k, v in tensors.items() if k.startswith("method.")})
         _load_optimizer(optimizer, tensors)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,16 +25,27 @@ class ModelConfig:
     """A family member and what is changed about it; None keeps the family's value."""
 
     name: str = "vit_tiny"
+    """Family member; `opendino models` lists them."""
     dim: int | None = None
+    """Width of tokens."""
     depth: int | None = None
+    """Number of blocks."""
     heads: int | None = None
+    """Attention heads."""
     hidden: int | None = None
+    """Width inside the feed-forward layers."""
     patch: int | None = None
+    """Side of a patch in pixels."""
     registers: int | None = None
+    """Register tokens."""
     mask_k_bias: bool | None = None
+    """No bias on attention keys."""
     norm_eps: float | None = None
+    """Added to the variance in norms."""
     layer_scale: float | None = None
+    """Initial gain of each residual branch."""
     drop_path: float | None = None
+    """Share of the batch that a residual branch leaves out in training."""
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -46,9 +58,13 @@ class WatchConfig:
     """How often people and probes look. Lengths: steps (int) or a fraction of the run (float)."""
 
     log_every: int = 10
+    """Steps between rows of metrics.jsonl."""
     health_every: Length = 0.02
+    """Between health lines and reports."""
     knn_every: Length = 0.1
+    """Between k-NN scores."""
     picture_every: Length = 0.1
+    """Between PCA pictures."""
     picture_px: int = 224
     """Side at which PCA pictures are drawn: larger than what is trained and read, so that maps have many patches."""
     picture_dir: str = ""
@@ -56,6 +72,15 @@ class WatchConfig:
     knn_bank: int = 10_000
     """At most so many pictures in the k-NN bank; a fixed stratified subset beyond."""
     knn_queries: int = 2_000
+    """At most so many k-NN queries."""
+
+    def __post_init__(self) -> None:
+        for name in ("log_every", "health_every", "knn_every", "picture_every"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(f"watch.{name}", f"must be above 0, got {getattr(self, name)}", "1.0: only at the end")
+        for name in ("picture_px", "knn_bank", "knn_queries"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"watch.{name}", f"must be at least 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -63,11 +88,20 @@ class SaveConfig:
     """When the run is saved. Whichever of steps and minutes comes first; 0 switches one off."""
 
     minutes: float = 10.0
+    """Between checkpoints."""
     steps: int = 0
+    """Between checkpoints."""
     keep: int = 2
     """Newest checkpoints kept, beside the milestones."""
+    grace_s: float = 60.0
+    """Seconds from a signal to the end: what cannot be saved by then is left, and the last checkpoint stays."""
     milestones: int = 10
     """Checkpoints spread over the run that are never pruned: a later Gram stage takes its teacher from early ones."""
+
+    def __post_init__(self) -> None:
+        for name in ("minutes", "steps", "keep", "grace_s", "milestones"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"save.{name}", f"must be 0 or more, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -75,12 +109,17 @@ class RunConfig:
     """Everything that decides a run. Built by a recipe, changed by flags, then never again."""
 
     recipe: str = "custom"
+    """Where the values come from."""
     steps: int = 0
     """Optimizer updates. 0: follows from `minutes` once the speed is measured."""
     minutes: float | None = None
+    """Budget; turned into steps once, by the speed that was measured."""
     seed: int = 0
+    """Of weights, drop path and RoPE augmentation; pictures and crops have data.seed."""
     precision: Literal["fp32", "bf16"] = "fp32"
+    """Of activations; weights, moments and averages are fp32 in both."""
     compile: bool = False
+    """torch.compile of each block."""
     model: ModelConfig = field(default_factory=ModelConfig)
     method: SelfDistillationConfig = field(default_factory=SelfDistillationConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -91,20 +130,29 @@ class RunConfig:
     save: SaveConfig = field(default_factory=SaveConfig)
     pictures: str = ""
     """Fingerprint of the pictures (names and sizes), filled by the command: a resume on other pictures is refused."""
+    data_ahead_steps: int = 0
+    """Steps of data passed over when changed pictures began a new epoch, filled by the command."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Why a derived value is what it is, by field name."""
 
     def __post_init__(self) -> None:
         if self.steps < 0:
             raise UsageError("steps", f"must be at least 1, got {self.steps}")
+        if self.seed < 0:
+            raise UsageError("seed", f"must be 0 or more, got {self.seed}")
+        if self.read_px < 1:
+            raise UsageError("read_px", f"must be at least 1, got {self.read_px}")
 
 
 FREE_FIELDS = ("data.workers", "data.cache_mb", "watch.", "save.", "reasons", "data.path")
 """May differ between a run and its resume: they change what people see, not what is learned. (The pictures themselves
 are compared by their fingerprint, so the folder may have moved.)"""
 
-SCHEDULED_FIELDS = ("steps", "minutes", "pictures", "optim.", "method.momentum")
+SCHEDULED_FIELDS = ("steps", "minutes", "optim.", "method.momentum")
 """May change when it is asked for (`--allow`): the weights and moments at hand go on under them."""
+
+FILLED_FIELDS = ("pictures", "data_ahead_steps")
+"""Filled and compared by the command itself (`--data-changed`)."""
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
@@ -165,9 +213,9 @@ def differences(old: RunConfig, new: RunConfig) -> Differences:
     before, after = dict(flatten(to_dict(old))), dict(flatten(to_dict(new)))
     scheduled, identity = list[str](), list[str]()
     for key in sorted(before.keys() | after.keys()):
-        if before.get(key) == after.get(key) or key.startswith(FREE_FIELDS):
+        if before.get(key) == after.get(key) or key.startswith(FREE_FIELDS) or key in FILLED_FIELDS:
             continue
-        words = "other pictures" if key == "pictures" else f"{key}: {before.get(key)} -> {after.get(key)}"
+        words = f"{key}: {before.get(key)} -> {after.get(key)}"
         # Muon and AdamW keep other moments.
         kept = key.startswith(SCHEDULED_FIELDS) and key != "optim.muon_lr"
         (scheduled if kept else identity).append(words)

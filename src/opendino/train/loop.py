@@ -6,10 +6,11 @@ from (seed, step), so a resumed run repeats an unbroken one bit for bit.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +21,14 @@ from opendino.errors import DataError, OpendinoError, StoppedError
 from opendino.files import fault_point
 from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import MetricsLog
-from opendino.train.checkpoint import load_checkpoint, prune, save_checkpoint
+from opendino.train.checkpoint import expected_bytes, lack_of_space, load_checkpoint, prune, save_checkpoint
 from opendino.train.config import RunConfig
 from opendino.train.method import Method
 from opendino.train.optim import build_optimizer, clip_gradients, set_hyperparameters
 from opendino.train.run import RunDirectory
 from opendino.train.stopping import stop_request
+
+_log = logging.getLogger("opendino")
 
 MAX_BAD_STEPS, BAD_WINDOW = 10, 1000
 """So many non-finite steps among the last 1,000 are no accident: the run goes back to its last checkpoint, once."""
@@ -113,9 +116,10 @@ def train(
         on_step: called after every step with (steps done, result, images per second) for progress display.
         carry: small JSON state of the watchers (best score so far); saved and restored with each checkpoint.
     Raises:
-        StoppedError: on Ctrl-C, TERM or USR1, with everything saved.
-        OpendinoError: when MAX_BAD_STEPS of the last 1,000 steps were not finite and there is no checkpoint to go back
-            to, or going back (past the pictures since) did not help; when no checkpoint could be written for an hour.
+        StoppedError: on Ctrl-C, TERM or USR1, with everything saved unless the time for it was too short.
+        OpendinoError: when there is no room for a checkpoint at the start; when MAX_BAD_STEPS of the last 1,000 steps
+            were not finite and there is no checkpoint to go back to, or going back (past the pictures since) did not
+            help; when no checkpoint could be written for an hour.
         DataError: when nothing can be read any more.
     """
     carry = {} if carry is None else carry
@@ -133,14 +137,21 @@ def train(
         metrics.truncate(resumed.extra["metrics_offset"])
         for words in resumed.damaged:
             incidents.append("damaged checkpoint", step, words)
+            _log.warning("damaged checkpoint set aside, %s; going on from step %d", words, step)
     else:
         metrics.truncate(0)
+    if lack := lack_of_space(run.checkpoints, expected_bytes(method)):
+        raise OpendinoError(run.checkpoints, lack, "free some space, or choose another --out")
     milestones = frozenset(
         round(config.steps * i / config.save.milestones) for i in range(1, config.save.milestones + 1)
     )
     recent: deque[tuple[float, int]] = deque(maxlen=50)
     bad_steps: deque[int] = deque(maxlen=MAX_BAD_STEPS)
     started = last_try = last_save = time.monotonic()
+
+    def batches_from(step: int) -> Iterator[Crops]:
+        ahead = passed_over + config.data_ahead_steps
+        return loader.batches(step + ahead, config.steps + ahead)
 
     def watch(done: int) -> None:
         for watcher in watchers:
@@ -149,6 +160,7 @@ def train(
 
     def save(done: int) -> None:
         nonlocal last_try, last_save
+        run.check_held()
         extra = {"metrics_offset": metrics.offset, "carry": carry, "skipped": skipped, "passed_over": passed_over}
         last_try = time.monotonic()
         try:
@@ -157,11 +169,13 @@ def train(
             last_save = last_try
         except OSError as error:
             # A full disk must not end the run: the last good checkpoint is untouched and the next interval tries again.
-            incidents.append("save failed", done, f"checkpoint not saved ({error.strerror or error}); training goes on")
+            words = f"checkpoint not saved ({error.strerror or error})"
+            incidents.append("save failed", done, words)
             if stop.asked or done == config.steps or last_try - last_save > 60 * MAX_UNSAVED_MINUTES:
                 raise OpendinoError(
                     run.checkpoints, f"cannot save ({error.strerror or error})", "free some space and run again"
                 ) from None
+            _log.warning("step %d: %s; training goes on and tries again", done, words)
 
     def roll_back(values: Mapping[str, float]) -> None:
         """To the last checkpoint, past the pictures since; once in a run."""
@@ -181,10 +195,10 @@ def train(
         recent.clear()
         bad_steps.clear()
 
-    with stop_request() as stop:
+    with stop_request(run.path, config.save.grace_s) as stop:
         if step == 0:
             watch(0)
-        batches = loader.batches(step + passed_over, config.steps + passed_over)
+        batches = batches_from(step)
         recent.append((time.monotonic(), step))
         while step < config.steps:
             crops = next(batches, None)
@@ -202,7 +216,7 @@ def train(
                 bad_steps.append(step)
                 if len(bad_steps) == MAX_BAD_STEPS and step - bad_steps[0] < BAD_WINDOW:
                     roll_back(result.values)
-                    batches = loader.batches(step + passed_over, config.steps + passed_over)
+                    batches = batches_from(step)
                     continue
             recent.append((time.monotonic(), step))
             elapsed, steps_seen = recent[-1][0] - recent[0][0], recent[-1][1] - recent[0][1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,15 +21,23 @@ class OptimConfig:
     """AdamW with warm-up. `lr` is the effective peak: recipes scale it, nothing scales it later."""
 
     lr: float = 1e-3
+    """Peak learning rate, as it is used."""
     lr_final: float = 1e-6
+    """At the end of the cosine."""
     muon_lr: float = 0.0
     """Above 0: peak rate of Muon's step for matrices and convolutions, on the schedule of `lr`; not of the paper."""
     schedule: Literal["cosine", "constant"] = "cosine"
+    """After the warm-up."""
     warmup: Length = 0.1
+    """Length of the linear rise from 0."""
     weight_decay: float = 0.04
+    """At the start, on matrices and tokens."""
     weight_decay_final: float = 0.04
+    """At the end; a cosine between."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """Memory of AdamW's two moments."""
     eps: float = 1e-8
+    """AdamW's, beside the root of the second moment."""
     clip: float = 3.0
     """Largest gradient norm of each trained module; 0 switches clipping off."""
     layer_decay: float = 1.0
@@ -39,8 +48,16 @@ class OptimConfig:
     """The prototypes stand still for so long."""
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
+        if not 0 < self.lr < math.inf:
             raise UsageError("optim.lr", f"must be above 0, got {self.lr}")
+        for name in ("lr_final", "muon_lr", "weight_decay", "weight_decay_final", "eps", "clip", "patch_embed_lr"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"optim.{name}", f"must be 0 or more, got {getattr(self, name)}")
+        for name in ("warmup", "freeze_last_layer"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"optim.{name}", f"must be steps or a share of the run, got {getattr(self, name)}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UsageError("optim.betas", f"must be in [0, 1), got {self.betas}")
         if not 0 < self.layer_decay <= 1:
             raise UsageError("optim.layer_decay", f"must be in (0, 1], got {self.layer_decay}")
 

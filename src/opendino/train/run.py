@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gzip
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from opendino.errors import OpendinoError
-from opendino.files import exclusive, sweep_temporary, write_json
+from opendino.files import exclusive, sweep_temporary, write_atomic, write_json
 from opendino.train.config import RunConfig, load_config, to_dict
+from opendino.train.lease import Lease, hold_lease
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,12 @@ class RunDirectory:
     """Paths of one run; see ARCHITECTURE section 6 for the layout."""
 
     path: Path
+    lease: Lease | None = None
+
+    def check_held(self) -> None:
+        """Raise OpendinoError when a trainer on another machine has taken the directory over."""
+        if self.lease is not None:
+            self.lease.check()
 
     @property
     def config_file(self) -> Path:
@@ -39,6 +47,10 @@ class RunDirectory:
         return self.path / "pictures"
 
     @property
+    def listing_file(self) -> Path:
+        return self.path / "listing.txt.gz"
+
+    @property
     def model(self) -> Path:
         return self.path / "model"
 
@@ -50,14 +62,24 @@ class RunDirectory:
         """The saved config; None for a run that has not begun."""
         return load_config(self.config_file) if self.config_file.exists() else None
 
+    def listing(self) -> list[str]:
+        """Ids of the pictures that the run began with; empty for a run of before they were kept."""
+        if not self.listing_file.exists():
+            return []
+        return gzip.decompress(self.listing_file.read_bytes()).decode().splitlines()
+
+    def write_listing(self, ids: Iterable[str]) -> None:
+        write_atomic(self.listing_file, gzip.compress("\n".join(ids).encode(), mtime=0))
+
     def write_config(self, config: RunConfig) -> None:
         write_json(self.config_file, to_dict(config))
 
 
 @contextmanager
-def open_run(path: Path) -> Iterator[RunDirectory]:
+def open_run(path: Path, *, take_over: bool = False) -> Iterator[RunDirectory]:
     """Make the directory, lock it for the time of the block, and clear what a killed writer left.
 
+    take_over: also from a trainer on another machine that was not heard of for ten minutes.
     Raises UsageError when another process trains in it, OpendinoError when it cannot be written.
     """
     run = RunDirectory(path)
@@ -66,7 +88,7 @@ def open_run(path: Path) -> Iterator[RunDirectory]:
         run.pictures.mkdir(exist_ok=True)
     except OSError as error:
         raise OpendinoError(path, f"cannot be made ({error.strerror})", "choose another --out") from None
-    with exclusive(path / "run.lock"):
+    with exclusive(path / "run.lock"), hold_lease(path / "run.lease", take_over=take_over) as lease:
         sweep_temporary(run.checkpoints)
         sweep_temporary(path)
-        yield run
+        yield replace(run, lease=lease)

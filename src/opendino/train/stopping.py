@@ -1,19 +1,28 @@
-"""Stopping on request: the first signal asks, the second one insists; USR2 asks for a checkpoint alone."""
+"""Stopping on request: the first signal asks and gives some time, the second one insists; USR2 asks to save."""
 
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+from opendino.errors import StoppedError
+
+_SIGNALS = (signal.SIGALRM, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class _StopNow(KeyboardInterrupt):
+    """The second signal came, or the time to stop in is over."""
 
 
 class StopRequest:
     """`asked` names the signal that came, "" while none did; `save`: a checkpoint is wanted, the run goes on."""
 
-    def __init__(self) -> None:
+    def __init__(self, grace_s: float) -> None:
+        self.grace_s = grace_s
         self.asked = ""
         self.save = False
 
@@ -22,17 +31,31 @@ class StopRequest:
             self.save = True
             return
         if self.asked:
-            raise KeyboardInterrupt
+            raise _StopNow
         self.asked = signal.Signals(number).name
+        if self.grace_s <= 0:
+            raise _StopNow
+        signal.setitimer(signal.ITIMER_REAL, self.grace_s)
 
 
 @contextmanager
-def stop_request() -> Iterator[StopRequest]:
-    """Listen for Ctrl-C, TERM, USR1 (schedulers send it before the end) and USR2 during the block."""
-    request = StopRequest()
+def stop_request(run: Path, grace_s: float) -> Iterator[StopRequest]:
+    """Listen for Ctrl-C, TERM, USR1 (schedulers send it before the end) and USR2 during the block.
+
+    The block has `grace_s` seconds from the first signal on to save and to raise StoppedError; after them, and at a
+    second signal, StoppedError is raised here, wherever the block is. Outside the main thread no signal is heard.
+    """
+    request = StopRequest(grace_s)
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
     previous = {number: signal.signal(number, request) for number in _SIGNALS}
     try:
         yield request
+    except _StopNow:
+        cause = f"stopped by {request.asked} without saving"
+        raise StoppedError(run, cause, "the same command goes on from the last checkpoint") from None
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,12 +1,14 @@
-"""Weights on disk: recognise, read safely, map keys, load, write.
+"""Weights on disk: find, recognise, read safely, map keys, load, write.
 
-Here: `load` (a run, a model folder) and `write_model` (a folder that opens with `load` and, for ViT and ConvNeXt, with
-transformers), with their parts: `config_hf` (config.json both ways, numbers bounded before anything is allocated),
-`keys_hf` (key maps as data), `read` (safetensors alone; pickles are refused). Not here: training checkpoints
-(`train`), building by name (`models.family`). To add a layout: one key map, a config reader, a round-trip test.
+Here: `load` (a name, a run, a model folder, any weights file of the family), `write_model` (a folder that opens with
+`load` and, where possible, with transformers), `write_official`, `read_passport` (what a file is), with their parts:
+`where`, `hub`, `licences` (where weights come from); `read`, `pickles` (untrusted files); `recognise`, `coverage`;
+`keys` and `keys_*` (key maps as data), `config_hf` (config.json both ways). Not here: training checkpoints (`train`),
+building by name (`models.family`). To add a layout: one key map, a line in `recognise`, a round-trip test.
 """
 
 from opendino.weights.load import load
-from opendino.weights.write import write_model
+from opendino.weights.passport import Passport, read_passport
+from opendino.weights.write import write_model, write_official
 
-__all__ = ["load", "write_model"]
+__all__ = ["Passport", "load", "read_passport", "write_model", "write_official"]

@@ -1,4 +1,4 @@
-"""config.json, both ways: Hugging Face fields for ViT and ConvNeXt, our own for the small students.
+"""config.json, both ways: Hugging Face fields for ViT, ConvNeXt and DINOv2, our own for the small students.
 
 A config read from disk is untrusted: every number is checked against bounds before a tensor is made.
 """
@@ -14,7 +14,9 @@ from typing import Any
 from opendino.errors import UsageError, WeightsError
 from opendino.models.conv_mini import ConvMiniConfig
 from opendino.models.convnext import ConvNeXtConfig
+from opendino.models.dinov2 import Dinov2Config
 from opendino.models.family import Config
+from opendino.models.layers import swiglu_hidden
 from opendino.models.vit import ViTConfig
 
 MAX_DEPTH, MAX_WIDTH = 200, 65_536
@@ -23,7 +25,8 @@ OUR_TYPES = {"opendino_conv_mini": ConvMiniConfig}
 _NO_MEANING_HERE = {
     *("model_type", "architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path", "opendino"),
     *("image_size", "initializer_range", "attention_dropout", "apply_layernorm", "reshape_hidden_states"),
-    *("return_class_token", "out_features", "out_indices", "stage_names"),
+    *("return_class_token", "out_features", "out_indices", "stage_names", "use_mask_token"),
+    *("attention_probs_dropout_prob", "hidden_dropout_prob"),
 }
 
 
@@ -44,6 +47,8 @@ def config_to_json(config: Config, image_size: int) -> dict[str, Any]:
             "drop_path_rate": config.drop_path,
             **shared,
         }
+    if isinstance(config, Dinov2Config):
+        return {**_dinov2_to_json(config), **shared, "image_size": config.position_side * config.patch}
     return {
         "model_type": "dinov3_vit",
         "architectures": ["DINOv3ViTModel"],
@@ -72,6 +77,42 @@ def config_to_json(config: Config, image_size: int) -> dict[str, Any]:
     }
 
 
+def _dinov2_to_json(config: Dinov2Config) -> dict[str, Any]:
+    ratio = next((ratio for ratio in range(1, 65) if _dinov2_hidden(config, ratio) == config.hidden), None)
+    if ratio is None:
+        raise UsageError(
+            "Dinov2Config hidden", f"{config.hidden} is no whole mlp_ratio of {config.dim}", "take another"
+        )
+    kind: dict[str, Any] = {"model_type": "dinov2", "architectures": ["Dinov2Model"]}
+    if config.registers:
+        kind = {"model_type": "dinov2_with_registers", "architectures": ["Dinov2WithRegistersModel"]}
+        kind["num_register_tokens"] = config.registers
+    return {
+        **kind,
+        "patch_size": config.patch,
+        "hidden_size": config.dim,
+        "num_hidden_layers": config.depth,
+        "num_attention_heads": config.heads,
+        "mlp_ratio": ratio,
+        "hidden_act": "gelu",
+        "use_swiglu_ffn": config.swiglu,
+        "qkv_bias": True,
+        "layer_norm_eps": config.norm_eps,
+        "layerscale_value": config.layer_scale,
+        "drop_path_rate": config.drop_path,
+    }
+
+
+def _dinov2_hidden(config: Dinov2Config, ratio: int) -> int:
+    return swiglu_hidden(config.dim, ratio) if config.swiglu else config.dim * ratio
+
+
+def states_model(raw: Any) -> bool:
+    """Whether parsed JSON states a model's shape: timm's says `architecture` and leaves the shape to its code, the file
+    beside an official .pth holds a card and a transform."""
+    return not (isinstance(raw, dict) and "model_type" not in raw and ("architecture" in raw or "opendino" in raw))
+
+
 def config_from_json(raw: Any, path: Path, names: frozenset[str] = frozenset()) -> tuple[Config, list[str]]:
     """The config in parsed JSON, and the fields that were not understood.
 
@@ -87,13 +128,15 @@ def config_from_json(raw: Any, path: Path, names: frozenset[str] = frozenset()) 
     try:
         if kind == "dinov3_vit":
             return _vit(reader, "local_cls_norm.weight" in names), reader.unknown()
+        if kind in ("dinov2", "dinov2_with_registers"):
+            return _dinov2(reader, registers=kind != "dinov2"), reader.unknown()
         if kind == "dinov3_convnext":
             return _convnext(reader), reader.unknown()
         if isinstance(kind, str) and kind in OUR_TYPES:
             return _ours(OUR_TYPES[kind], raw.get("config"), path)
     except UsageError as error:
         raise WeightsError(path, str(error)) from None
-    known = ", ".join(["dinov3_vit", "dinov3_convnext", *OUR_TYPES])
+    known = ", ".join(["dinov3_vit", "dinov3_convnext", "dinov2", "dinov2_with_registers", *OUR_TYPES])
     raise WeightsError(path, f"model_type {str(kind)[:60]!r} is not known", f"known: {known}")
 
 
@@ -127,6 +170,39 @@ def _vit(read: _Fields, local_cls_norm: bool) -> ViTConfig:
         rope_jitter=read.real_or_none("pos_embed_jitter", None),
         rope_rescale=read.real_or_none("pos_embed_rescale", 2.0),
         local_cls_norm=local_cls_norm,
+        stride=_our_stride(read),
+    )
+
+
+def _our_stride(read: _Fields) -> int | None:
+    ours = read.raw.get("opendino")
+    return _Fields(ours, read.path).whole("stride", 1) if isinstance(ours, dict) and "stride" in ours else None
+
+
+def _dinov2(read: _Fields, *, registers: bool) -> Dinov2Config:
+    read.must("hidden_act", "gelu")
+    read.must("qkv_bias", True)
+    dim = read.whole("hidden_size", 768)
+    swiglu = read.flag("use_swiglu_ffn", False)
+    ratio = read.real("mlp_ratio", 4.0)
+    patch = read.whole("patch_size", 16 if registers else 14)
+    ours = read.raw.get("opendino")
+    resize = ours.get("position_resize") if isinstance(ours, dict) else None
+    return Dinov2Config(
+        dim=dim,
+        depth=read.whole("num_hidden_layers", 12, high=MAX_DEPTH),
+        heads=read.whole("num_attention_heads", 12),
+        hidden=swiglu_hidden(dim, ratio) if swiglu else int(dim * ratio),
+        patch=patch,
+        channels=read.whole("num_channels", 3),
+        registers=read.whole("num_register_tokens", 4, low=0) if registers else 0,
+        swiglu=swiglu,
+        layer_scale=read.real("layerscale_value", 1.0),
+        drop_path=read.real("drop_path_rate", 0.0),
+        norm_eps=read.real("layer_norm_eps", 1e-6),
+        position_side=read.whole("image_size", 224) // patch,
+        position_resize=resize if isinstance(resize, str) else "antialias" if registers else "plain",  # type: ignore[arg-type]
+        stride=_our_stride(read),
     )
 
 

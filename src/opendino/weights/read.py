@@ -1,4 +1,4 @@
-"""Tensors from disk, treated as untrusted: safetensors with a checked header; pickles are refused by content."""
+"""Tensors from disk, treated as untrusted and told by content: safetensors with a checked header, PyTorch pickles."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from opendino.errors import WeightsError
+from opendino.weights.pickles import read_pickle
 
 MAX_HEADER_BYTES = 100_000_000  # the reference reader's own cap
 MAX_TENSORS, MAX_RANK, MAX_NAME = 100_000, 8, 512
+PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
 INDEX = "model.safetensors.index.json"
-_NOT_SAFETENSORS = {
-    b"PK\x03\x04": "a PyTorch pickle (zip)",
-    b"\x80": "a pickle",
+_NOT_WEIGHTS = {
     b"GGUF": "a GGUF file",
     b"\x89HDF": "an HDF5 file",
+    b"\x93NUMPY": "a NumPy array",
+    b"\x1f\x8b": "a gzip archive",
     b"version https://git-lfs": "a Git LFS pointer, not the weights themselves",
 }
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of one safetensors file, or of the shards that an index file names, on the CPU.
+    """All tensors of one file, or of the safetensors shards that an index file names, on the CPU.
 
     Raises WeightsError in one line for anything else; nothing in the file is ever executed.
     """
@@ -40,22 +42,29 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def refuse_by_content(path: Path) -> None:
-    """Raise WeightsError naming what a file is when its first bytes are those of a format that we do not open."""
+def file_kind(path: Path) -> str:
+    """`safetensors` or `pickle`, told by the first bytes.
+
+    Raises WeightsError naming what a file is when it has a format that we do not open.
+    """
     with open(path, "rb") as file:
         start = file.read(32)
     if start[8:9] == b"{":
-        return  # a safetensors header; its length, which comes first, may look like any magic number
-    for magic, what in _NOT_SAFETENSORS.items():
+        return "safetensors"  # its length, which comes first, may look like any magic number
+    for magic, what in _NOT_WEIGHTS.items():
         if start.startswith(magic):
-            fix = "convert it to safetensors where it came from"
-            why = ", which can run code when it is opened" if "pickle" in what else ""
-            raise WeightsError(path, f"is {what}{why}: refused", fix)
+            raise WeightsError(path, f"is {what}: refused", "convert it to safetensors where it came from")
+    if start.startswith((b"PK\x03\x04", b"\x80")) or path.suffix in PICKLES:
+        return "pickle"
+    if path.suffix == ".safetensors":
+        return "safetensors"
+    raise WeightsError(path, "is no model", "give a run directory, a model folder, a .safetensors or a .pth file")
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
     try:
-        refuse_by_content(path)
+        if file_kind(path) == "pickle":
+            return read_pickle(path)
         _check_header(path)
         return load_file(path)
     except (OSError, SafetensorError, ValueError, RecursionError) as error:

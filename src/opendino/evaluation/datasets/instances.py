@@ -32,6 +32,7 @@ class ListSource:
     """Pictures of given files: a `data.sources.Source`."""
 
     skipped: tuple[Skipped, ...] = ()
+    reading = images.Reading()
 
     def __init__(self, paths: Sequence[Path], labels: Sequence[str] | None = None) -> None:
         self.paths = list(paths)
@@ -55,6 +56,18 @@ class ListSource:
     def read(self, index: int) -> images.Image:
         """Decode."""
         return images.read(self.paths[index])
+
+    def load(self, index: int) -> bytes:
+        """Bytes of the file."""
+        return images.load_file(self.paths[index], self.id(index))
+
+    def stamp(self, index: int) -> tuple[int, int]:
+        """Size in bytes and time of last change in ns; (-1, -1) when the file is gone."""
+        try:
+            status = self.paths[index].stat()
+        except OSError:
+            return -1, -1
+        return status.st_size, status.st_mtime_ns
 
 
 @dataclass(frozen=True)

@@ -25,29 +25,41 @@ class SelfDistillationConfig:
     """Heads, targets and weights. Defaults are the paper's; small data needs others (recipes/small.py says why)."""
 
     prototypes: int = 65_536
+    """Outputs of the DINO head."""
     hidden: int = 2048
+    """Width of the heads."""
     bottleneck: int = 256
+    """Width before the prototypes."""
     head_batch_norm: bool = False
     """BatchNorm on the statistics of the batch in the DINO head; not of the paper."""
     unit_prototypes: bool = False
     """Prototype rows of length 1, so that logits have a spread from the first step; not of the paper."""
     dino_weight: float = 1.0
+    """Of the loss on CLS."""
     ibot_weight: float = 1.0
     """0: no masks, no iBOT head."""
     ibot_prototypes: int = 65_536
+    """Outputs of the iBOT head."""
     koleo_weight: float = 0.1
     """Per global crop, so twice this weighs on their mean."""
     koleo_group: int = 16
+    """Pictures among which KoLeo spreads features."""
     student_temperature: float = 0.1
+    """Divides the student's logits."""
     teacher_temperature_start: float = 0.04
+    """Divides the teacher's logits at step 0."""
     teacher_temperature: float = 0.07
+    """The same once warmed up."""
     teacher_temperature_warmup: Length = 0.3
+    """Length of the way between the two."""
     target_spread: float = 0.0
     """Above 0: DINO teacher logits are centred per prototype and scaled to this std; not of the paper."""
     queue: int = 0
     """Past DINO teacher logits that join in Sinkhorn, for when prototypes outnumber a batch; not of the paper."""
     momentum: float = 0.992
+    """The teacher keeps so much of itself in a step."""
     momentum_final: float = 1.0
+    """The same at the end; a cosine between."""
     micro_batch: int = 0
     """Pictures per backward pass; 0: the whole batch at once. Targets always span the whole batch."""
 

@@ -1,0 +1,259 @@
+"""`opendino check DIR`: what is in a folder of pictures, what is broken or there twice, and what to do about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from opendino.cli.arguments import parse_arguments
+from opendino.data.beside import (
+    READING_NAME,
+    SKIP_NAME,
+    SkipEntry,
+    path_beside,
+    read_reading,
+    read_skip_list,
+    write_skip_list,
+)
+from opendino.data.images import ImageError, Reading
+from opendino.data.sources import Source, encode_id, open_source
+from opendino.data.survey import Records, Summary, advise, near_groups, propose_skips, summarise, take_survey
+from opendino.errors import OpendinoError, UsageError
+from opendino.files import exclusive, write_json
+from opendino.pages.check_page import Shot, Shots, thumbnail, write_check_page
+
+SAMPLE, OF_EACH, GROUPS = 24, 6, 8
+FEW_PICTURES = 200
+"""Fewer are measured in this process: starting others takes longer."""
+MAX_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class CheckArgs:
+    """Look through a folder of pictures before anything is learned from it.
+
+    Example: opendino check PICTURES/
+
+    Writes a page, a summary for machines and a skip list. Killed at any moment, the same command goes on.
+    """
+
+    dir: tyro.conf.Positional[Path]
+    """A folder of pictures, a .tar of them, or a folder of .tar files."""
+    out: Path | None = None
+    """Where to write; default: runs/check-NAME-HASH."""
+    apply: bool = False
+    """Also put the skip list beside the pictures, where every command honours it. Lines added by hand are kept."""
+    bands: tuple[int, ...] | None = None
+    """Bands to read, from 0; for files with other than 1, 3 or 4."""
+    value_range: tuple[float, float] | None = None
+    """Stored numbers that become black and white."""
+    nodata: float | None = None
+    """A stored number that means "not measured"."""
+    follow: bool = False
+    """Also enter links to folders."""
+    workers: int | None = None
+    """Processes that decode; default: one a core, at most 8. 0: this one."""
+    json: bool = False
+    """Print the summary as one JSON object instead of words."""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """page, skip_list: files; measured: pictures measured now, the others were known."""
+
+    summary: Summary
+    advice: tuple[str, ...]
+    page: Path
+    skip_list: Path
+    measured: int
+
+
+def check(
+    dir: Path | str,
+    *,
+    out: Path | str | None = None,
+    apply: bool = False,
+    reading: Reading | None = None,
+    follow: bool = False,
+    workers: int = 0,
+    quiet: bool = True,
+) -> CheckResult:
+    """Survey the pictures in `dir`; write `check.html`, `check.json` and `opendino-skip.txt` to `out`.
+
+    Pictures that a skip list beside them names are looked at too.
+
+    Args:
+        dir: folder of pictures, .tar of pictures, or folder of .tar files.
+        out: by default it follows from `dir`, so the same call goes on with its survey.
+        apply: also write the skip list beside the pictures.
+        reading: how pictures are read; by default as the file beside them says.
+        workers: processes that decode, 0 = this one. Of scripts, call it below `if __name__ == "__main__"` with more.
+    Raises:
+        DataError: no pictures. UsageError: `out` lies in `dir`, or another process is surveying there.
+    """
+    folder = Path(dir)
+    target = Path(out) if out is not None else _default_out(folder)
+    if folder.is_dir() and folder.resolve() in (target.resolve(), *target.resolve().parents):
+        raise UsageError(f"--out {target}", "lies among the pictures", "choose another")
+    source = open_source(folder, follow=follow, skip=False, reading=reading)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OpendinoError(target, f"cannot be made ({error.strerror})", "choose another --out") from None
+    with exclusive(target / "check.lock"):
+        records = Records(target / "survey.sqlite", str(source.reading))
+        measured = _take(source, records, workers, quiet)
+        near = near_groups(records)
+        summary = summarise(source, records, near)
+        advice = tuple(advise(summary))
+        skip_list = target / SKIP_NAME
+        skips = list(propose_skips(records, near))
+        write_skip_list(skip_list, skips)
+        page = write_check_page(
+            target / "check.html", str(folder), summary, advice, _shots(source, records, summary), skip_list
+        )
+        write_json(target / "check.json", {**dataclasses.asdict(summary), "advice": advice})
+        if apply:
+            skip_list = path_beside(folder, SKIP_NAME)
+            _apply(skip_list, skips)
+        records.close()
+    return CheckResult(summary, advice, page, skip_list, measured)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Parse, survey, print; returns the exit code."""
+    args = parse_arguments(CheckArgs, argv, "check")
+    result = check(
+        args.dir,
+        out=args.out,
+        apply=args.apply,
+        reading=_reading(args),
+        follow=args.follow,
+        workers=min(MAX_WORKERS, os.cpu_count() or 1) if args.workers is None else args.workers,
+        quiet=args.json,
+    )
+    if args.json:
+        files = {"page": str(result.page), "skip_list": str(result.skip_list), "measured": result.measured}
+        print(json.dumps({**dataclasses.asdict(result.summary), "advice": result.advice, **files}))
+        return 0
+    for line in _words(result.summary):
+        print(line)
+    print()
+    for line in result.advice:
+        print(f"- {line}")
+    print(f"\nwrote {result.page}, check.json beside it, and {result.skip_list}")
+    name = shlex.quote(str(args.dir))
+    if any(named.count for named in result.summary.bad.values()) and not args.apply:
+        print(f"next: look through the page, then opendino check {name} --apply")
+    else:
+        print(f"next: opendino pretrain {name}")
+    return 0
+
+
+def _reading(args: CheckArgs) -> Reading | None:
+    """The file beside the pictures with the flags laid over it; None when there are no flags."""
+    flags = {name: getattr(args, name) for name in ("bands", "value_range", "nodata")}
+    given = {name: value for name, value in flags.items() if value is not None}
+    if not given:
+        return None
+    beside = path_beside(args.dir, READING_NAME)
+    return dataclasses.replace(read_reading(beside) if beside.exists() else Reading(), **given)
+
+
+def _default_out(folder: Path) -> Path:
+    whole = folder.resolve()
+    name = whole.name.removesuffix(".tar") or "pictures"
+    return Path("runs") / f"check-{name}-{hashlib.sha256(os.fsencode(whole)).hexdigest()[:6]}"
+
+
+def _take(source: Source, records: Records, workers: int, quiet: bool) -> int:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,} of {task.total:,}"))
+    console = Console(stderr=True, quiet=quiet)
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
+        task = progress.add_task("looking", total=len(source))
+        return take_survey(
+            source, records, workers if len(source) >= FEW_PICTURES else 0, lambda n: progress.advance(task, n)
+        )
+
+
+def _apply(path: Path, found: Sequence[SkipEntry]) -> None:
+    """Write the skip list beside the pictures, keeping what a person added."""
+    ours = {entry.reason for entry in found} | {"one colour", "duplicate", "truncated", "not-an-image", "unsupported"}
+    old = read_skip_list(path) if path.exists() else {}
+    named = {entry.id for entry in found if entry.active}
+    kept = [SkipEntry(encode_id(name), reason) for name, reason in sorted(old.items()) if reason not in ours]
+    write_skip_list(path, [*(one for one in kept if one.id not in named), *found])
+
+
+def _shots(source: Source, records: Records, summary: Summary) -> Shots:
+    """The pictures of the page. The sample is that of the smallest hashes: random, and the same each time."""
+    where = "reason = '' AND suspicions = '[]'"
+    rows = records.query(f"SELECT id FROM pictures WHERE {where} GROUP BY digest ORDER BY digest LIMIT {SAMPLE}")
+    sample = [id for (id,) in rows]
+    suspicious = {word: named.ids[:OF_EACH] for word, named in summary.suspicious.items()}
+    exact, near = ([group[:OF_EACH] for group in groups[:GROUPS]] for groups in (summary.exact, summary.near))
+    wanted = {*sample, *(id for ids in [*suspicious.values(), *exact, *near] for id in ids)}
+    drawn = dict(_draw(source, records, wanted))
+
+    def shown(ids: Iterable[str]) -> list[Shot]:
+        return [drawn[id] for id in ids if id in drawn]
+
+    return Shots(
+        shown(sample),
+        {word: shown(ids) for word, ids in suspicious.items()},
+        [shown(group) for group in exact],
+        [shown(group) for group in near],
+    )
+
+
+def _draw(source: Source, records: Records, wanted: set[str]) -> Iterable[tuple[str, Shot]]:
+    for index in range(len(source)) if wanted else ():
+        id = source.id(index)
+        if id in wanted:
+            try:
+                array = source.read(index).array
+            except ImageError:  # gone or changed since it was measured; the next survey will say so
+                continue
+            row = next(records.rows("id = ?", id))
+            yield id, Shot(id, thumbnail(array), f"{row.width} x {row.height}, {row.mode}")
+
+
+def _words(summary: Summary) -> list[str]:
+    def listed(counts: object) -> str:
+        return ", ".join(f"{count:,} {name}" for name, count in dict(counts).items())  # type: ignore[call-overload]
+
+    lines = [f"{summary.files:,} pictures, {summary.readable:,} readable, {summary.bytes / 1e6:,.1f} MB"]
+    if summary.left_out:
+        lines.append(f"left out by the scan: {listed(summary.left_out)}")
+    if summary.readable:
+        lines += [
+            f"kinds: {listed(summary.kinds)}",
+            f"modes: {listed(summary.modes)}",
+            "sides in px: short {0} to {4}, usually {2}; ".format(*summary.short_px)
+            + "long {0} to {4}, usually {2}".format(*summary.long_px),
+        ]
+    turned = {f"of orientation {number}": count for number, count in summary.orientations.items() if number != "1"}
+    if turned:
+        lines.append(f"turned by EXIF: {listed(turned)}")
+    for one in summary.ranges:
+        lines.append(f"{one.count:,} {one.mode}: {one.low:.6g} to {one.high:.6g} become 0 to 255 ({one.rule})")
+    for reason, named in summary.bad.items():
+        lines.append(f"cannot be read: {named.count:,} {reason}, e.g. {named.ids[0]} ({summary.causes[reason]})")
+    for word, named in summary.suspicious.items():
+        lines.append(f"suspicious: {named.count:,} {word}, e.g. {named.ids[0]}")
+    if summary.exact_copies or summary.near_copies:
+        lines.append(f"copies: {summary.exact_copies:,} equal files, {summary.near_copies:,} more look nearly equal")
+    if summary.classes:
+        counts = summary.classes.values()
+        lines.append(f"classes: {len(summary.classes):,}, with {min(counts):,} to {max(counts):,} pictures")
+    return lines

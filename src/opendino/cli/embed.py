@@ -1,0 +1,298 @@
+"""`opendino embed PICTURES`: the features of every picture of a folder, in a store that is brought up to date."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import nn
+
+from opendino.cli.arguments import parse_arguments
+from opendino.cli.device import choose_device
+from opendino.data.sources import Source, open_source
+from opendino.data.transform import Transform
+from opendino.errors import DataError, StoppedError, UsageError
+from opendino.features.codec import find_kind
+from opendino.features.embed import Embedded, embed_source
+from opendino.features.identity import model_hash
+from opendino.features.lattice import Tiling
+from opendino.features.precision import find_dtype
+from opendino.features.store import StoreInfo
+from opendino.parallel.gather import Ranks, launched_ranks
+from opendino.weights import load
+
+TILE_OVERLAP = 0.25
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class EmbedArgs:
+    """Keep the features of every picture of a folder or tar in a store.
+
+    Example: opendino embed PICTURES --model runs/photos-small --out photos.store
+
+    Pictures are taken whole: the short side becomes --size, the shape is kept, the rest is padded and left out of the
+    mean. The same command again embeds only what is new or changed. Start it under torchrun to use several processes.
+    """
+
+    pictures: tyro.conf.Positional[Path]
+    """A folder of pictures, a .tar, or a folder of .tar files."""
+    model: str
+    """A run directory, a model folder, or a model's name."""
+    out: Path | None = None
+    """The store; default: NAME.store beside you, NAME being the folder's."""
+    size: int | None = None
+    """Short side in pixels that the model sees; default: the model's own."""
+    crop: bool = False
+    """Cut the middle square as evaluations do, instead of the whole picture."""
+    dtype: str = "auto"
+    """auto, fp32, bf16 or fp16; auto takes what the device is good at and measures the drift against fp32."""
+    patches: str = "none"
+    """Keep patch features too: none, fp16, int8 or pca (128 directions in int8); the loss is measured."""
+    tile: bool = False
+    """Also cut pictures larger than --tile-px into overlapping tiles at their own resolution, and merge their maps."""
+    tile_px: int = 512
+    """Side of a tile in pixels; a quarter of it overlaps with the next."""
+    workers: int = 2
+    """Threads that read pictures."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    json: bool = False
+    """Print the result as one JSON object instead of words."""
+
+
+def embed(
+    pictures: Path | str,
+    model: str | Path | nn.Module,
+    out: Path | str | None = None,
+    *,
+    size: int | None = None,
+    crop: bool = False,
+    dtype: str = "auto",
+    patches: str = "none",
+    tile: bool = False,
+    tile_px: int = 512,
+    workers: int = 2,
+    device: str = "auto",
+    quiet: bool = True,
+) -> Embedded:
+    """Bring a feature store up to date with a folder; open it with `opendino.open_store`.
+
+    Args:
+        pictures: folder, tar, or folder of tars.
+        model: what `opendino.load` takes, or a backbone that it returned.
+        out: the store, made if missing; default NAME.store in the working directory.
+        size: short side in pixels, rounded to whole patches; default the model's own.
+        crop: the middle square instead of the whole picture.
+        dtype: auto, fp32, bf16, fp16. patches: none, fp16, int8, pca.
+        tile: also cut pictures larger than `tile_px` into tiles of that side, a quarter overlapping.
+        workers: threads that read. quiet: no progress bar.
+    Returns:
+        Embedded: what changed, what was skipped, the store's version.
+    Raises:
+        UsageError: a bad option, or a store of another model, transform or folder. DataError, WeightsError: what
+            cannot be read. StoppedError: interrupted; the same call goes on.
+    """
+    with launched_ranks() as ranks:
+        where = _rank_device(device, ranks)
+        opened: Any = model if isinstance(model, nn.Module) else load(model, where)
+        named = str(opened.card["source"]) if isinstance(model, nn.Module) else _absolute(model)
+        source = open_source(Path(pictures))
+        info = describe(
+            opened,
+            named,
+            Path(pictures),
+            size=size,
+            crop=crop,
+            dtype=find_dtype(dtype, where),
+            patches=patches,
+            tile_px=tile_px if tile else None,
+        )
+        return embed_into(
+            source, opened, info, store_path(pictures, out), where, ranks, workers, dtype == "auto", quiet
+        )
+
+
+def embed_into(
+    source: Source,
+    model: nn.Module,
+    info: StoreInfo,
+    path: Path,
+    device: Any,
+    ranks: Ranks,
+    workers: int,
+    automatic: bool,
+    quiet: bool,
+) -> Embedded:
+    """`features.embed.embed_source` with a progress bar, and Ctrl-C as a stop that can go on."""
+    console = Console(stderr=True, quiet=quiet or ranks.rank > 0)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"))
+    with Progress(
+        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=console.quiet
+    ) as progress:
+        task = progress.add_task("embed", total=None, words="looking for changes")
+
+        def show(done: int, total: int, skipped: int) -> None:
+            words = f"{done}/{total}" + (f", {skipped} skipped" if skipped else "")
+            progress.update(task, completed=done, total=total, words=words)
+
+        try:
+            made = embed_source(
+                source,
+                model,
+                info,
+                path,
+                device=device,
+                ranks=ranks,
+                workers=workers,
+                automatic=automatic,
+                progress=show,
+            )
+        except KeyboardInterrupt:
+            raise StoppedError(path, "stopped, what was written stays", "the same command goes on") from None
+    if ranks.rank == 0 and made.rows == 0:
+        reasons = ", ".join(f"{one.id}: {one.reason}" for one in made.skipped[:3])
+        raise DataError(info.source, f"no picture could be embedded ({reasons})")
+    return made
+
+
+def describe(
+    model: Any,
+    named: str,
+    pictures: Path,
+    *,
+    size: int | None = None,
+    crop: bool = False,
+    dtype: str = "fp32",
+    patches: str = "none",
+    tile_px: int | None = None,
+) -> StoreInfo:
+    """What a store of this model's features will say of itself."""
+    asked = model.transform.size if size is None else size
+    if asked < 1:
+        raise UsageError(f"--size {asked}", "must be at least 1 pixel", f"try {model.transform.size}")
+    patch = model.patch
+    transform: Transform = dataclasses.replace(
+        model.transform, mode="center" if crop else "padded", size=max(1, round(asked / patch)) * patch, patch=patch
+    )
+    tiling = None
+    if tile_px is not None:
+        cut = Tiling.from_pixels(tile_px, TILE_OVERLAP, patch)
+        tiling = (cut.tile * patch, cut.step * patch)
+    return StoreInfo(
+        model=named,
+        model_hash=model_hash(model),
+        dim=model.dim,
+        patch=patch,
+        licence=str(model.card.get("licence", "not stated")),
+        card={key: value for key, value in model.card.items() if key != "ignored"},
+        transform=transform,
+        source=str(pictures.resolve()),
+        dtype=dtype,
+        patches=find_kind(patches),
+        tile=tiling,
+    )
+
+
+def store_path(pictures: Path | str, out: Path | str | None) -> Path:
+    """`--out`, or NAME.store in the working directory."""
+    return Path(out) if out is not None else Path(f"{Path(pictures).resolve().stem}.store")
+
+
+def run(argv: Sequence[str]) -> int:
+    """Parse, embed, print; returns the exit code."""
+    args = parse_arguments(EmbedArgs, argv, "embed")
+    options = {name: value for name, value in vars(args).items() if name != "json"}
+    made = embed(**options, quiet=args.json)
+    if os.environ.get("RANK", "0") != "0":
+        return 0
+    path = store_path(args.pictures, args.out)
+    if args.json:
+        print(json.dumps(_as_json(made, path)))
+        return 0
+    side = made.info.transform.size
+    if args.size is not None and args.size != side:
+        print(f"--size {args.size} rounded to {side}: whole patches of {made.info.patch} px")
+    for line in in_words(made):
+        print(line)
+    print(f"wrote {path}: {made.rows} rows, version {made.version}")
+    print(f"next: opendino search {shlex.quote(str(path))} --image PHOTO.jpg")
+    return 0
+
+
+def in_words(made: Embedded) -> list[str]:
+    """What a person should know of a run: model, licence, transform, number type, drift, losses, what was left out."""
+    info, changes = made.info, made.changes
+    name = info.card.get("name", info.model)
+    lines = [
+        f"model {name} ({info.model_hash}), licence: {info.licence}",
+        f"pictures: {picture_words(info)}",
+        f"vectors: cls and mean of the patches, {info.dim} numbers each, computed in {info.dtype}"
+        + ("" if info.drift is None else f" ({_drift_words(made)})"),
+    ]
+    if info.loss is not None:
+        lines.append(
+            f"patches kept as {info.patches}: cosine to fp32 {info.loss.cosine_mean:.5f} mean, "
+            f"{info.loss.cosine_worst:.4f} worst; nearest patch unchanged for {100 * info.loss.neighbour_kept:.1f} %"
+        )
+    lines.append(
+        f"pictures: {changes.added} new, {changes.changed} changed, {changes.removed} removed, {changes.kept} as before"
+        + (" (earlier versions keep the old rows)" if changes.changed or changes.removed else "")
+    )
+    if made.skipped:
+        shown = ", ".join(f"{one.id} ({one.reason})" for one in made.skipped[:SHOWN])
+        more = f" and {len(made.skipped) - SHOWN} more" if len(made.skipped) > SHOWN else ""
+        lines.append(f"left out {len(made.skipped)}: {shown}{more}")
+    return lines
+
+
+def picture_words(info: StoreInfo) -> str:
+    """What happens to a picture before the model sees it."""
+    transform = info.transform
+    numbers = ", ".join(f"{value:.3f}" for value in (*transform.mean, *transform.std))
+    if transform.mode == "padded":
+        shape = f"whole, short side {transform.size} px, shape kept, padded to patches of {info.patch} px"
+    else:
+        shape = f"the middle {transform.size} px square after scaling the short side to {round(transform.size * 8 / 7)}"
+    return f"{shape}; mean and std {numbers}"
+
+
+def _drift_words(made: Embedded) -> str:
+    drift = made.info.drift
+    assert drift is not None
+    told = f"worst cosine to fp32 on {drift.pictures} pictures: cls {drift.cls:.5f}, mean {drift.mean:.5f}"
+    return f"a smaller type drifted too far: {told}" if made.info.dtype == "fp32" else told
+
+
+def _as_json(made: Embedded, path: Path) -> dict[str, Any]:
+    return {
+        "out": str(path),
+        "rows": made.rows,
+        "read": made.read,
+        "version": made.version,
+        "changes": dataclasses.asdict(made.changes),
+        "skipped": [dataclasses.asdict(one) for one in made.skipped],
+        **{key: value for key, value in made.info.to_json().items() if key != "format"},
+    }
+
+
+def _rank_device(device: str, ranks: Ranks) -> Any:
+    """Each process of a launch takes a card of its own."""
+    chosen = choose_device(device)
+    if chosen.type == "cuda" and ranks.world > 1:
+        return choose_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+    return chosen
+
+
+def _absolute(model: str | Path) -> str:
+    """A path that stays right elsewhere; a name as it is."""
+    return str(Path(model).resolve()) if Path(model).exists() else str(model)

@@ -1,0 +1,85 @@
+"""The two small files that may lie beside pictures and that every command honours: a skip list and a reading.
+
+`DIR/opendino-skip.txt` names pictures to leave out; `DIR/opendino-reading.json` says how all pictures are read, e.g.
+`{"bands": [3, 2, 1], "value_range": [0, 4000]}`. For a single `X.tar` they are `X.tar.opendino-skip.txt` and
+`X.tar.opendino-reading.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cattrs
+
+from opendino.data.images import Reading
+from opendino.data.listing import decode_id
+from opendino.errors import DataError, OpendinoError, UsageError
+from opendino.files import write_atomic
+
+_CONVERTER = cattrs.Converter(forbid_extra_keys=True, detailed_validation=False)
+SKIP_NAME, READING_NAME = "opendino-skip.txt", "opendino-reading.json"
+
+
+@dataclass(frozen=True)
+class SkipEntry:
+    """A picture to leave out: its id, a short reason to count by, and words. Inactive ones are proposals only."""
+
+    id: str
+    reason: str
+    words: str = ""
+    active: bool = True
+
+
+def path_beside(pictures: Path, name: str) -> Path:
+    """Where a file of this name lies for a folder or a tar of pictures."""
+    return pictures / name if pictures.is_dir() else pictures.with_name(f"{pictures.name}.{name}")
+
+
+def read_skip_list(path: Path) -> dict[bytes, str]:
+    """Raw names of the pictures to leave out, with the short reason of each.
+
+    One picture a line, `ID<tab>REASON<tab>WORDS`, the last two optional. Lines that start with `#` are comments.
+
+    Raises:
+        DataError: not readable as text.
+    """
+    found: dict[bytes, str] = {}
+    try:
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                id, _, rest = line.rstrip("\r\n").partition("\t")
+                if id.strip() and not line.startswith("#"):
+                    # A name that starts with "#" is written as %23, so that it is no comment.
+                    found[decode_id(id)] = rest.partition("\t")[0].strip() or "by hand"
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(path, f"the skip list cannot be read ({error})", "mend it or remove it") from None
+    return found
+
+
+def write_skip_list(path: Path, entries: Iterable[SkipEntry]) -> None:
+    """Write a skip list; inactive entries become comments that a person can uncomment."""
+    lines = [
+        "# Pictures that opendino leaves out, one a line: id, reason, words. Delete a line to use its picture again;",
+        "# remove the '# ' before a proposal to leave its picture out.",
+    ]
+    for entry in entries:
+        id = "%23" + entry.id[1:] if entry.id.startswith("#") else entry.id
+        line = "\t".join((id, entry.reason, " ".join(entry.words.split())))
+        lines.append(line if entry.active else f"# {line}")
+    try:
+        write_atomic(path, "\n".join(lines) + "\n")
+    except OSError as error:
+        raise OpendinoError(path, f"cannot be written ({error.strerror})", "copy the list there yourself") from None
+
+
+def read_reading(path: Path) -> Reading:
+    """A Reading from its JSON file. Raises DataError for other content and UsageError for impossible values."""
+    try:
+        return _CONVERTER.structure(json.loads(path.read_text()), Reading)
+    except UsageError:
+        raise
+    except Exception as error:  # cattrs and json raise many types
+        raise DataError(path, f"is no reading ({' '.join(str(error).split())})", "mend it or remove it") from None

@@ -1,0 +1,88 @@
+"""`read`: a path or bytes to a picture, or to a typed error."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from opendino.data.images.errors import Unsupported
+from opendino.data.images.file import load_file
+from opendino.data.images.jpeg import decode_fast
+from opendino.data.images.kinds import HEAD_BYTES, Kind, require_kind
+from opendino.data.images.picture import Image, Reading
+from opendino.data.images.pillow_kinds import decode_pillow
+from opendino.data.images.tone import choose_bands
+
+_PLAIN_READING = Reading()
+
+
+def read(source: Path | str | bytes, *, name: str | None = None, reading: Reading = _PLAIN_READING) -> Image:
+    """Read one picture.
+
+    Args:
+        source: a path (only a regular file is opened, so a pipe never blocks) or the file's bytes.
+        name: what errors call it; the path, or "picture" for bytes, when not given.
+        reading: bands, value range, frame, window and the like, where the file leaves them open.
+    Returns:
+        Upright RGB uint8. Transparency lies on white; of an animation the first frame; an embedded colour profile is
+        converted to sRGB; numbers of more than 8 bits become 8 by the rule of `tone.find_range`, which is in `meta`.
+    Raises:
+        Empty, NotAnImage, Truncated, TooLarge, TooSlow, Unsupported, Denied, Vanished, IOFault: all ImageError.
+    """
+    if isinstance(source, bytes):
+        return _decode(source, name or "picture", reading)
+    name = name or str(source)
+    return _decode(load_file(Path(source), name), name, reading)
+
+
+def _decode(data: bytes, name: str, reading: Reading) -> Image:
+    kind = require_kind(data[:HEAD_BYTES], name)
+    if kind.family == "tiff":
+        from opendino.data.images.tiff import decode_tiff
+
+        return decode_tiff(data, kind, reading, name)
+    image = _decode_other(data, kind, name, reading)
+    return image if reading == _PLAIN_READING else _cut(image, kind, reading, name)
+
+
+def _decode_other(data: bytes, kind: Kind, name: str, reading: Reading) -> Image:
+    if kind.family == "jpeg":
+        image = decode_fast(data, reading, name)
+        if image is not None:
+            return image
+    elif kind.family == "dicom":
+        from opendino.data.images.dicom import decode_dicom
+
+        return decode_dicom(data, reading, name)
+    elif kind.family == "nifti":
+        from opendino.data.images.nifti import decode_nifti
+
+        return decode_nifti(data, reading, name)
+    elif kind.family == "video":
+        from opendino.data.images.video import decode_video
+
+        return decode_video(data, kind, reading, name)
+    return decode_pillow(data, kind, reading, name)
+
+
+def _cut(image: Image, kind: Kind, reading: Reading, name: str) -> Image:
+    """Bands and window of what is decoded whole; the range of 8-bit pictures."""
+    array, valid = image.array, image.valid
+    if "range_rule" not in image.meta:
+        array = choose_bands(array, reading.bands, name)
+        if reading.value_range is not None:
+            low, high = reading.value_range
+            array = np.rint(np.clip((array.astype(np.float32) - low) * (255 / (high - low)), 0, 255)).astype(np.uint8)
+        if array.shape[2] == 1:
+            array = np.repeat(array, 3, axis=2)
+    if reading.window is not None:
+        top, left, rows, columns = reading.window
+        height, width = array.shape[:2]
+        if top + rows > height or left + columns > width:
+            cause = f"window {top},{left},{rows},{columns} is outside of {height} x {width} pixels (height x width)"
+            raise Unsupported(name, cause)
+        where = (slice(top, top + rows), slice(left, left + columns))
+        array, valid = array[where], None if valid is None else valid[where]
+    return dataclasses.replace(image, array=np.ascontiguousarray(array), valid=valid)

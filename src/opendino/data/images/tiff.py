@@ -1,0 +1,223 @@
+"""TIFF: plain ones by Pillow; several bands, 64 bits, rare codecs and windows by tifffile (extra `sci`)."""
+
+from __future__ import annotations
+
+import io
+import logging
+import struct
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from PIL import Image as PillowImage
+from PIL import UnidentifiedImageError
+
+from opendino.data.images.errors import ImageError, TooLarge, Truncated, Unsupported
+from opendino.data.images.kinds import Kind
+from opendino.data.images.picture import MAX_VALUE_BYTES, Image, Reading, need, require_frame, require_size
+from opendino.data.images.pillow_kinds import decode_opened, typed_errors
+from opendino.data.images.tone import Values, to_image
+from opendino.data.images.upright import turn
+
+ALPHA = (1, 2)  # values of the tag ExtraSamples: associated, unassociated
+MAX_TILES = 2**22
+_PLAIN = ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB")
+BITS_TAG, COMPRESSION_TAG, SUBFILE_TAG, SAMPLES_TAG, EXTRA_TAG = 258, 259, 254, 277, 338
+# None, CCITT, LZW, JPEG, deflate, PackBits: what every build of Pillow decodes.
+_PLAIN_COMPRESSIONS = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946)
+MAX_PAGES = 100_000
+
+
+def decode_tiff(data: bytes, kind: Kind, reading: Reading, name: str) -> Image:
+    """Decode a TIFF, or its window.
+
+    A channel marked as transparency is a mask: where it is 0 the pixel is white. Geographic tags are kept in
+    `meta["geo"]` as they stand.
+    """
+    pages = find_pages(data)
+    place = require_frame(reading.frame, max(1, len(pages)), name)
+    noted = {"frames": len(pages)} if len(pages) > 1 else {}
+    if place == 0 and reading.window is None and reading.bands is None:
+        image = _decode_plain(data, kind, reading, name)
+        if image is not None:
+            return replace(image, meta=image.meta | noted)
+    tifffile = need("tifffile", "sci", name, "TIFF of this kind (several bands, 64 bits, a window)")
+    # What it complains of stands in our errors; a million damaged files must not fill a log.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
+    with typed_errors(kind.name, name):
+        try:
+            with tifffile.TiffFile(io.BytesIO(data)) as file:
+                values, alpha = _read_page(file.pages[pages[place] if pages else 0], reading, name)
+                return _on_white(replace(values, meta=values.meta | noted), alpha, reading, name)
+        except (ImageError, MemoryError):
+            raise
+        except Exception as error:
+            words = str(error)
+            if "imagecodecs" in words:
+                raise Unsupported(name, f"TIFF: {words}", "pip install 'opendino[sci]'") from None
+            raise
+
+
+def _decode_plain(data: bytes, kind: Kind, reading: Reading, name: str) -> Image | None:
+    """By Pillow, or None for what Pillow does not open or would give with fewer bits than it has."""
+    try:
+        with (
+            typed_errors(kind.name, name),
+            PillowImage.open(io.BytesIO(data), formats=kind.formats) as opened,
+        ):
+            tags = getattr(opened, "tag_v2", {})
+            bits = tags.get(BITS_TAG, (1,))
+            numbers = opened.mode in ("F", "I;16", "I;16B") and len(bits) == 1
+            if not _holds_all_samples(opened.mode, opened.getbands(), tags):
+                return None
+            if tags.get(COMPRESSION_TAG, 1) not in _PLAIN_COMPRESSIONS:
+                return None
+            if not numbers and (opened.mode not in _PLAIN or max(bits) > 8):
+                return None
+            return decode_opened(opened, data, kind, reading, name)
+    except Truncated as error:
+        if isinstance(error.__context__, UnidentifiedImageError):
+            return None
+        raise
+
+
+def _holds_all_samples(mode: str, bands: tuple[str, ...], tags: Mapping[int, Any]) -> bool:
+    """Whether Pillow's mode is the whole pixel: it drops bands without a name, or calls one alpha."""
+    if tags.get(SAMPLES_TAG, 1) != len(bands):
+        return False
+    return mode not in ("LA", "RGBA", "PA") or any(one in ALPHA for one in tags.get(EXTRA_TAG, ()))
+
+
+def find_pages(data: bytes) -> list[int]:
+    """Numbers of the directories that hold a full picture: reduced copies and masks are left out.
+
+    Stops at a directory met before, at one outside of the file, and after MAX_PAGES.
+    """
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2:3] == b"+" or data[3:4] == b"+"
+    offset_form, count_form, entry_bytes = ("Q", "Q", 20) if big else ("I", "H", 12)
+    found: list[int] = []
+    met: set[int] = set()
+    try:
+        (offset,) = struct.unpack_from(order + offset_form, data, 8 if big else 4)
+        while offset and offset not in met and len(met) < MAX_PAGES:
+            (entries,) = struct.unpack_from(order + count_form, data, offset)
+            start = offset + struct.calcsize(count_form)
+            end = start + entries * entry_bytes
+            if end > len(data):
+                break
+            if not _subfile_kind(data, order, start, entries, entry_bytes) & 0b101:
+                found.append(len(met))
+            met.add(offset)
+            (offset,) = struct.unpack_from(order + offset_form, data, end)
+    except struct.error:  # a cut file: the decoders say what is missing
+        pass
+    return found
+
+
+def _subfile_kind(data: bytes, order: str, start: int, entries: int, entry_bytes: int) -> int:
+    """Bit 0: reduced copy of another page; bit 2: mask. Tags stand in rising order, and this one is the lowest."""
+    if entries:
+        tag, form = struct.unpack_from(order + "HH", data, start)
+        if tag == SUBFILE_TAG:
+            value: int = struct.unpack_from(order + ("H" if form == 3 else "I"), data, start + entry_bytes // 2 + 2)[0]
+            return value
+    return 0
+
+
+def _read_page(page: Any, reading: Reading, name: str) -> tuple[Values, np.ndarray | None]:
+    """Numbers of one page, and its channel of transparency."""
+    height, width = page.imagelength, page.imagewidth
+    top, left, rows, columns = reading.window or (0, 0, height, width)
+    if top + rows > height or left + columns > width:
+        cause = f"window {top},{left},{rows},{columns} is outside of {height} x {width} pixels (height x width)"
+        raise Unsupported(name, cause)
+    require_size(columns, rows, name)
+    samples, dtype = page.samplesperpixel, page.dtype
+    if dtype is None or dtype.kind not in "buif" or page.imagedepth != 1:
+        raise Unsupported(name, f"TIFF of numbers {dtype}", "convert it to 16-bit or float TIFF")
+    if rows * columns * samples * dtype.itemsize > MAX_VALUE_BYTES:
+        raise TooLarge(name, f"{rows * columns * samples * dtype.itemsize} bytes of pixels", "read it by window")
+    array = _read_window(page, (top, left, rows, columns), name)
+    array, turned = turn(array, int(page.tags[274].value)) if 274 in page.tags else (array, {})
+    extra = [int(one) for one in page.extrasamples]
+    alpha = None
+    if extra and extra[-1] in ALPHA and samples > 1:
+        array, alpha = array[:, :, :-1], array[:, :, -1] > 0
+    if page.photometric == 0 and dtype.kind in "bu" and samples == 1:
+        array = ~array if dtype.kind == "b" else np.iinfo(dtype).max - array  # 0 is white
+    mode = f"{dtype}x{samples}"
+    nodata = page.nodata if 42113 in page.tags else None
+    meta: dict[str, Any] = dict(turned)
+    geo = _geo(page)
+    if geo:
+        meta["geo"] = geo
+    return Values(array, mode, "tiff", alpha, nodata=nodata, meta=meta), alpha
+
+
+def _read_window(page: Any, window: tuple[int, int, int, int], name: str) -> np.ndarray:
+    """[rows, columns, samples]: only the tiles or strips that the window touches are read and decoded."""
+    top, left, rows, columns = window
+    planar = page.planarconfig == 2 and page.samplesperpixel > 1
+    samples = page.samplesperpixel
+    tile_h, tile_w = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
+    tile_h = min(tile_h, page.imagelength) if not page.is_tiled else tile_h
+    if tile_h < 1 or tile_w < 1 or tile_h * tile_w * samples * page.dtype.itemsize > MAX_VALUE_BYTES:
+        raise TooLarge(name, f"TIFF in tiles of {tile_h} x {tile_w} pixels")
+    down, across = -(-page.imagelength // tile_h), -(-page.imagewidth // tile_w)
+    planes = samples if planar else 1
+    offsets, counts = page.dataoffsets, page.databytecounts
+    if down * across * planes > MAX_TILES or len(offsets) < down * across * planes or len(counts) < len(offsets):
+        raise Truncated(name, f"TIFF with {len(offsets)} tiles or strips, {down * across * planes} are needed")
+    result = np.zeros((rows, columns, samples), page.dtype)
+    for plane in range(planes):
+        for row in range(top // tile_h, -(-(top + rows) // tile_h)):
+            for column in range(left // tile_w, -(-(left + columns) // tile_w)):
+                index = (plane * down + row) * across + column
+                tile = _decode_tile(page, index, offsets[index], counts[index])
+                if tile is None:
+                    continue  # a sparse file: the tile was never written, its pixels are 0
+                y, x = row * tile_h, column * tile_w
+                y0, x0 = max(top, y), max(left, x)
+                y1, x1 = min(top + rows, y + tile.shape[0]), min(left + columns, x + tile.shape[1])
+                where = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
+                part = tile[y0 - y : y1 - y, x0 - x : x1 - x]
+                result[(*where, slice(plane, plane + 1) if planar else slice(None))] = part
+    return result
+
+
+def _decode_tile(page: Any, index: int, offset: int, count: int) -> np.ndarray | None:
+    if count == 0:
+        return None
+    handle = page.parent.filehandle
+    if offset + count > handle.size:
+        raise ValueError("a tile goes beyond the end of the file")
+    handle.seek(offset)
+    data = handle.read(count)  # before `page.decode` is looked up, which reads tags and moves the place
+    decoded = page.decode(data, index, jpegtables=page.jpegtables)[0]
+    return None if decoded is None else decoded[0]
+
+
+def _geo(page: Any) -> dict[str, Any]:
+    """Geographic tags as plain numbers and words."""
+    kept: dict[str, Any] = {}
+    for tag, words in ((33550, "pixel_scale"), (33922, "tie_points"), (34264, "transformation")):
+        if tag in page.tags:
+            kept[words] = [float(number) for number in page.tags[tag].value]
+    try:
+        keys = page.geotiff_tags or {}
+    except Exception:  # a broken key block is no reason to lose the picture
+        return kept
+    for key in ("ProjectedCSTypeGeoKey", "GeographicTypeGeoKey", "GTCitationGeoKey"):
+        if key in keys:
+            kept[key] = keys[key] if isinstance(keys[key], str) else int(keys[key])
+    return kept
+
+
+def _on_white(values: Values, alpha: np.ndarray | None, reading: Reading, name: str) -> Image:
+    """`to_image`, with transparent pixels white unless a mask was asked for."""
+    image = to_image(values, reading, name)
+    if alpha is not None and reading.alpha == "white":
+        image.array[~alpha] = 255
+    return image

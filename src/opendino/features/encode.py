@@ -1,0 +1,242 @@
+"""A chunk of pictures to rows: read in threads, run in batches of one size, tile what is large."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from opendino.data.images import TooLarge
+from opendino.data.sources import Source
+from opendino.data.transform import Prepared, Transform, valid_patches
+from opendino.errors import DataError
+from opendino.features.codec import PatchCodec
+from opendino.features.lattice import Tiling, merge, starts
+from opendino.features.precision import in_dtype, mean_of_valid, run
+from opendino.features.store import StoreInfo
+
+MAX_PATCHES = 32_768
+"""A picture that would be more patches at once is refused: a strip of 8 x 100,000 px at 224 px would be 2.8 million."""
+BATCH_PATCHES = {"cpu": 2048, "cuda": 32_768}
+MAX_BATCH = {"cpu": 8, "cuda": 128}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A picture that was read: its place in the source, what the model gets, its size and class in the file.
+
+    array: uint8 [H, W, 3], kept only when it is to be tiled.
+    """
+
+    index: int
+    id: str
+    prepared: Prepared
+    width: int
+    height: int
+    stamp: str
+    source_hash: str
+    label: str | None
+    array: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A picture that has no row: why, and the stamp of its file, so that it is tried again when that changes."""
+
+    id: str
+    reason: str
+    stamp: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """A chunk's rows as column values by name, in order, and its failures."""
+
+    rows: list[dict[str, Any]]
+    failed: list[Failed]
+    pictures: int
+
+
+def read_stamp(source: Source, index: int) -> str:
+    """Size and time of change of the file behind a picture, as one text."""
+    return "{}-{}".format(*source.stamp(index))
+
+
+def hash_content(source: Source, index: int) -> str:
+    """SHA-256 of a picture's file, not decoded. Raises an ImageError."""
+    return hashlib.sha256(source.load(index)).hexdigest()
+
+
+def load_picture(source: Source, index: int, transform: Transform, tiling: Tiling | None) -> Loaded | Failed:
+    """Read and prepare one picture; every expected failure becomes `Failed`."""
+    name, stamp = source.id(index), read_stamp(source, index)
+    try:
+        image = source.read(index)
+        height, width = image.array.shape[:2]
+        target = transform.resized(height, width)
+        patches = -(-target[0] // transform.patch) * -(-target[1] // transform.patch)
+        if patches > MAX_PATCHES:
+            fix = "use a smaller --size, or --crop"
+            raise TooLarge(name, f"{width}x{height} pixels are {patches} patches, at most {MAX_PATCHES}", fix)
+        prepared = transform.prepare(image)
+        source_hash = hash_content(source, index)
+    except DataError as error:
+        return Failed(name, getattr(error, "reason", error.cause), stamp)
+    label = source.label(index)
+    large = tiling is not None and max(height, width) > tiling.tile * transform.patch
+    return Loaded(
+        index,
+        name,
+        prepared,
+        width,
+        height,
+        stamp,
+        source_hash,
+        None if label is None else source.classes[label],
+        image.array if large else None,
+    )
+
+
+def readable_sample(source: Source, transform: Transform, count: int) -> list[Prepared]:
+    """The first readable ones among twice `count` pictures spread over the source, at most `count`."""
+    places = np.unique(np.linspace(0, len(source) - 1, min(2 * count, len(source))).astype(int))
+    found: list[Prepared] = []
+    for index in places:
+        loaded = load_picture(source, int(index), transform, None)
+        if isinstance(loaded, Loaded):
+            found.append(loaded.prepared)
+        if len(found) == count:
+            break
+    return found
+
+
+class Encoder:
+    """A frozen model with everything that turns pictures into the rows of one store."""
+
+    def __init__(self, model: nn.Module, info: StoreInfo, codec: PatchCodec, device: Any) -> None:
+        self.info, self.codec, self.device = info, codec, torch.device(device)
+        self.model = in_dtype(model, info.dtype)
+        self.tiling = Tiling(*(side // info.patch for side in info.tile)) if info.tile else None
+        kind = "cuda" if self.device.type == "cuda" else "cpu"
+        self._most_patches, self._most_pictures = BATCH_PATCHES[kind], MAX_BATCH[kind]
+
+    def load(self, source: Source, chunk: Sequence[int], threads: Executor) -> list[Future[Loaded | Failed]]:
+        """Begin to read a chunk."""
+        return [threads.submit(load_picture, source, index, self.info.transform, self.tiling) for index in chunk]
+
+    def encode(self, reading: Sequence[Future[Loaded | Failed]]) -> Made:
+        """Rows of a chunk in the order of its pictures, a picture's tiles after it."""
+        read = [future.result() for future in reading]
+        loaded = [one for one in read if isinstance(one, Loaded)]
+        failed = [one for one in read if isinstance(one, Failed)]
+        rows: dict[int, list[dict[str, Any]]] = {}
+        for batch in self._batches(loaded):
+            for one, cls, patches in zip(batch, *self._forward([one.prepared for one in batch]), strict=True):
+                if cls.isfinite().all() and patches.isfinite().all():
+                    rows[one.index] = self._rows(one, cls, patches)
+                else:
+                    failed.append(Failed(one.id, "features are not finite", one.stamp))
+        return Made([row for one in loaded for row in rows.get(one.index, [])], failed, len(read))
+
+    def patches_of(self, prepared: Prepared) -> Tensor:
+        """[h, w, D] of one picture."""
+        return self._forward([prepared])[1][0]
+
+    def _forward(self, pictures: Sequence[Prepared]) -> tuple[Tensor, Tensor]:
+        pixels = torch.stack([one.pixels for one in pictures])
+        features = run(self.model, pixels, self.info.dtype, self.device)
+        return features.cls, features.patches
+
+    def _batches(self, loaded: Sequence[Loaded]) -> Iterator[list[Loaded]]:
+        """Pictures of one size together, sizes in the order in which they are met."""
+        sizes: dict[tuple[int, ...], list[Loaded]] = {}
+        for one in loaded:
+            sizes.setdefault(tuple(one.prepared.pixels.shape), []).append(one)
+        for same in sizes.values():
+            count = self._batch_size(same[0].prepared.valid.numel())
+            for start in range(0, len(same), count):
+                yield same[start : start + count]
+
+    def _batch_size(self, patches: int) -> int:
+        return max(1, min(self._most_pictures, self._most_patches // patches))
+
+    def _rows(self, one: Loaded, cls: Tensor, patches: Tensor) -> list[dict[str, Any]]:
+        box = (0, 0, one.height, one.width)
+        if one.array is None or self.tiling is None:
+            return [
+                self._row(one, "", box, one.prepared.valid, cls, patches) | self._kept([patches], one.prepared.valid)
+            ]
+        tiles: list[dict[str, Any]] = []
+        valid = valid_patches(one.height, one.width, self.info.patch)
+        merged = merge(self._tile_rows(one, one.array, self.tiling, tiles), *valid.shape)
+        kept = self._kept(merged, valid)
+        return [self._row(one, "", box, one.prepared.valid, cls, patches) | kept, *tiles]
+
+    def _tile_rows(
+        self, one: Loaded, array: NDArray[np.uint8], tiling: Tiling, made: list[dict[str, Any]]
+    ) -> Iterator[tuple[int, list[tuple[int, Tensor]]]]:
+        """Maps of the tiles, row by row for `merge`; their store rows are added to `made` on the way."""
+        patch = self.info.patch
+        grid = (-(-one.height // patch), -(-one.width // patch))
+        for row, y in enumerate(starts(grid[0], tiling.tile, tiling.step)):
+            maps: list[tuple[int, Tensor]] = []
+            columns = list(enumerate(starts(grid[1], tiling.tile, tiling.step)))
+            count = self._batch_size(min(tiling.tile, grid[0]) * min(tiling.tile, grid[1]))
+            for first in range(0, len(columns), count):
+                group = columns[first : first + count]
+                cuts = [
+                    array[y * patch : (y + tiling.tile) * patch, x * patch : (x + tiling.tile) * patch]
+                    for _, x in group
+                ]
+                prepared = [self.info.transform.prepare_unscaled(cut) for cut in cuts]
+                for (column, x), cut, ready, cls, patches in zip(
+                    group, cuts, prepared, *self._forward(prepared), strict=True
+                ):
+                    maps.append((x, patches))
+                    box = (y * patch, x * patch, cut.shape[0], cut.shape[1])
+                    tile = self._row(one, f"{row},{column}", box, ready.valid, cls, patches)
+                    made.append(tile | self._kept([], ready.valid))
+            yield y, maps
+
+    def _row(
+        self, one: Loaded, tile: str, box: tuple[int, int, int, int], valid: Tensor, cls: Tensor, patches: Tensor
+    ) -> dict[str, Any]:
+        return {
+            "id": f"{one.id}#{tile}" if tile else one.id,
+            "picture": one.id,
+            "tile": tile,
+            "label": one.label,
+            "stamp": one.stamp,
+            "source_hash": one.source_hash,
+            "model_hash": self.info.model_hash,
+            "transform_hash": self.info.transform_hash,
+            "width": one.width,
+            "height": one.height,
+            **dict(zip(("box_y", "box_x", "box_height", "box_width"), box, strict=True)),
+            "cls": cls.numpy(),
+            "mean": mean_of_valid(patches, valid).numpy(),
+        }
+
+    def _kept(self, maps: Iterable[Tensor], valid: Tensor) -> dict[str, Any]:
+        """The grid, and the patch features in their stored form: bands [k, w, D] from the top."""
+        grid: dict[str, Any] = {
+            "grid_h": valid.shape[0],
+            "grid_w": valid.shape[1],
+            "valid_h": int(valid[:, 0].sum()),
+            "valid_w": int(valid[0].sum()),
+        }
+        # The bands are drawn also when none is kept: drawing them is what runs the tiles.
+        keep = self.info.patches != "none"
+        parts = [self.codec.encode(band.flatten(0, 1)) for band in maps if keep]
+        if parts:
+            grid["patches"] = np.concatenate([values for values, _ in parts])
+            if self.info.patches == "int8":
+                grid["patch_scales"] = np.concatenate([scales for _, scales in parts])
+        return grid

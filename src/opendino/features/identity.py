@@ -1,0 +1,27 @@
+"""Which model and which transform made a vector: short hashes that stand beside every stored row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import torch
+from torch import nn
+
+from opendino.data.transform import Transform
+
+HEX_DIGITS = 16
+
+
+def model_hash(model: nn.Module) -> str:
+    """Hash of all weights, their names, types and shapes; the same for one model in whatever file it came."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:HEX_DIGITS]
+
+
+def transform_hash(transform: Transform) -> str:
+    """Hash of everything that decides what the model sees of a picture."""
+    return hashlib.sha256(json.dumps(transform.to_dict(), sort_keys=True).encode()).hexdigest()[:HEX_DIGITS]

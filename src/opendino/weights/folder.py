@@ -1,0 +1,118 @@
+"""Files of a model folder: which one holds the weights, and what lies beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from opendino.data.transform import BILINEAR, Transform
+from opendino.errors import DataError, UsageError, WeightsError
+from opendino.files import read_json
+from opendino.models.family import ModelSpec
+from opendino.weights.read import INDEX
+
+WEIGHTS = "model.safetensors"
+ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+_FIX = "give a weights file, a run directory, or a folder of config.json and model.safetensors"
+
+
+def find_weights(path: Path) -> Path:
+    """The one file that holds the weights: `path` itself, or in a model folder, a run, or a checkpoint of a run.
+
+    Raises WeightsError when there is none, or several and none has the usual name.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise WeightsError(path, "no such file or folder", _FIX)
+    for folder in (path, path / "model"):
+        for name in (WEIGHTS, INDEX, "pytorch_model.bin", "state.safetensors"):
+            if (folder / name).is_file():
+                return folder / name
+    others = [file for file in sorted(path.iterdir()) if file.suffix in ENDINGS and file.is_file()]
+    if len(others) == 1:
+        return others[0]
+    if others:
+        raise WeightsError(path, f"holds {len(others)} weights files", f"name one, such as {others[0].name}")
+    if (path / "checkpoints").is_dir():
+        raise WeightsError(path, "this run has written no model yet", "let it reach its first save")
+    raise WeightsError(path, f"holds no {WEIGHTS}", _FIX)
+
+
+def read_config(file: Path) -> tuple[Any, Path] | None:
+    """The parsed config.json that belongs to a weights file, and its path; None where there is none.
+
+    A checkpoint of a run takes that of the run's model; an official file that we wrote has a card of its own name.
+    """
+    card = file.with_suffix(".json")
+    if card.is_file() and card.name != "config.json":
+        raw = read_object(card)
+        if isinstance(raw, dict) and "opendino" in raw:
+            return raw, card
+    path = file.parent / "config.json"
+    if file.name == "state.safetensors" and not path.is_file():
+        run = file.parent.parent.parent
+        path = next(
+            (run / name / "config.json" for name in ("model", "model-start") if (run / name / "config.json").is_file()),
+            path,
+        )
+    if path.is_file():
+        raw = read_object(path)
+        lone = file.name not in (WEIGHTS, INDEX, "pytorch_model.bin", "state.safetensors")
+        return None if lone and not (isinstance(raw, dict) and "model_type" in raw) else (raw, path)
+    if file.name in (WEIGHTS, INDEX) and any(file.parent.glob("*.json")):
+        read_object(path)  # in a model folder a config that is missing is damage; this says so
+    return None
+
+
+def read_object(path: Path) -> Any:
+    """Parsed JSON. Raises WeightsError in one line."""
+    try:
+        return read_json(path)
+    except (DataError, OSError, RecursionError) as error:
+        cause = error.cause if isinstance(error, DataError) else type(error).__name__
+        raise WeightsError(path, cause, "it must lie beside the weights") from None
+
+
+def read_transform(folder: Path, raw: Any, patch: int, spec: ModelSpec | None) -> Transform:
+    """What pictures must go through: preprocessor_config.json, else timm's config, else what the family says."""
+    path = folder / "preprocessor_config.json"
+    side = max(224 // patch, 1) * patch  # the side must fit the patch
+    stats = (spec.picture_mean, spec.picture_std) if spec else (Transform.mean, Transform.std)
+    plain = Transform(size=side, patch=patch, mean=stats[0], std=stats[1])
+    try:
+        ours = raw.get("opendino") if isinstance(raw, Mapping) else None
+        if isinstance(ours, Mapping) and "transform" in ours:
+            return Transform.from_dict(ours["transform"], patch=patch)
+        if path.is_file():
+            fields = read_object(path)
+            if (
+                isinstance(raw, Mapping)
+                and str(raw.get("model_type")).startswith("dinov2")
+                and "opendino" not in fields
+            ):
+                # DINOv2's files ask for a bicubic resize; ours is bilinear, the difference is below that of a crop.
+                fields = {**fields, "resample": BILINEAR}
+            return Transform.from_dict(fields, patch=patch)
+        timm = raw.get("pretrained_cfg") if isinstance(raw, Mapping) else None
+        if isinstance(timm, Mapping) and "mean" in timm:
+            path = folder / "config.json"
+            mean, std = (tuple(map(float, timm[name])) for name in ("mean", "std"))
+            return replace(plain, mean=mean, std=std)  # type: ignore[arg-type]
+    except WeightsError as error:
+        if error.thing == str(path):
+            raise
+        raise WeightsError(path, f"not understood ({error})") from None
+    except (UsageError, TypeError, ValueError, AttributeError, KeyError) as error:
+        raise WeightsError(path, f"not understood ({error})") from None
+    return plain
+
+
+def with_channels(transform: Transform, channels: int) -> Transform:
+    """The transform for pictures of another number of channels: each gets the average of the three statistics."""
+    if channels == len(transform.mean):
+        return transform
+    mean, std = ((sum(values) / len(values),) * channels for values in (transform.mean, transform.std))
+    return replace(transform, mean=mean, std=std)  # type: ignore[arg-type]

@@ -1,0 +1,89 @@
+"""The passport of a weights file: what it is, whose, and how much of a model it covers."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from opendino.data.transform import Transform
+from opendino.files import sha256_file
+from opendino.models.vit import ViTConfig
+from opendino.weights.folder import read_transform
+from opendino.weights.load import make_card, spec_of
+from opendino.weights.opened import open_weights, probably
+from opendino.weights.where import Origin
+
+
+@dataclass(frozen=True)
+class Passport:
+    """layout: whose names the file has. models: family members of this shape. params: numbers in the file.
+
+    dtypes: number of tensors by kind of number. digest: hex SHA-256 of the file (of the index file for shards).
+    digest_in_name: `agrees` or `differs` where an official name carries the start of its hash, else empty.
+    """
+
+    file: Path
+    format: str
+    layout: str
+    models: tuple[str, ...]
+    coverage: str
+    whole: bool
+    probably: str
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    shape: dict[str, Any]
+    params: int
+    dtypes: dict[str, int]
+    licence: str
+    source: str
+    digest: str
+    digest_in_name: str
+    transform: Transform
+    ignored: tuple[str, ...]
+
+
+def read_passport(path: Path | str, origin: Origin | None = None) -> Passport:
+    """Read a file and describe it; no model is made, nothing in it is executed.
+
+    Raises WeightsError for what is unsafe or unknown; a file that does not fit gets its passport all the same.
+    """
+    origin = origin or Origin(Path(path))
+    opened = open_weights(origin.path)
+    spec = spec_of(opened, origin)
+    card = make_card(opened, origin, spec)
+    config: Any = opened.config
+    patch = config.patch if isinstance(config, ViTConfig) else getattr(config, "patch", 32)
+    digest = sha256_file(opened.file)
+    kinds = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in opened.tensors.values())
+    return Passport(
+        file=opened.file,
+        format="safetensors" if opened.file.suffix in (".safetensors", ".json") else "PyTorch pickle",
+        layout=opened.layout.name,
+        models=opened.names,
+        coverage=str(opened.coverage),
+        whole=opened.coverage.whole,
+        probably="" if opened.coverage.whole else probably(opened),
+        missing=opened.coverage.missing,
+        unexpected=opened.coverage.unexpected,
+        shape={key: value for key, value in vars(config).items() if key in _SHAPE},
+        params=sum(tensor.numel() for tensor in opened.tensors.values()),
+        dtypes=dict(kinds),
+        licence=card["licence"],
+        source=card["source"],
+        digest=digest,
+        digest_in_name=_compared(opened.file.name, digest),
+        transform=read_transform(opened.file.parent, opened.raw, patch, spec),
+        ignored=tuple(opened.ignored),
+    )
+
+
+def _compared(name: str, digest: str) -> str:
+    """Official names end in `-` and the first eight digits of the SHA-256."""
+    stated = re.search(r"-([0-9a-f]{8})\.pth$", name)
+    return "" if stated is None else "agrees" if digest.startswith(stated.group(1)) else "differs"
+
+
+_SHAPE = {*("dim", "depth", "heads", "hidden", "patch", "registers", "channels", "swiglu"), *("depths", "dims")}

@@ -1,0 +1,361 @@
+"""Folder to store: right rows, nothing decoded twice, changes said, strangers refused, processes that agree."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import opendino
+from opendino.cli.embed import embed, in_words, run
+from opendino.data.images import read
+from opendino.data.sources import open_source
+from opendino.data.transform import Transform
+from opendino.errors import DataError, OpendinoError, StoppedError, UsageError
+from opendino.features.embed import Changes, Embedded
+from opendino.features.encode import Encoder, hash_content
+from opendino.features.store import open_store
+from opendino.models.family import build_model
+from opendino.weights import write_model
+from tests.features.child import draw_pictures, save_vit
+
+pytest.importorskip("lance", reason="pylance is not installed: stores not tried")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_vit(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    draw_pictures(tmp_path / "pictures", 9)
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def decodes(monkeypatch):
+    """Names of the pictures that were decoded."""
+    seen = []
+    reader = importlib.import_module("opendino.data.images.read")
+    real = reader._decode
+
+    def counted(data, name, reading):
+        seen.append(name)
+        return real(data, name, reading)
+
+    monkeypatch.setattr(reader, "_decode", counted)
+    return seen
+
+
+def test_each_row_is_that_of_its_picture_alone(pictures, model, tmp_path):
+    embed(pictures, model, tmp_path / "s", dtype="fp32", patches="fp16")
+    store, net = open_store(tmp_path / "s"), opendino.load(model)
+    transform = Transform(size=32, patch=8, mode="padded")
+    source = open_source(pictures)
+    assert store.ids() == [source.id(index) for index in range(9)]
+    for index in range(9):
+        image = source.read(index)
+        prepared = transform.prepare(image)
+        with torch.no_grad():
+            features = net(prepared.pixels[None])
+        row = store.row(source.id(index))
+        np.testing.assert_allclose(row.cls, features.cls[0], rtol=1e-4, atol=1e-5)
+        rows, columns = row.valid
+        # 40 x 60 becomes 32 x 48 (whole patches); the mean leaves nothing out and takes nothing in.
+        slow = features.patches[0, :rows, :columns].reshape(-1, net.dim).mean(0)
+        np.testing.assert_allclose(row.mean, slow, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(row.patches, features.patches[0], rtol=2e-3, atol=2e-3)
+        assert (row.height, row.width) == image.array.shape[:2] and row.label == source.id(index)[0]
+        assert row.source_hash == hash_content(source, index)
+
+
+def test_the_second_run_decodes_nothing(pictures, model, tmp_path, decodes):
+    (pictures / "a" / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
+    first = embed(pictures, model, tmp_path / "s", dtype="fp32")
+    assert first.changes.added == 10 and first.rows == 9
+    assert [(one.id, one.reason) for one in first.skipped] == [("a/cut.jpg", "truncated")]
+    decodes.clear()
+    again = embed(pictures, model, tmp_path / "s", dtype="fp32")
+    assert decodes == [] and again.read == 0 and again.changes.kept == 10
+    assert again.skipped == first.skipped and again.version == first.version
+    # A new time alone is no new picture.
+    os.utime(pictures / "a" / "000.png", ns=(1, 1))
+    assert embed(pictures, model, tmp_path / "s", dtype="fp32").read == 0 and decodes == []
+
+
+def test_changed_removed_and_added_pictures(pictures, model, tmp_path, decodes):
+    old = embed(pictures, model, tmp_path / "s", dtype="fp32")
+    before = open_store(tmp_path / "s")
+    kept = {one: before.row(one).cls for one in before.ids()}
+    (pictures / "a" / "002.png").unlink()
+    draw_pictures(tmp_path / "new", 2, seed=5)
+    (tmp_path / "new" / "a" / "000.png").replace(pictures / "b" / "it's new.png")
+    (tmp_path / "new" / "b" / "001.png").replace(pictures / "a" / "000.png")
+    decodes.clear()
+    made = embed(pictures, model, tmp_path / "s", dtype="fp32")
+    assert (made.changes.added, made.changes.changed, made.changes.removed, made.changes.kept) == (1, 1, 1, 7)
+    assert set(decodes) == {"a/000.png", "b/it's new.png"} and made.rows == 9
+    now = open_store(tmp_path / "s")
+    assert sorted(now.ids()) == sorted({*kept, "b/it's new.png"} - {"a/002.png"}) and len(set(now.ids())) == 9
+    assert not np.allclose(now.row("a/000.png").cls, kept["a/000.png"])
+    assert np.array_equal(now.row("a/004.png").cls, kept["a/004.png"])
+    assert np.isfinite(now.row("b/it's new.png").cls).all()
+    # The version from before stays as it was.
+    assert before.ids() == list(kept) == open_store(tmp_path / "s", old.version).ids()
+    assert now.versions()[-1].rows == 9 and now.versions()[-1].number == made.version
+    assert old.version in [one.number for one in now.versions()]
+
+
+def test_another_model_transform_form_or_folder_is_refused(pictures, model, tmp_path):
+    embed(pictures, model, tmp_path / "s", dtype="fp32")
+    other = save_vit(tmp_path / "other", seed=1)
+    for asked, options in ((other, {}), (model, {"size": 64}), (model, {"patches": "fp16"}), (model, {"tile": True})):
+        with pytest.raises(UsageError, match="choose another --out"):
+            embed(pictures, asked, tmp_path / "s", dtype="fp32", **options)
+    with pytest.raises(UsageError, match="number type fp32"):
+        embed(pictures, model, tmp_path / "s", dtype="bf16")
+    draw_pictures(tmp_path / "elsewhere" / "x", 2)
+    with pytest.raises(UsageError, match="none of which is in"):
+        embed(tmp_path / "elsewhere", model, tmp_path / "s", dtype="fp32")
+    assert len(open_store(tmp_path / "s")) == 9
+
+
+def test_a_smaller_type_says_its_drift_and_an_existing_store_keeps_its_type(pictures, model, tmp_path):
+    made = embed(pictures, model, tmp_path / "s", dtype="bf16")
+    assert made.info.drift is not None and 0.99 < made.info.drift.cls < 1 and made.info.drift.pictures == 9
+    exact = embed(pictures, model, tmp_path / "exact", dtype="fp32")
+    assert exact.info.drift is None
+    rough, fine = open_store(tmp_path / "s").matrix(), open_store(tmp_path / "exact").matrix()
+    cosine = (rough * fine).sum(1) / np.linalg.norm(rough, axis=1) / np.linalg.norm(fine, axis=1)
+    # Batches differ from single pictures by rounding, no more.
+    assert abs(cosine.min() - made.info.drift.cls) < 2e-4
+    assert embed(pictures, model, tmp_path / "s").info.dtype == "bf16"
+
+
+def test_auto_takes_a_smaller_type_only_where_it_pays_and_drifts_little(pictures, model, tmp_path, monkeypatch):
+    def choose(out, **patches):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+            for name, value in patches.items():
+                patch.setattr(f"opendino.features.embed.{name}", value)
+            return embed(pictures, model, tmp_path / out, device="cpu").info
+
+    assert choose("fast", is_faster=lambda *_: True).dtype == "bf16"
+    slow = choose("slow", is_faster=lambda *_: False)
+    assert slow.dtype == "fp32" and slow.drift is None
+    far = choose("far", is_faster=lambda *_: True, LEAST_COSINE=1.1)
+    assert far.dtype == "fp32" and far.drift is not None and in_words_of(far).count("drifted too far") == 1
+
+
+def in_words_of(info):
+    return " ".join(in_words(Embedded(Changes(0, 0, 0, 0), 0, 0, (), 1, info)))
+
+
+@pytest.mark.parametrize("kind", ["int8", "pca"])
+def test_smaller_patches_say_their_loss_and_it_is_true(pictures, model, tmp_path, kind):
+    made = embed(pictures, model, tmp_path / "s", dtype="fp32", patches=kind)
+    embed(pictures, model, tmp_path / "exact", dtype="fp32", patches="fp16")
+    store, exact = open_store(tmp_path / "s"), open_store(tmp_path / "exact")
+    cosines = [
+        torch.nn.functional.cosine_similarity(store.row(one).patches, exact.row(one).patches, dim=-1).flatten()
+        for one in store.ids()[1::2]  # PCA is fitted on the others
+    ]
+    assert made.info.loss is not None
+    assert abs(float(torch.cat(cosines).mean()) - made.info.loss.cosine_mean) < 1e-3
+    assert made.info.loss.cosine_mean > 0.95 and 0 <= made.info.loss.neighbour_kept <= 1
+
+
+def test_rows_open_in_arrow_pandas_and_parquet(pictures, model, tmp_path):
+    import lance
+    import pyarrow.parquet as parquet
+
+    embed(pictures, model, tmp_path / "s", dtype="fp32", patches="int8")
+    table = lance.dataset(str(tmp_path / "s" / "rows.lance")).to_table()
+    told = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+    assert told["opendino.model"] == "vit" and told["opendino.licence"] == "test"
+    assert json.loads(told["opendino.card"])["source"] == "x" and json.loads(told["opendino.transform"])["do_normalize"]
+    assert set(table["model_hash"].to_pylist()) == {told["opendino.model_hash"]}
+    store = open_store(tmp_path / "s")
+    parquet.write_table(store.table(), tmp_path / "rows.parquet")
+    assert parquet.read_table(tmp_path / "rows.parquet").equals(store.table())
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed: to_pandas not tried")
+    frame = store.table(["id", "cls"]).to_pandas()
+    assert isinstance(frame, pandas.DataFrame) and np.array_equal(np.stack(frame["cls"]), store.matrix())
+    wide = store.table(["id"], where="width > 55").to_pandas()["id"]
+    assert list(wide) == [one for one in store.ids() if store.row(one).width > 55]
+
+
+def test_what_is_no_store_is_said(tmp_path, pictures, model):
+    with pytest.raises(DataError, match="no feature store"):
+        open_store(tmp_path)
+    embed(pictures, model, tmp_path / "s", dtype="fp32")
+    with pytest.raises(UsageError, match="version 999"):
+        open_store(tmp_path / "s", 999)
+    with pytest.raises(UsageError, match="not in"):
+        open_store(tmp_path / "s").row("nothing")
+    info = tmp_path / "s" / "store.json"
+    info.write_text(info.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(DataError, match="newer"):
+        open_store(tmp_path / "s")
+
+
+def test_only_broken_pictures_is_an_error(tmp_path, model):
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "a.jpg").write_bytes(b"\xff\xd8\xff broken")
+    for dtype, words in (
+        ("bf16", "none of 1 pictures"),
+        ("fp32", r"no picture could be embedded \(a.jpg: truncated\)"),
+    ):
+        with pytest.raises(DataError, match=words):
+            embed(tmp_path / "p", model, tmp_path / dtype, dtype=dtype)
+
+
+def test_tiles_cover_the_picture_and_their_merged_map_is_kept(tmp_path, model):
+    generator = np.random.default_rng(0)
+    (tmp_path / "p").mkdir()
+    Image.fromarray(generator.integers(0, 256, (100, 150, 3), np.uint8)).save(tmp_path / "p" / "large.png")
+    Image.fromarray(generator.integers(0, 256, (40, 48, 3), np.uint8)).save(tmp_path / "p" / "small.png")
+    embed(tmp_path / "p", model, tmp_path / "s", dtype="fp32", patches="fp16", tile=True, tile_px=64)
+    store, net = open_store(tmp_path / "s"), opendino.load(model)
+    whole = store.row("large.png")
+    assert whole.patches.shape == (13, 19, net.dim) and whole.valid == (13, 19)  # ceil(100 / 8), ceil(150 / 8)
+    tiles = [store.row(one) for one in store.ids() if "#" in one]
+    # 13 patches by tiles of 8, step 6: starts 0, 5; 19: 0, 6, 11.
+    assert [one.tile for one in tiles] == ["0,0", "0,1", "0,2", "1,0", "1,1", "1,2"]
+    seen = np.zeros((100, 150), bool)
+    for tile in tiles:
+        y, x, height, width = tile.box
+        seen[y : y + height, x : x + width] = True
+        cut = read(tmp_path / "p" / "large.png").array[y : y + height, x : x + width]
+        with torch.no_grad():
+            alone = net(Transform(size=32, patch=8, mode="padded").prepare_unscaled(cut).pixels[None])
+        np.testing.assert_allclose(tile.cls, alone.cls[0], rtol=1e-4, atol=1e-5)
+        assert tile.picture == "large.png" and tile.patches is None
+    assert seen.all()
+    assert store.row("small.png").patches.shape == (4, 5, net.dim)  # 32 x 38.4 px: its short side is the transform's
+
+
+@pytest.mark.parametrize("crop", [False, True])
+def test_a_mark_at_the_border_counts_unless_a_crop_is_asked(tmp_path, model, crop):
+    """cases.md C40."""
+    (tmp_path / "p").mkdir()
+    for name, mark in (("plain", False), ("marked", True)):
+        array = np.full((100, 100, 3), 128, np.uint8)
+        if mark:
+            array[:2] = (255, 0, 0)
+        Image.fromarray(array).save(tmp_path / "p" / f"{name}.png")
+    embed(tmp_path / "p", model, tmp_path / "s", dtype="fp32", crop=crop)
+    marked, plain = open_store(tmp_path / "s").matrix()
+    assert (np.abs(marked - plain).max() < 1e-5) == crop
+    assert open_store(tmp_path / "s").info.transform.mode == ("center" if crop else "padded")
+
+
+def test_neighbours_of_other_sizes_change_nothing(tmp_path, model):
+    """cases.md C43: one picture alone and among seventeen of other sizes."""
+    draw_pictures(tmp_path / "many", 17)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "000.png").write_bytes((tmp_path / "many" / "a" / "000.png").read_bytes())
+    for name in ("many", "one"):
+        embed(tmp_path / name, model, tmp_path / f"{name}.store", dtype="fp32")
+    among = open_store(tmp_path / "many.store").row("a/000.png").cls
+    alone = open_store(tmp_path / "one.store").row("000.png").cls
+    np.testing.assert_allclose(among, alone, rtol=1e-5, atol=1e-6)
+
+
+def test_the_command_prints_what_a_person_needs_and_json_for_machines(pictures, model, tmp_path, capsys):
+    (pictures / "a" / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
+    line = [str(pictures), "--model", str(model), "--out", str(tmp_path / "s"), "--dtype", "bf16", "--patches", "int8"]
+    assert run(line) == 0
+    said = capsys.readouterr().out
+    for words in (
+        "licence: test",
+        "shape kept",
+        "0.485",
+        "worst cosine to fp32",
+        "nearest patch",
+        "a/cut.jpg (truncated)",
+    ):
+        assert words in said
+    assert "9 rows" in said and said.splitlines()[-1].startswith("next: opendino search")
+    assert run([*line, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["rows"] == 9 and told["read"] == 0 and told["skipped"] == [{"id": "a/cut.jpg", "reason": "truncated"}]
+
+
+def test_a_folder_that_was_moved_is_the_same_folder(pictures, model, tmp_path, decodes):
+    embed(pictures, model, tmp_path / "s", dtype="fp32")
+    pictures.rename(tmp_path / "moved")
+    decodes.clear()
+    assert embed(tmp_path / "moved", model, tmp_path / "s", dtype="fp32").read == 0 and decodes == []
+    assert open_store(tmp_path / "s").info.source == str(tmp_path / "moved")
+
+
+def test_a_full_disk_is_one_line_and_the_same_call_goes_on(pictures, model, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv("OPENDINO_FAULT", "store.append:1=ENOSPC")
+        with pytest.raises(OpendinoError, match="No space left on device"):
+            embed(pictures, model, tmp_path / "s", dtype="fp32")
+    assert embed(pictures, model, tmp_path / "s", dtype="fp32").rows == 9
+
+
+def test_convolutional_networks_embed_too(tmp_path, model):
+    net = build_model("conv_mini")
+    transform = Transform(size=2 * net.patch, patch=net.patch)
+    write_model(tmp_path / "m", net, transform, {"name": "conv", "licence": "x", "source": "x"})
+    (tmp_path / "p").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 131, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "p" / "a.png")
+    embed(tmp_path / "p", tmp_path / "m", tmp_path / "s", dtype="fp32", patches="fp16")
+    row = open_store(tmp_path / "s").row("a.png")
+    scaled = round(131 * transform.size / 50)
+    assert row.patches.shape == (2, -(-scaled // net.patch), net.dim) and np.isfinite(row.mean).all()
+
+
+def test_joining_the_pieces_of_many_writes_changes_no_row(pictures, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("opendino.features.embed.CHUNK", 2)
+    monkeypatch.setattr("opendino.features.writer.COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr("opendino.features.writer.COMMIT_SHARE", 0.0)
+    embed(pictures, model, tmp_path / "pieces", dtype="fp32")
+    monkeypatch.setattr("opendino.features.writer.COMPACT_FRAGMENTS", 2)
+    embed(pictures, model, tmp_path / "joined", dtype="fp32")
+    pieces, joined = open_store(tmp_path / "pieces"), open_store(tmp_path / "joined")
+    assert joined.version > pieces.version and joined.table().equals(pieces.table())
+
+
+def test_ctrl_c_keeps_what_was_written_and_the_same_call_goes_on(pictures, model, tmp_path, monkeypatch):
+    draw_pictures(pictures, 12)
+    monkeypatch.setattr("opendino.features.embed.CHUNK", 4)
+    monkeypatch.setattr("opendino.features.writer.COMMIT_SECONDS", 0.0)
+    real, turns = Encoder.encode, []
+
+    def interrupted(self, reading):
+        turns.append(reading)
+        if len(turns) == 3:
+            raise KeyboardInterrupt
+        return real(self, reading)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Encoder, "encode", interrupted)
+        with pytest.raises(StoppedError, match="goes on") as stopped:
+            embed(pictures, model, tmp_path / "s", dtype="fp32")
+    assert stopped.value.exit_code == 75 and len(open_store(tmp_path / "s")) == 8
+    assert embed(pictures, model, tmp_path / "s", dtype="fp32").read == 4
+
+
+def test_two_processes_give_the_rows_of_one(tmp_path, model):
+    draw_pictures(tmp_path / "p", 150)  # three chunks
+    embed(tmp_path / "p", model, tmp_path / "one", dtype="fp32")
+    line = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "opendino"),
+        *("embed", str(tmp_path / "p"), "--model", str(model), "--out", str(tmp_path / "two"), "--dtype", "fp32"),
+    ]
+    done = subprocess.run([*line, "--json"], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout)["rows"] == 150
+    assert open_store(tmp_path / "two").table().equals(open_store(tmp_path / "one").table())

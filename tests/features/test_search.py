@@ -1,0 +1,96 @@
+"""Search: the answer of a full sort, in any block size; refused questions; sheet, table, and the page of a folder."""
+
+import json
+
+import numpy as np
+import pytest
+
+from opendino.cli.embed import embed
+from opendino.cli.search import run, search
+from opendino.cli.try_ import try_
+from opendino.errors import UsageError
+from opendino.features.search import find_neighbours
+from opendino.features.store import open_store
+from tests.features.child import draw_pictures, save_vit
+
+pytest.importorskip("lance", reason="pylance is not installed: stores not tried")
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search")
+    draw_pictures(folder / "pictures", 30)
+    model = save_vit(folder / "model")
+    embed(folder / "pictures", model, folder / "store", dtype="fp32")
+    return folder
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+@pytest.mark.parametrize("column", ["cls", "mean"])
+def test_neighbours_are_those_of_a_full_sort(given, rows, column):
+    store = open_store(given / "store")
+    matrix = store.matrix(column).astype(np.float64)
+    unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+    for place, name in list(enumerate(store.ids()))[::9]:
+        cosine = unit @ unit[place]
+        order = [row for row in np.argsort(-cosine, kind="stable") if row != place][:5]
+        found = find_neighbours(store, store.matrix(column)[place], 5, column=column, without=(name,), rows=rows)
+        assert [one.id for one in found] == [store.ids()[row] for row in order]
+        np.testing.assert_allclose([one.cosine for one in found], cosine[order], rtol=1e-5)
+
+
+def test_more_than_there_are_gives_all_and_no_made_up_row(given):
+    """cases.md C34."""
+    store = open_store(given / "store")
+    found = find_neighbours(store, store.matrix()[0], 50)
+    assert len(found) == 30 and {one.id for one in found} == set(store.ids())
+
+
+def test_a_picture_from_outside_goes_through_the_stores_own_model(given, tmp_path):
+    answer = search(given / "store", image=given / "pictures" / "a" / "004.png", k=3, out=tmp_path / "s.png")
+    assert answer.found[0].id == "a/004.png" and answer.found[0].cosine > 0.99999
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+    assert answer.usual is not None and answer.usual.p5 <= answer.usual.p50 <= answer.usual.p99 <= 1
+
+
+def test_senseless_questions_are_refused(given, tmp_path):
+    other = save_vit(tmp_path / "other", seed=3)
+    picture = given / "pictures" / "a" / "004.png"
+    for options, words in (
+        ({}, "one of --image and --id"),
+        ({"image": picture, "id": "a/004.png"}, "one of --image and --id"),
+        ({"id": "nothing"}, "not in"),
+        ({"id": "a/004.png", "k": 0}, "at least 1"),
+        ({"id": "a/004.png", "vector": "pooler"}, "cls, mean"),
+        ({"image": picture, "model": other}, "holds features of model"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            search(given / "store", **options)
+
+
+def test_the_command_prints_a_table_and_json(given, tmp_path, capsys):
+    line = [str(given / "store"), "--id", "a/004.png", "-k", "4", "--out", str(tmp_path / "s.png")]
+    assert run(line) == 0
+    said = capsys.readouterr().out
+    assert "cosine" in said and "random pairs" in said and "next: opendino search" in said
+    assert run([*line, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert len(told["found"]) == 4 and told["found"][0]["id"] in said and "a/004.png" not in str(told["found"])
+
+
+def test_a_file_that_is_gone_leaves_a_grey_cell_not_an_error(given, tmp_path):
+    draw_pictures(tmp_path / "p", 4)
+    embed(tmp_path / "p", given / "model", tmp_path / "s", dtype="fp32")
+    (tmp_path / "p" / "a" / "000.png").unlink()
+    answer = search(tmp_path / "s", id="b/001.png", k=3, out=tmp_path / "s.png")
+    assert len(answer.found) == 3 and (tmp_path / "s.png").exists()
+
+
+def test_try_writes_one_page_about_a_folder(given, tmp_path):
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed: the map not tried")
+    tried = try_(given / "pictures", given / "model", tmp_path / "t", limit=20)
+    assert tried.pictures == 20 and len(open_store(tried.store)) == 20
+    page = tried.page.read_text()
+    assert "10 more pictures" in page and page.count('"data:image/jpeg;base64,') == 20
+    with pytest.raises(UsageError, match="no model was named"):
+        try_(given / "pictures")
