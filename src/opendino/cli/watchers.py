@@ -26,7 +26,7 @@ from opendino.pages.report import write_report
 from opendino.pages.sheet import save_training_pictures
 from opendino.train.config import RunConfig
 from opendino.train.loop import Watcher
-from opendino.train.method import Method
+from opendino.train.method import BackboneMethod
 from opendino.train.run import RunDirectory
 from opendino.train.schedules import to_steps
 from opendino.weights import write_model
@@ -65,7 +65,7 @@ class Watch:
         self.healths: list[Health] = []
         self.alarmed: set[str] = set()
 
-    def model(self, method: Method) -> nn.Module:
+    def model(self, method: BackboneMethod) -> nn.Module:
         """The backbone as a user would load it now: a copy, BatchNorm calibrated on pictures at the reading size."""
         model = copy.deepcopy(method.export())
         calibrate(model, (self.calibration_images.to(self.device)).split(128))
@@ -98,7 +98,7 @@ class Watch:
                 self.incidents.append("alarm", step, words)
                 self.say(f"step {step:,}: ALARM: {words}")
 
-    def _health(self, step: int, method: Method) -> None:
+    def _health(self, step: int, method: BackboneMethod) -> None:
         if step and not self.healths:  # resumed: what the run said before, cut back to the checkpoint by now
             self.healths = [health_from_row(row) for row in self.metrics.rows() if row["kind"] == "health"]
         health = measure(method.probe(self.probe_images.to(self.device)))
@@ -115,7 +115,7 @@ class Watch:
                 self.incidents.append("alarm", step, alarm)
                 self.say(f"step {step:,}: ALARM: {alarm}")
 
-    def _knn(self, step: int, method: Method) -> None:
+    def _knn(self, step: int, method: BackboneMethod) -> None:
         assert self.knn is not None
         model = self.model(method)
         (result,) = self.knn(model)
@@ -128,7 +128,7 @@ class Watch:
         if better and self._export(self.run.best_model.name, step, model):
             self.carry["best"] = {"step": step, "value": result.value}
 
-    def _picture(self, step: int, method: Method) -> None:
+    def _picture(self, step: int, method: BackboneMethod) -> None:
         with torch.no_grad():
             patches = self.model(method)(self.shown_images.to(self.device)).patches
         previous = self.carry.get("basis")
@@ -141,7 +141,7 @@ class Watch:
         if path is not None:
             self.metrics.append("picture", step, path=path.relative_to(self.run.path).as_posix())
 
-    def _report(self, step: int, method: Method) -> None:
+    def _report(self, step: int, method: BackboneMethod) -> None:
         self.written("report", step, lambda: write_report(self.run.path, running=step < self.config.steps))
 
     def _export(self, name: str, step: int, model: nn.Module) -> bool:

@@ -1,7 +1,8 @@
 """THE loop: next batch, losses, backward, clip, step, average, log; at intervals save, probe, draw.
 
-It knows nothing of the objective, and one process runs the same lines as many would. Everything random in a step comes
-from (seed, step), so a resumed run repeats an unbroken one bit for bit.
+It knows nothing of the objective nor of what a batch holds: heads on frozen features run through it too. One process
+runs the same lines as many would. Everything random in a step comes from (seed, step), so a resumed run repeats an
+unbroken one bit for bit.
 """
 
 from __future__ import annotations
@@ -12,19 +13,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import torch
 
-from opendino.data.loader import Crops, Loader
 from opendino.errors import DataError, OpendinoError, StoppedError
 from opendino.files import fault_point
 from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import MetricsLog
 from opendino.train.checkpoint import expected_bytes, lack_of_space, load_checkpoint, prune, save_checkpoint
-from opendino.train.config import RunConfig
-from opendino.train.method import Method
-from opendino.train.optim import build_optimizer, clip_gradients, set_hyperparameters
+from opendino.train.config import SaveConfig, WatchConfig
+from opendino.train.method import B, Batches, Method
+from opendino.train.optim import OptimConfig, Rate, build_optimizer, clip_gradients, set_hyperparameters
 from opendino.train.run import RunDirectory
 from opendino.train.stopping import stop_request
 
@@ -36,12 +36,34 @@ MAX_UNSAVED_MINUTES = 60.0
 """A run whose checkpoints cannot be written stops after so long, rather than lose more."""
 
 
+M = TypeVar("M", bound=Method[Any])
+
+
+class LoopConfig(Protocol):
+    """What the loop reads of a config; `RunConfig` is one, heads on features have a smaller one."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def precision(self) -> Literal["fp32", "bf16"]: ...
+    @property
+    def data_ahead_steps(self) -> int: ...
+    @property
+    def optim(self) -> OptimConfig: ...
+    @property
+    def save(self) -> SaveConfig: ...
+    @property
+    def watch(self) -> WatchConfig: ...
+
+
 @dataclass(frozen=True)
-class Watcher:
+class Watcher(Generic[M]):
     """Something to call at step 0, every `every` steps and at the end: a probe, an evaluation, a picture."""
 
     every: int
-    call: Callable[[int, Method], None]
+    call: Callable[[int, M], None]
 
 
 @dataclass(frozen=True)
@@ -65,17 +87,16 @@ class Outcome:
 
 
 def train_step(
-    config: RunConfig, method: Method, optimizer: torch.optim.Optimizer, crops: Crops, step: int
+    config: LoopConfig, method: Method[B], optimizer: torch.optim.Optimizer, batch: B, step: int
 ) -> StepResult:
     """One update. A non-finite loss or gradient leaves weights, moments and teacher untouched."""
     # Drop path and RoPE augmentation draw from torch's generator: it starts anew in each step, whatever ran before.
     torch.manual_seed(config.seed * 1_000_003 + step)
     lr = set_hyperparameters(optimizer, config.optim, step, config.steps)
     optimizer.zero_grad(set_to_none=True)
-    device = crops.global_crops.device.type
     loss, values = 0.0, dict[str, float]()
-    with torch.autocast(device, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
-        for terms in method.losses(crops, step):
+    with torch.autocast(batch.device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
+        for terms in method.losses(batch, step):
             terms.total.backward()
             loss += float(terms.total.detach())
             for name, value in terms.values.items():
@@ -88,12 +109,12 @@ def train_step(
     return StepResult(loss, values, grad_norm, lr, finite)
 
 
-def measure_seconds_per_step(config: RunConfig, method: Method, loader: Loader, steps: int = 20) -> float:
+def measure_seconds_per_step(config: LoopConfig, method: Method[B], loader: Batches[B], steps: int = 20) -> float:
     """Median seconds of `steps` steps. The method's weights are spent: build it anew before training."""
     optimizer = build_optimizer(method.trained(), config.optim)
     seconds, before = [], time.monotonic()
-    for offset, crops in enumerate(loader.batches(0, steps)):
-        train_step(config, method, optimizer, crops, offset)
+    for offset, batch in enumerate(loader.batches(0, steps)):
+        train_step(config, method, optimizer, batch, offset)
         now = time.monotonic()
         seconds.append(now - before)
         before = now
@@ -101,18 +122,20 @@ def measure_seconds_per_step(config: RunConfig, method: Method, loader: Loader, 
 
 
 def train(
-    config: RunConfig,
-    method: Method,
-    loader: Loader,
+    config: LoopConfig,
+    method: Method[B],
+    loader: Batches[B],
     run: RunDirectory,
     *,
-    watchers: Sequence[Watcher] = (),
+    rates: Mapping[str, Rate] | None = None,
+    watchers: Sequence[Watcher[Any]] = (),
     on_step: Callable[[int, StepResult, float], None] = lambda step, result, images_per_s: None,
     carry: dict[str, Any] | None = None,
 ) -> Outcome:
     """Train to `config.steps`, from the newest checkpoint of `run` or from the start.
 
     Args:
+        rates: learning rates and decays of single parameters, by "module.name", as multipliers.
         on_step: called after every step with (steps done, result, images per second) for progress display.
         carry: small JSON state of the watchers (best score so far); saved and restored with each checkpoint.
     Raises:
@@ -123,7 +146,7 @@ def train(
         DataError: when nothing can be read any more.
     """
     carry = {} if carry is None else carry
-    optimizer = build_optimizer(method.trained(), config.optim)
+    optimizer = build_optimizer(method.trained(), config.optim, rates)
     metrics, incidents = MetricsLog(run.metrics_file), IncidentLog(run.incidents_file)
     skipped: dict[str, str] = {}
     step = 0
@@ -149,7 +172,7 @@ def train(
     bad_steps: deque[int] = deque(maxlen=MAX_BAD_STEPS)
     started = last_try = last_save = time.monotonic()
 
-    def batches_from(step: int) -> Iterator[Crops]:
+    def batches_from(step: int) -> Iterator[B]:
         ahead = passed_over + config.data_ahead_steps
         return loader.batches(step + ahead, config.steps + ahead)
 
@@ -201,18 +224,18 @@ def train(
         batches = batches_from(step)
         recent.append((time.monotonic(), step))
         while step < config.steps:
-            crops = next(batches, None)
-            if crops is None:
-                raise DataError("pictures", f"ran out at step {step} of {config.steps}")
-            for bad in crops.bad:
+            batch = next(batches, None)
+            if batch is None:
+                raise DataError("training data", f"ran out at step {step} of {config.steps}")
+            for bad in batch.bad:
                 if bad.id not in skipped:
                     skipped[bad.id] = bad.reason
                     incidents.append("skipped picture", step, bad.reason, ids=[bad.id])
-            result = train_step(config, method, optimizer, crops, step)
+            result = train_step(config, method, optimizer, batch, step)
             fault_point("loop.after_step")
             step += 1
             if not result.finite:
-                incidents.append("non-finite step", step, f"loss {result.loss}, {result.values}", ids=list(crops.ids))
+                incidents.append("non-finite step", step, f"loss {result.loss}, {result.values}", ids=list(batch.ids))
                 bad_steps.append(step)
                 if len(bad_steps) == MAX_BAD_STEPS and step - bad_steps[0] < BAD_WINDOW:
                     roll_back(result.values)
@@ -220,7 +243,7 @@ def train(
                     continue
             recent.append((time.monotonic(), step))
             elapsed, steps_seen = recent[-1][0] - recent[0][0], recent[-1][1] - recent[0][1]
-            images_per_s = steps_seen * config.data.batch_size / max(elapsed, 1e-9)
+            images_per_s = steps_seen * len(batch.ids) / max(elapsed, 1e-9)
             if step % config.watch.log_every == 0 or step == config.steps:
                 metrics.append(
                     "step",
