@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from opendino.cli.protocol_watch import Planned, score_protocols
 from opendino.data.sources import Source, open_source
 from opendino.data.transform import Transform
 from opendino.errors import DataError
@@ -51,6 +52,7 @@ class Watch:
     knn: KnnProbe | None
     card: dict[str, Any]
     say: Callable[[str], None]
+    protocols: Sequence[Planned] = ()
     carry: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -84,11 +86,14 @@ class Watch:
         """In the order in which they are called at a step: the report comes last and shows what the others wrote."""
         watch, total = self.config.watch, self.config.steps
         every = {
-            name: max(1, to_steps(getattr(watch, f"{name}_every"), total)) for name in ("health", "knn", "picture")
+            name: max(1, to_steps(getattr(watch, f"{name}_every"), total))
+            for name in ("health", "knn", "picture", "protocols")
         }
         found = [Watcher(every["health"], self._health), Watcher(every["picture"], self._picture)]
         if self.knn is not None:
             found.append(Watcher(every["knn"], self._knn))
+        if self.protocols:
+            found.append(Watcher(every["protocols"], self._score))
         return [*found, Watcher(every["health"], self._report)]
 
     def on_step(self, step: int, loss: float, grad_norm: float) -> None:
@@ -127,6 +132,12 @@ class Watch:
         better = step > 0 and (best is None or result.value > best["value"])
         if better and self._export(self.run.best_model.name, step, model):
             self.carry["best"] = {"step": step, "value": result.value}
+
+    def _score(self, step: int, method: BackboneMethod) -> None:
+        model = self.model(method)
+        score_protocols(
+            self.protocols, model, self.transform, step, self.device, self.metrics, self.incidents, self.say
+        )
 
     def _picture(self, step: int, method: BackboneMethod) -> None:
         with torch.no_grad():
