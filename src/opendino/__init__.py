@@ -17,6 +17,7 @@ _PUBLIC = {
     "show": "opendino.cli.show",
     "evaluate": "opendino.cli.evaluate",
     "compare": "opendino.cli.compare",
+    "track": "opendino.cli.track",
     "embed": "opendino.cli.embed",
     "search": "opendino.cli.search",
     "try_": "opendino.cli.try_",

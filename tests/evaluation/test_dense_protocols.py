@@ -7,7 +7,6 @@ import torch.nn.functional as F
 
 from opendino.evaluation.dense import slide_starts
 from opendino.evaluation.discovery import second_eigenvector, token_cut
-from opendino.evaluation.fit_heads import Recipe, Setting, cosine_factor, fit_heads
 from opendino.evaluation.health import (
     cls_patch_cosine,
     gram_drift,
@@ -17,7 +16,6 @@ from opendino.evaluation.health import (
 )
 from opendino.evaluation.segmentation import class_shares, knn_shares, shares_loss
 from opendino.evaluation.vos import propagate
-from opendino.models.linear_heads import LinearHeads
 
 
 def object_map() -> torch.Tensor:
@@ -85,37 +83,6 @@ def test_shares_loss_is_the_mean_cross_entropy_of_pixels():
     shares = F.one_hot(labels, 3).float().mean(1)
     slow = torch.stack([F.cross_entropy(logits, labels[:, pixel]) for pixel in range(2)]).mean()
     torch.testing.assert_close(shares_loss(logits, shares), slow)
-
-
-def test_cosine_schedule():
-    factors = [cosine_factor(step, Recipe(4, 1, "sgd")) for step in range(4)]
-    assert factors == pytest.approx([1, 0.853553, 0.5, 0.146447], abs=1e-6)
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_a_head_trained_among_others_equals_it_alone(optimizer):
-    generator = torch.Generator().manual_seed(0)
-    features, labels = torch.randn(60, 5, generator=generator).double(), torch.arange(60) % 3
-    settings = [Setting(0.1, 0.0), Setting(0.01, 1e-3), Setting(1.0, 1e-5)]
-
-    def fit(chosen):
-        heads = LinearHeads(5, 3, len(chosen), batch_norm=True).double()
-        return fit_heads(heads, features, labels, F.cross_entropy, chosen, Recipe(25, 16, optimizer, 3))
-
-    together = fit(settings)
-    for head, setting in enumerate(settings):
-        alone = fit([setting])
-        torch.testing.assert_close(together.one(features, head), alone.one(features, 0), rtol=0, atol=1e-12)
-        torch.testing.assert_close(together(features)[head], together.one(features, head), rtol=0, atol=1e-12)
-
-
-def test_heads_learn_what_is_linear():
-    features = torch.randn(300, 4, generator=torch.Generator().manual_seed(1))
-    labels = (features[:, 0] > 0).long()
-    heads = fit_heads(
-        LinearHeads(4, 2, 1), features, labels, F.cross_entropy, [Setting(0.5, 0)], Recipe(200, 64, "sgd")
-    )
-    assert (heads.one(features, 0).argmax(1) == labels).float().mean() > 0.97
 
 
 def noise_frames(count=1, height=5, width=7):

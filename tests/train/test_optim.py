@@ -4,8 +4,16 @@ import pytest
 import torch
 from torch import nn
 
+from opendino.errors import UsageError
 from opendino.models.family import build_model
-from opendino.train.optim import OptimConfig, build_optimizer, clip_gradients, lr_multiplier, set_hyperparameters
+from opendino.train.optim import (
+    OptimConfig,
+    Rate,
+    build_optimizer,
+    clip_gradients,
+    lr_multiplier,
+    set_hyperparameters,
+)
 
 
 def test_layer_decay_equals_the_published_values():
@@ -50,3 +58,17 @@ def test_modules_are_clipped_each_on_its_own():
     assert norms[0] == pytest.approx(3.0, rel=1e-4)
     assert norms[1] == pytest.approx(0.1 * 6**0.5, rel=1e-4)  # below the limit: untouched by its large neighbour
     assert total == pytest.approx(((100**2 + 0.1**2) * 6) ** 0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_single_parameters_may_have_rates_of_their_own(kind):
+    config = OptimConfig(kind=kind, lr=2.0, schedule="constant", warmup=0, weight_decay=1.0, weight_decay_final=1.0)
+    optimizer = build_optimizer({"heads": nn.Linear(3, 2)}, config, {"heads.bias": Rate(0.5, 0.25)})
+    set_hyperparameters(optimizer, config, 0, 10)
+    found = {name: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for name in group["names"]}
+    assert found == {"heads.weight": (2.0, 1.0), "heads.bias": (1.0, 0.25)}
+
+
+def test_muon_is_refused_beside_sgd():
+    with pytest.raises(UsageError, match="goes with adamw alone"):
+        OptimConfig(kind="sgd", muon_lr=0.02)

@@ -23,6 +23,7 @@ VERBS = {
     "show": "PCA, similarity and attention pictures of a model",
     "evaluate": "score frozen backbones by the protocols of the paper",
     "compare": "results of several evaluations side by side",
+    "track": "follow painted objects through a video",
     "embed": "features of every picture of a folder, kept in a store",
     "search": "the most alike pictures of a store",
     "try": "one page about a folder of pictures, without training",

@@ -27,6 +27,7 @@ from opendino.cli.claim import check_policy, claim
 from opendino.cli.device import choose_device
 from opendino.cli.fields import describe_fields, list_fields, split_fields
 from opendino.cli.plan import Plan, build_loader, build_method, choose_length
+from opendino.cli.protocol_watch import Planned, plan_protocols
 from opendino.cli.watchers import Watch, export_model
 from opendino.data.sources import Source, open_source, split_stratified, subset
 from opendino.data.transform import Transform
@@ -113,7 +114,9 @@ def pretrain(
     save = {"minutes": save_minutes, "steps": save_steps, "grace_s": grace}
     save = {name: value for name, value in save.items() if value is not None}
     plan = Plan(recipe, model, folder, source, length, where, save, tuple(fields))
-    plan.config()  # what is wrong with the command is said before anything is written
+    # What is wrong with the command is said before anything is written.
+    first = plan.config()
+    protocols = plan_protocols(first.watch.protocols, first.watch.protocols_limit, first.seed)
     labelled = open_source(Path(val)) if val else None
     if labelled is not None and not (labelled.classes and source.classes):
         lacking = val if not labelled.classes else folder
@@ -131,7 +134,7 @@ def pretrain(
         if config.steps == 0:
             config = plan.measured(console)
         config = claim(run, config, source, allow=allow, data_changed=data_changed, say=console.print)
-        return _train(config, source, labelled, where, run, console)
+        return _train(config, source, labelled, protocols, where, run, console)
 
 
 def _left_out(source: Source) -> str:
@@ -162,7 +165,13 @@ def _knn_probe(
 
 
 def _train(
-    config: RunConfig, source: Source, val: Source | None, device: torch.device, run: RunDirectory, console: Console
+    config: RunConfig,
+    source: Source,
+    val: Source | None,
+    protocols: Sequence[Planned],
+    device: torch.device,
+    run: RunDirectory,
+    console: Console,
 ) -> PretrainResult:
     method = build_method(config, source, device)
     loader = build_loader(config, method, source, device)
@@ -199,7 +208,7 @@ def _train(
     elif reached:
         console.print(f"going on from step {reached:,} of {config.steps:,}")
     with Progress(*columns, console=console, disable=console.quiet) as progress:
-        watch = Watch(config, run, source, transform, device, probe, card, say=progress.console.print)
+        watch = Watch(config, run, source, transform, device, probe, card, progress.console.print, protocols)
         console.print(watch.measure_colours())
         task = progress.add_task("", total=config.steps, completed=reached, words="starting")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from opendino.cli.protocol_watch import Planned, score_protocols
 from opendino.data.sources import Source, open_source
 from opendino.data.transform import Transform
 from opendino.errors import DataError
@@ -26,7 +27,7 @@ from opendino.pages.report import write_report
 from opendino.pages.sheet import save_training_pictures
 from opendino.train.config import RunConfig
 from opendino.train.loop import Watcher
-from opendino.train.method import Method
+from opendino.train.method import BackboneMethod
 from opendino.train.run import RunDirectory
 from opendino.train.schedules import to_steps
 from opendino.weights import write_model
@@ -51,6 +52,7 @@ class Watch:
     knn: KnnProbe | None
     card: dict[str, Any]
     say: Callable[[str], None]
+    protocols: Sequence[Planned] = ()
     carry: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -65,7 +67,7 @@ class Watch:
         self.healths: list[Health] = []
         self.alarmed: set[str] = set()
 
-    def model(self, method: Method) -> nn.Module:
+    def model(self, method: BackboneMethod) -> nn.Module:
         """The backbone as a user would load it now: a copy, BatchNorm calibrated on pictures at the reading size."""
         model = copy.deepcopy(method.export())
         calibrate(model, (self.calibration_images.to(self.device)).split(128))
@@ -84,11 +86,14 @@ class Watch:
         """In the order in which they are called at a step: the report comes last and shows what the others wrote."""
         watch, total = self.config.watch, self.config.steps
         every = {
-            name: max(1, to_steps(getattr(watch, f"{name}_every"), total)) for name in ("health", "knn", "picture")
+            name: max(1, to_steps(getattr(watch, f"{name}_every"), total))
+            for name in ("health", "knn", "picture", "protocols")
         }
         found = [Watcher(every["health"], self._health), Watcher(every["picture"], self._picture)]
         if self.knn is not None:
             found.append(Watcher(every["knn"], self._knn))
+        if self.protocols:
+            found.append(Watcher(every["protocols"], self._score))
         return [*found, Watcher(every["health"], self._report)]
 
     def on_step(self, step: int, loss: float, grad_norm: float) -> None:
@@ -98,7 +103,7 @@ class Watch:
                 self.incidents.append("alarm", step, words)
                 self.say(f"step {step:,}: ALARM: {words}")
 
-    def _health(self, step: int, method: Method) -> None:
+    def _health(self, step: int, method: BackboneMethod) -> None:
         if step and not self.healths:  # resumed: what the run said before, cut back to the checkpoint by now
             self.healths = [health_from_row(row) for row in self.metrics.rows() if row["kind"] == "health"]
         health = measure(method.probe(self.probe_images.to(self.device)))
@@ -115,7 +120,7 @@ class Watch:
                 self.incidents.append("alarm", step, alarm)
                 self.say(f"step {step:,}: ALARM: {alarm}")
 
-    def _knn(self, step: int, method: Method) -> None:
+    def _knn(self, step: int, method: BackboneMethod) -> None:
         assert self.knn is not None
         model = self.model(method)
         (result,) = self.knn(model)
@@ -128,7 +133,13 @@ class Watch:
         if better and self._export(self.run.best_model.name, step, model):
             self.carry["best"] = {"step": step, "value": result.value}
 
-    def _picture(self, step: int, method: Method) -> None:
+    def _score(self, step: int, method: BackboneMethod) -> None:
+        model = self.model(method)
+        score_protocols(
+            self.protocols, model, self.transform, step, self.device, self.metrics, self.incidents, self.say
+        )
+
+    def _picture(self, step: int, method: BackboneMethod) -> None:
         with torch.no_grad():
             patches = self.model(method)(self.shown_images.to(self.device)).patches
         previous = self.carry.get("basis")
@@ -141,7 +152,7 @@ class Watch:
         if path is not None:
             self.metrics.append("picture", step, path=path.relative_to(self.run.path).as_posix())
 
-    def _report(self, step: int, method: Method) -> None:
+    def _report(self, step: int, method: BackboneMethod) -> None:
         self.written("report", step, lambda: write_report(self.run.path, running=step < self.config.steps))
 
     def _export(self, name: str, step: int, model: nn.Module) -> bool:

@@ -52,6 +52,11 @@ class Crops:
     ids: tuple[str, ...]
     bad: tuple[Skipped, ...]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the crops are."""
+        return self.global_crops.device
+
 
 @dataclass(frozen=True)
 class _Cut:

@@ -13,11 +13,11 @@ from opendino.data.sources import Skipped
 from opendino.errors import DataError
 from opendino.evaluation.cache import features
 from opendino.evaluation.datasets.classes import Classes
-from opendino.evaluation.fit_heads import Recipe, Setting, fit_heads
 from opendino.evaluation.knn import TEMPERATURE, score_knn
 from opendino.evaluation.linear import held_out_mask, score_linear
 from opendino.evaluation.protocol import Job, Outcome, Subject, mean_score
 from opendino.models.linear_heads import LinearHeads
+from opendino.train.methods.head_fitting import Recipe, Setting, fit_heads
 
 RATES = (*(base * 10.0**power for power in range(-4, 0) for base in (1, 2, 5)), 1.0, 2.0, 5.0)
 GRID = tuple(Setting(lr, decay) for lr in RATES for decay in (0.0, 1e-5))

@@ -19,12 +19,12 @@ from opendino.data.sources import Skipped
 from opendino.errors import DataError
 from opendino.evaluation.datasets.depths import DepthPair, Depths
 from opendino.evaluation.dense import patch_map, to_native, whole_input
-from opendino.evaluation.fit_heads import Recipe, fit_heads
 from opendino.evaluation.metrics.depth import DepthScore, score_depth
 from opendino.evaluation.protocol import Job, Outcome, Subject, mean_score
 from opendino.evaluation.segmentation import GRID, HELD_OUT_EVERY
 from opendino.losses.scale_invariant import scale_invariant_loss
 from opendino.models.linear_heads import LinearHeads
+from opendino.train.methods.head_fitting import Recipe, fit_heads
 
 BINS = 256
 

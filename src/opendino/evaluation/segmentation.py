@@ -21,7 +21,6 @@ from opendino.data.sources import Skipped
 from opendino.errors import DataError
 from opendino.evaluation.datasets.masks import IGNORE, Masks, Pair
 from opendino.evaluation.dense import argmax, patch_map, to_native, whole_input
-from opendino.evaluation.fit_heads import Recipe, Setting, fit_heads
 from opendino.evaluation.metrics.segmentation import (
     Counts,
     class_counts,
@@ -32,6 +31,7 @@ from opendino.evaluation.metrics.segmentation import (
 )
 from opendino.evaluation.protocol import Job, Outcome, Score, Subject, set_score
 from opendino.models.linear_heads import LinearHeads
+from opendino.train.methods.head_fitting import Recipe, Setting, fit_heads
 
 RATES, DECAYS = (1e-4, 3e-4, 1e-3), (1e-4, 1e-3)
 GRID = tuple(Setting(lr, decay) for lr in RATES for decay in DECAYS)

@@ -6,8 +6,11 @@ all of it together, a window around each patch).
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,42 +30,76 @@ CHUNK = 512
 """Query patches compared at once, to bound memory."""
 
 
-def propagate(
-    maps: Iterable[Tensor], first: Tensor, *, context: int = 7, window: int = 12, k: int = 5, temperature: float = 0.2
-) -> Iterator[Tensor]:
-    """Soft labels of every frame after the first.
+@dataclass(frozen=True)
+class Memory:
+    """Patches of a frame as unit vectors [N, D] and their labels [N, O]."""
+
+    units: Tensor
+    labels: Tensor
+
+
+class Propagation:
+    """Labels on their way through a video: painted frames stay in view, the last ones come and go.
 
     Args:
-        maps: patches [h, w, D] of all frames, the first included.
-        first: [h, w, O] labels of the first frame, rows that add up to 1.
-        context: so many frames before the one in question are looked at, besides the first.
+        context: so many frames before the one in question are looked at, besides the painted ones.
         window: only patches at most so many rows and columns away are; negative for no window.
         k: the most similar patches over all of the context together; temperature: of their softmax.
-    Yields:
-        [h, w, O], kept soft.
     """
-    frames = iter(maps)
-    height, width, objects = first.shape
-    key = F.normalize(next(frames).flatten(0, 1), dim=1)
-    anchor = (key, first.reshape(-1, objects))
-    recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=context)
-    near = _window(height, width, window)
-    for patches in frames:
-        query = F.normalize(patches.flatten(0, 1), dim=1)
-        known = [anchor, *recent]
-        keys, labels = (torch.cat([pair[part] for pair in known]) for part in (0, 1))
+
+    def __init__(self, *, context: int = 7, window: int = 12, k: int = 5, temperature: float = 0.2) -> None:
+        self._painted: list[Memory] = []
+        self._recent: deque[Memory] = deque(maxlen=context)
+        self._window, self._k, self._temperature = window, k, temperature
+
+    def paint(self, patches: Tensor, labels: Tensor) -> None:
+        """A frame [h, w, D] with known labels [h, w, O], rows that add up to 1. Earlier guesses are forgotten."""
+        self._painted.append(Memory(_units(patches), labels.flatten(0, 1)))
+        self._recent.clear()
+
+    def follow(self, patches: Tensor) -> Tensor:
+        """Soft labels [h, w, O] of the next frame [h, w, D]."""
+        units = _units(patches)
+        near = _window(patches.shape[0], patches.shape[1], self._window)
+        soft = self._vote(units, [*self._painted, *self._recent], near)
+        self._recent.append(Memory(units, soft))
+        return soft.unflatten(0, patches.shape[:2])
+
+    def recognise(self, patches: Tensor) -> Tensor:
+        """[h, w, O]: labels by the painted frames alone, wherever in them; what no drift can have changed."""
+        return self._vote(_units(patches), self._painted, None).unflatten(0, patches.shape[:2])
+
+    def _vote(self, query: Tensor, known: list[Memory], near: Tensor | None) -> Tensor:
+        keys, labels = torch.cat([one.units for one in known]), torch.cat([one.labels for one in known])
         answer = []
         for rows in torch.arange(len(query)).split(CHUNK):
             similarity = query[rows] @ keys.T
             if near is not None:
                 similarity = similarity.masked_fill(~near[rows].repeat(1, len(known)), -torch.inf)
-            values, index = similarity.topk(min(k, similarity.shape[1]), dim=1)
-            answer.append(torch.einsum("qk,qko->qo", (values / temperature).softmax(dim=1), labels[index]))
-        soft = torch.cat(answer)
-        recent.append((query, soft))
-        yield soft.reshape(height, width, objects)
+            values, index = similarity.topk(min(self._k, similarity.shape[1]), dim=1)
+            answer.append(torch.einsum("qk,qko->qo", (values / self._temperature).softmax(dim=1), labels[index]))
+        return torch.cat(answer)
 
 
+def propagate(maps: Iterable[Tensor], first: Tensor, **settings: Any) -> Iterator[Tensor]:
+    """Soft labels [h, w, O] of every frame after the first.
+
+    Args:
+        maps: patches [h, w, D] of all frames, the first included.
+        first: [h, w, O] labels of the first frame, rows that add up to 1.
+        settings: of `Propagation`.
+    """
+    frames, propagation = iter(maps), Propagation(**settings)
+    propagation.paint(next(frames), first)
+    for patches in frames:
+        yield propagation.follow(patches)
+
+
+def _units(patches: Tensor) -> Tensor:
+    return F.normalize(patches.flatten(0, 1), dim=1)
+
+
+@functools.lru_cache(maxsize=1)
 def _window(height: int, width: int, window: int) -> Tensor | None:
     """[N, N] bool: which patches are near enough; None for all."""
     if window < 0:

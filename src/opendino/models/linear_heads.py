@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from opendino.models.head_grid import HeadGrid
 
-class LinearHeads(nn.Module):
+
+class LinearHeads(HeadGrid):
     """`count` linear maps D -> C that share their input and nothing else.
 
     Each has tensors of its own, so that an optimizer can give each its own rate and decay; the forward is one matrix
@@ -29,7 +29,7 @@ class LinearHeads(nn.Module):
     ) -> None:
         super().__init__()
         start = torch.empty(outputs, dim).normal_(std=0.01, generator=torch.Generator().manual_seed(seed))
-        self.outputs = outputs
+        self.outputs, self.count = outputs, count
         self.weights = nn.ParameterList(nn.Parameter(start.clone()) for _ in range(count))
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(outputs)) for _ in range(count))
         self.norm = nn.BatchNorm1d(dim, affine=False) if batch_norm else nn.Identity()
@@ -44,8 +44,3 @@ class LinearHeads(nn.Module):
     def one(self, x: Tensor, head: int) -> Tensor:
         """[n, D] -> [n, C] by one head."""
         return F.linear(self.dropout(self.norm(x)), self.weights[head], self.biases[head])
-
-    def parameters_of(self, head: int) -> Iterator[nn.Parameter]:
-        """Weight and bias of one head."""
-        yield self.weights[head]
-        yield self.biases[head]

@@ -35,7 +35,7 @@ class Resumed:
     damaged: tuple[str, ...]
 
 
-def _tensors(method: Method, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _tensors(method: Method[Any], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     tensors = {f"method.{name}": value for name, value in method.state_dict().items()}
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
@@ -45,7 +45,7 @@ def _tensors(method: Method, optimizer: torch.optim.Optimizer) -> dict[str, Tens
 
 
 def save_checkpoint(
-    folder: Path, step: int, method: Method, optimizer: torch.optim.Optimizer, extra: Mapping[str, Any]
+    folder: Path, step: int, method: Method[Any], optimizer: torch.optim.Optimizer, extra: Mapping[str, Any]
 ) -> Path:
     """Write `folder/step-N` and read it back. Raises OSError (disk full, other bytes came back than were written) with
     everything that was there before untouched.
@@ -81,7 +81,7 @@ def lack_of_space(folder: Path, size: int) -> str | None:
     return f"a checkpoint needs {1.2 * size / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free"
 
 
-def expected_bytes(method: Method) -> int:
+def expected_bytes(method: Method[Any]) -> int:
     """About the size of a checkpoint: the method's state, and two moments of what is trained."""
     state = sum(value.numel() * value.element_size() for value in method.state_dict().values())
     trained = [parameter for module in method.trained().values() for parameter in module.parameters()]
@@ -94,7 +94,7 @@ def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
     return sorted(found)
 
 
-def load_checkpoint(folder: Path, method: Method, optimizer: torch.optim.Optimizer) -> Resumed | None:
+def load_checkpoint(folder: Path, method: Method[Any], optimizer: torch.optim.Optimizer) -> Resumed | None:
     """Load the newest whole checkpoint into `method` and `optimizer`; None when there is none.
 
     A damaged one is renamed to `step-N.damaged` and the one before is taken. Raises DataError when all are damaged.

@@ -73,9 +73,15 @@ class WatchConfig:
     """At most so many pictures in the k-NN bank; a fixed stratified subset beyond."""
     knn_queries: int = 2_000
     """At most so many k-NN queries."""
+    protocols: str = ""
+    """Scored while training, as PROTOCOL=DATA with commas between; `opendino evaluate --list` shows them."""
+    protocols_every: Length = 0.25
+    """Between scores of the protocols."""
+    protocols_limit: int = 200
+    """At most so many pictures a part and protocol; 0 takes all."""
 
     def __post_init__(self) -> None:
-        for name in ("log_every", "health_every", "knn_every", "picture_every"):
+        for name in ("log_every", "health_every", "knn_every", "picture_every", "protocols_every"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"watch.{name}", f"must be above 0, got {getattr(self, name)}", "1.0: only at the end")
         for name in ("picture_px", "knn_bank", "knn_queries"):

@@ -1,7 +1,8 @@
 """THE loop: next batch, losses, backward, clip, step, average, log; at intervals save, probe, draw.
 
-It knows nothing of the objective, and one process runs the same lines as many would. Everything random in a step comes
-from (seed, step), so a resumed run repeats an unbroken one bit for bit.
+It knows nothing of the objective nor of what a batch holds: heads on frozen features run through it too. One process
+runs the same lines as many would. Everything random in a step comes from (seed, step), so a resumed run repeats an
+unbroken one bit for bit.
 """
 
 from __future__ import annotations
@@ -11,18 +12,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
-from opendino.data.loader import Crops, Loader
 from opendino.errors import DataError, StoppedError
 from opendino.files import fault_point
 from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import MetricsLog
-from opendino.train.config import RunConfig
-from opendino.train.method import Method
-from opendino.train.optim import build_optimizer, clip_gradients, set_hyperparameters
+from opendino.train.method import B, Batches, LoopConfig, Method
+from opendino.train.optim import Rate, build_optimizer, clip_gradients, set_hyperparameters
 from opendino.train.run import RunDirectory
 from opendino.train.saves import Saves
 from opendino.train.speed import Speed
@@ -32,12 +31,15 @@ MAX_BAD_STEPS, BAD_WINDOW = 10, 1000
 """So many non-finite steps among the last 1,000 are no accident: the run goes back to its last checkpoint, once."""
 
 
+M = TypeVar("M", bound=Method[Any])
+
+
 @dataclass(frozen=True)
-class Watcher:
+class Watcher(Generic[M]):
     """Something to call at step 0, every `every` steps and at the end: a probe, an evaluation, a picture."""
 
     every: int
-    call: Callable[[int, Method], None]
+    call: Callable[[int, M], None]
 
 
 @dataclass(frozen=True)
@@ -61,17 +63,16 @@ class Outcome:
 
 
 def train_step(
-    config: RunConfig, method: Method, optimizer: torch.optim.Optimizer, crops: Crops, step: int
+    config: LoopConfig, method: Method[B], optimizer: torch.optim.Optimizer, batch: B, step: int
 ) -> StepResult:
     """One update. A non-finite loss or gradient leaves weights, moments and teacher untouched."""
     # Drop path and RoPE augmentation draw from torch's generator: it starts anew in each step, whatever ran before.
     torch.manual_seed(config.seed * 1_000_003 + step)
     lr = set_hyperparameters(optimizer, config.optim, step, config.steps)
     optimizer.zero_grad(set_to_none=True)
-    device = crops.global_crops.device.type
     loss, values = 0.0, dict[str, float]()
-    with torch.autocast(device, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
-        for terms in method.losses(crops, step):
+    with torch.autocast(batch.device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
+        for terms in method.losses(batch, step):
             terms.total.backward()
             loss += float(terms.total.detach())
             for name, value in terms.values.items():
@@ -84,12 +85,12 @@ def train_step(
     return StepResult(loss, values, grad_norm, lr, finite)
 
 
-def measure_seconds_per_step(config: RunConfig, method: Method, loader: Loader, steps: int = 20) -> float:
+def measure_seconds_per_step(config: LoopConfig, method: Method[B], loader: Batches[B], steps: int = 20) -> float:
     """Median seconds of `steps` steps. The method's weights are spent: build it anew before training."""
     optimizer = build_optimizer(method.trained(), config.optim)
     seconds, before = [], time.monotonic()
-    for offset, crops in enumerate(loader.batches(0, steps)):
-        train_step(config, method, optimizer, crops, offset)
+    for offset, batch in enumerate(loader.batches(0, steps)):
+        train_step(config, method, optimizer, batch, offset)
         now = time.monotonic()
         seconds.append(now - before)
         before = now
@@ -97,18 +98,20 @@ def measure_seconds_per_step(config: RunConfig, method: Method, loader: Loader, 
 
 
 def train(
-    config: RunConfig,
-    method: Method,
-    loader: Loader,
+    config: LoopConfig,
+    method: Method[B],
+    loader: Batches[B],
     run: RunDirectory,
     *,
-    watchers: Sequence[Watcher] = (),
+    rates: Mapping[str, Rate] | None = None,
+    watchers: Sequence[Watcher[Any]] = (),
     on_step: Callable[[int, StepResult, float], None] = lambda step, result, images_per_s: None,
     carry: dict[str, Any] | None = None,
 ) -> Outcome:
     """Train to `config.steps`, from the newest checkpoint of `run` or from the start.
 
     Args:
+        rates: learning rates and decays of single parameters, by "module.name", as multipliers.
         on_step: called after every step with (steps done, result, images per second) for progress display.
         carry: small JSON state of the watchers (best score so far); saved and restored with each checkpoint.
     Raises:
@@ -118,14 +121,14 @@ def train(
             help; when no checkpoint could be written for an hour.
         DataError: when nothing can be read any more.
     """
-    optimizer = build_optimizer(method.trained(), config.optim)
+    optimizer = build_optimizer(method.trained(), config.optim, rates)
     metrics, incidents = MetricsLog(run.metrics_file), IncidentLog(run.incidents_file)
     saves = Saves(config, run, method, optimizer, metrics, incidents, {} if carry is None else carry)
     step = saves.resume()
     bad_steps: deque[int] = deque(maxlen=MAX_BAD_STEPS)
     started = time.monotonic()
 
-    def batches_from(step: int) -> Iterator[Crops]:
+    def batches_from(step: int) -> Iterator[B]:
         ahead = saves.passed_over + config.data_ahead_steps
         return loader.batches(step + ahead, config.steps + ahead)
 
@@ -137,28 +140,28 @@ def train(
     with stop_request(run.path, config.save.grace_s) as stop:
         if step == 0:
             watch(0)
-        batches, speed = batches_from(step), Speed(config.data.batch_size, step)
+        batches, speed = batches_from(step), Speed()
         while step < config.steps:
-            crops = next(batches, None)
-            if crops is None:
-                raise DataError("pictures", f"ran out at step {step} of {config.steps}")
-            for bad in crops.bad:
+            batch = next(batches, None)
+            if batch is None:
+                raise DataError("training data", f"ran out at step {step} of {config.steps}")
+            for bad in batch.bad:
                 if bad.id not in saves.skipped:
                     saves.skipped[bad.id] = bad.reason
                     incidents.append("skipped picture", step, bad.reason, ids=[bad.id])
-            result = train_step(config, method, optimizer, crops, step)
+            result = train_step(config, method, optimizer, batch, step)
             fault_point("loop.after_step")
             step += 1
             if not result.finite:
-                incidents.append("non-finite step", step, f"loss {result.loss}, {result.values}", ids=list(crops.ids))
+                incidents.append("non-finite step", step, f"loss {result.loss}, {result.values}", ids=list(batch.ids))
                 bad_steps.append(step)
                 if len(bad_steps) == MAX_BAD_STEPS and step - bad_steps[0] < BAD_WINDOW:
                     why = f"loss or gradient was not finite in {MAX_BAD_STEPS} of the last {BAD_WINDOW:,} steps"
                     step = saves.roll_back(step, why, result.values)
-                    batches, speed = batches_from(step), Speed(config.data.batch_size, step)
+                    batches, speed = batches_from(step), Speed()
                     bad_steps.clear()
                     continue
-            images_per_s = speed.after(step)
+            images_per_s = speed.after(len(batch.ids))
             if step % config.watch.log_every == 0 or step == config.steps:
                 metrics.append(
                     "step",

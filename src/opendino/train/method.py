@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 
+from opendino.data.listing import Skipped
 from opendino.data.loader import Crops
 from opendino.monitor.health import Probe
+from opendino.train.config import SaveConfig, WatchConfig
+from opendino.train.optim import OptimConfig
 
 
 @dataclass(frozen=True)
@@ -20,14 +24,65 @@ class LossTerms:
     values: Mapping[str, Tensor]
 
 
-class Method(Protocol):
+class LoopConfig(Protocol):
+    """What the loop reads of a config; `RunConfig` is one, heads on features have a smaller one."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def precision(self) -> Literal["fp32", "bf16"]: ...
+    @property
+    def data_ahead_steps(self) -> int: ...
+    @property
+    def optim(self) -> OptimConfig: ...
+    @property
+    def save(self) -> SaveConfig: ...
+    @property
+    def watch(self) -> WatchConfig: ...
+
+
+class Batch(Protocol):
+    """What the loop itself reads of a batch; what is in it is between the loader and the method."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        ...
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Names of the samples."""
+        ...
+
+    @property
+    def bad(self) -> Sequence[Skipped]:
+        """Samples that could not be read; others stand in their place."""
+        ...
+
+
+B = TypeVar("B", bound=Batch)
+B_in = TypeVar("B_in", bound=Batch, contravariant=True)
+B_out = TypeVar("B_out", bound=Batch, covariant=True)
+
+
+class Batches(Protocol[B_out]):
+    """Where batches come from, by step number."""
+
+    def batches(self, start: int, stop: int) -> Iterator[B_out]:
+        """The batches of steps start to stop - 1; the same step gives the same batch in any call."""
+        ...
+
+
+class Method(Protocol[B_in]):
     """Knows nothing of ranks, files or the clock; its `state_dict` holds everything that a resume needs."""
 
     def trained(self) -> Mapping[str, nn.Module]:
         """Modules with gradients, by name; each is clipped on its own."""
         ...
 
-    def losses(self, crops: Crops, step: int) -> Iterator[LossTerms]:
+    def losses(self, crops: B_in, step: int, /) -> Iterator[LossTerms]:
         """One LossTerms per micro-batch; their totals and values add up to those of the whole batch."""
         ...
 
@@ -39,18 +94,22 @@ class Method(Protocol):
         """Scheduled numbers worth a line in the log."""
         ...
 
-    def probe(self, images: Tensor) -> Probe:
-        """What health looks at, on a fixed batch [B, 3, H, W], normalised."""
-        ...
-
-    def export(self) -> nn.Module:
-        """The backbone that a user loads afterwards, in eval mode."""
-        ...
-
     def state_dict(self) -> Mapping[str, Tensor]:
         """All tensors, trained or not."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> object:
         """Takes back what `state_dict` gave; strict."""
+        ...
+
+
+class BackboneMethod(Method[Crops], Protocol):
+    """A method that makes a backbone out of pictures: what probes and pictures look at besides."""
+
+    def probe(self, images: Tensor) -> Probe:
+        """What health looks at, on a fixed batch [B, 3, H, W], normalised."""
+        ...
+
+    def export(self) -> nn.Module:
+        """The backbone that a user loads afterwards, in eval mode."""
         ...

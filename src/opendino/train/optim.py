@@ -17,17 +17,27 @@ from opendino.train.schedules import Length, Schedule, to_steps
 
 
 @dataclass(frozen=True)
-class OptimConfig:
-    """AdamW with warm-up. `lr` is the effective peak: recipes scale it, nothing scales it later."""
+class Rate:
+    """Multipliers of one parameter on the scheduled learning rate and weight decay."""
 
+    lr: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW or SGD with warm-up. `lr` is the effective peak: recipes scale it, nothing scales it later."""
+
+    kind: Literal["adamw", "sgd"] = "adamw"
+    """Rule of the update."""
     lr: float = 1e-3
     """Peak learning rate, as it is used."""
     lr_final: float = 1e-6
     """At the end of the cosine."""
     muon_lr: float = 0.0
     """Above 0: peak rate of Muon's step for matrices and convolutions, on the schedule of `lr`; not of the paper."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """After the warm-up."""
+    schedule: Literal["cosine", "open cosine", "constant"] = "cosine"
+    """After the warm-up; an open cosine would reach lr_final one step after the last."""
     warmup: Length = 0.1
     """Length of the linear rise from 0."""
     weight_decay: float = 0.04
@@ -35,7 +45,7 @@ class OptimConfig:
     weight_decay_final: float = 0.04
     """At the end; a cosine between."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Memory of AdamW's two moments."""
+    """Memory of AdamW's two moments; SGD's momentum is the first."""
     eps: float = 1e-8
     """AdamW's, beside the root of the second moment."""
     clip: float = 3.0
@@ -58,12 +68,15 @@ class OptimConfig:
                 raise UsageError(f"optim.{name}", f"must be steps or a share of the run, got {getattr(self, name)}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise UsageError("optim.betas", f"must be in [0, 1), got {self.betas}")
+        if self.kind == "sgd" and self.muon_lr > 0:
+            raise UsageError("optim.muon_lr", "goes with adamw alone", "leave it at 0 with optim.kind sgd")
         if not 0 < self.layer_decay <= 1:
             raise UsageError("optim.layer_decay", f"must be in (0, 1], got {self.layer_decay}")
 
     @property
     def lr_schedule(self) -> Schedule:
-        return Schedule(0.0, self.lr, self.lr if self.schedule == "constant" else self.lr_final, self.warmup)
+        end = self.lr if self.schedule == "constant" else self.lr_final
+        return Schedule(0.0, self.lr, end, self.warmup, open=self.schedule == "open cosine")
 
     @property
     def weight_decay_schedule(self) -> Schedule:
@@ -89,12 +102,18 @@ def lr_multiplier(name: str, num_layers: int, config: OptimConfig) -> float:
     return config.layer_decay ** (num_layers + 1 - index) * (config.patch_embed_lr if first else 1.0)
 
 
-def build_optimizer(modules: Mapping[str, nn.Module], config: OptimConfig) -> MuonAdamW:
-    """AdamW, or Muon for matrices, in groups with `lr_mult`, `wd_mult`, `last_layer` and the parameters' names.
+def build_optimizer(
+    modules: Mapping[str, nn.Module], config: OptimConfig, rates: Mapping[str, Rate] | None = None
+) -> torch.optim.Optimizer:
+    """AdamW, Muon for matrices, or SGD, in groups with `lr_mult`, `wd_mult`, `last_layer` and the parameters' names.
 
     No weight decay on biases, norms and LayerScale; everything else decays, tokens and prototypes included, as in
     the published recipe. Parameters of one group share all three, so a step sets few numbers.
+
+    Args:
+        rates: multipliers of single parameters, by "module.name", in place of those that follow from their names.
     """
+    rates = rates or {}
     groups: dict[tuple[float, float, bool, bool], list[tuple[str, nn.Parameter]]] = {}
     for module_name, module in modules.items():
         num_layers = getattr(module, "num_layers", 0)
@@ -105,25 +124,23 @@ def build_optimizer(modules: Mapping[str, nn.Module], config: OptimConfig) -> Mu
             orthogonal = config.muon_lr > 0 and matrix
             if orthogonal:
                 multiplier *= config.muon_lr / config.lr
-            key = (multiplier, 1.0 if decays else 0.0, "last_layer" in name, orthogonal)
+            rate = rates.get(f"{module_name}.{name}", Rate(multiplier, 1.0 if decays else 0.0))
+            key = (rate.lr, rate.weight_decay, "last_layer" in name, orthogonal)
             groups.setdefault(key, []).append((f"{module_name}.{name}", parameter))
-    return MuonAdamW(
-        [
-            {
-                "params": [parameter for _, parameter in members],
-                "names": [name for name, _ in members],
-                "lr_mult": lr_mult,
-                "wd_mult": wd_mult,
-                "last_layer": last_layer,
-                "orthogonal": orthogonal,
-            }
-            for (lr_mult, wd_mult, last_layer, orthogonal), members in groups.items()
-        ],
-        lr=config.lr,
-        betas=config.betas,
-        eps=config.eps,
-        fused=True,
-    )
+    described = [
+        {
+            "params": [parameter for _, parameter in members],
+            "names": [name for name, _ in members],
+            "lr_mult": lr_mult,
+            "wd_mult": wd_mult,
+            "last_layer": last_layer,
+            "orthogonal": orthogonal,
+        }
+        for (lr_mult, wd_mult, last_layer, orthogonal), members in groups.items()
+    ]
+    if config.kind == "sgd":
+        return torch.optim.SGD(described, lr=config.lr, momentum=config.betas[0])
+    return MuonAdamW(described, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
 def set_hyperparameters(optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, total: int) -> float:

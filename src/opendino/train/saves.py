@@ -13,8 +13,7 @@ from opendino.errors import OpendinoError
 from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import MetricsLog
 from opendino.train.checkpoint import expected_bytes, lack_of_space, load_checkpoint, prune, save_checkpoint
-from opendino.train.config import RunConfig
-from opendino.train.method import Method
+from opendino.train.method import LoopConfig, Method
 from opendino.train.run import RunDirectory
 
 _log = logging.getLogger("opendino")
@@ -33,9 +32,9 @@ class Saves:
 
     def __init__(
         self,
-        config: RunConfig,
+        config: LoopConfig,
         run: RunDirectory,
-        method: Method,
+        method: Method[Any],
         optimizer: torch.optim.Optimizer,
         metrics: MetricsLog,
         incidents: IncidentLog,

@@ -22,7 +22,8 @@ def to_steps(length: Length, total: int) -> int:
 class Schedule:
     """start -> peak over `warmup` (linear, peak not included), peak -> end over `cosine` (half cosine), then end.
 
-    cosine None: all steps that remain. A constant: start = peak = end. A late switch: start = peak = 0, end > 0.
+    cosine None: all steps that remain. open: the end would be reached one step after the last, as in most recipes for
+    heads. A constant: start = peak = end. A late switch: start = peak = 0, end > 0.
     Source: arXiv 2508.10104, appendix C (constant with warm-up) and its ImageNet recipe (cosine).
     """
 
@@ -31,6 +32,7 @@ class Schedule:
     end: float
     warmup: Length = 0
     cosine: Length | None = None
+    open: bool = False
 
     def at(self, step: int, total: int) -> float:
         """Value at 0-based `step` of a run of `total` steps."""
@@ -41,7 +43,8 @@ class Schedule:
         index = step - warmup
         if index >= length:
             return self.end
-        phase = index / (length - 1) if length > 1 else 0.0
+        last = length if self.open else length - 1
+        phase = index / last if last else 0.0
         return self.end + (self.peak - self.end) * 0.5 * (1 + math.cos(math.pi * phase))
 
 

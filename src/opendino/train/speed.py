@@ -13,15 +13,16 @@ WINDOW = 50
 class Speed:
     """Images per second over the last 50 steps; time inside `paused` blocks does not count."""
 
-    def __init__(self, batch_size: int, step: int) -> None:
-        self._batch_size = batch_size
-        self._marks = deque([(time.monotonic(), step)], maxlen=WINDOW)
+    def __init__(self) -> None:
+        self._seen = 0
+        self._marks = deque([(time.monotonic(), 0)], maxlen=WINDOW)
 
-    def after(self, step: int) -> float:
-        """Images per second, now that `step` steps are done."""
-        self._marks.append((time.monotonic(), step))
+    def after(self, images: int) -> float:
+        """Images per second, now that a step with so many images is done."""
+        self._seen += images
+        self._marks.append((time.monotonic(), self._seen))
         (first, before), (last, now) = self._marks[0], self._marks[-1]
-        return (now - before) * self._batch_size / max(last - first, 1e-9)
+        return (now - before) / max(last - first, 1e-9)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -29,4 +30,4 @@ class Speed:
         began = time.monotonic()
         yield
         pause = time.monotonic() - began
-        self._marks = deque(((at + pause, step) for at, step in self._marks), maxlen=WINDOW)
+        self._marks = deque(((at + pause, seen) for at, seen in self._marks), maxlen=WINDOW)

@@ -44,7 +44,12 @@ def stop_request(run: Path, grace_s: float) -> Iterator[StopRequest]:
 
     The block has `grace_s` seconds from the first signal on to save and to raise StoppedError; after them, and at a
     second signal, StoppedError is raised here, wherever the block is. Outside the main thread no signal is heard.
+    A block inside another one (heads that are fitted to score a run) shares its request, so both end.
     """
+    outer = signal.getsignal(signal.SIGTERM)
+    if isinstance(outer, StopRequest):
+        yield outer
+        return
     request = StopRequest(grace_s)
     if threading.current_thread() is not threading.main_thread():
         yield request

@@ -1,14 +1,18 @@
-"""Frames of videos by number, by PyAV (extra `video`)."""
+"""Frames of videos by number or one after another, by PyAV (extra `video`)."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from opendino.data.images.errors import NotAnImage, Truncated, Unsupported
-from opendino.data.images.kinds import Kind
+from opendino.data.images.file import load_file
+from opendino.data.images.kinds import HEAD_BYTES, Kind, require_kind
 from opendino.data.images.picture import Image, Reading, need, require_size
 from opendino.data.images.pillow_kinds import typed_errors
 
@@ -35,6 +39,33 @@ def decode_video(data: bytes, kind: Kind, reading: Reading, name: str) -> Image:
         if number < 0:
             raise Truncated(name, "video without a frame that decodes")
         raise Unsupported(name, f"has {number + 1} frames, frame {wanted} was asked for", f"ask for 0 to {number}")
+
+
+def read_frames(path: Path) -> Iterator[Image]:
+    """All frames of a video file in order of showing, decoded once; `meta["fps"]` when the file says it.
+
+    Raises:
+        ImageError: no video, or it ends in the middle; frames before that have been given.
+    """
+    name = str(path)
+    data = load_file(path, name)
+    kind = require_kind(data[:HEAD_BYTES], name)
+    if kind.family != "video":
+        raise Unsupported(name, f"is a picture ({kind.name}), not a video", "give a video file or a folder of frames")
+    av = need("av", "video", name, "video")
+    seen = False
+    with typed_errors(kind.name, name), av.open(io.BytesIO(data)) as container:
+        if not container.streams.video:
+            raise NotAnImage(name, "no picture in it, only sound")
+        stream = container.streams.video[0]
+        require_size(stream.codec_context.width, stream.codec_context.height, name)
+        rate = {"fps": float(stream.average_rate)} if stream.average_rate else {}
+        for frame in container.decode(stream):
+            image = _image(frame, kind, int(stream.frames))
+            seen = True
+            yield replace(image, meta={**image.meta, **rate})
+    if not seen:
+        raise Truncated(name, "video without a frame that decodes")
 
 
 def _image(frame: Any, kind: Kind, count: int) -> Image:
