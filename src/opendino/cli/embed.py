@@ -18,6 +18,7 @@ from torch import nn
 
 from opendino.cli.arguments import parse_arguments
 from opendino.cli.device import choose_device
+from opendino.data.images import Reading
 from opendino.data.sources import Source, open_source
 from opendino.data.transform import Transform
 from opendino.errors import DataError, StoppedError, UsageError
@@ -111,6 +112,7 @@ def embed(
             opened,
             named,
             Path(pictures),
+            reading=source.reading,
             size=size,
             crop=crop,
             dtype=find_dtype(dtype, where),
@@ -170,6 +172,7 @@ def describe(
     named: str,
     pictures: Path,
     *,
+    reading: Reading,
     size: int | None = None,
     crop: bool = False,
     dtype: str = "fp32",
@@ -198,6 +201,7 @@ def describe(
         transform=transform,
         source=str(pictures.resolve()),
         dtype=dtype,
+        reading=dataclasses.replace(reading, at_least=None),
         patches=find_kind(patches),
         tile=tiling,
     )

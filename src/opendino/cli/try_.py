@@ -106,7 +106,7 @@ def try_(
     source = _spread(whole, limit)
     folder = Path(out) if out is not None else Path(f"{Path(pictures).resolve().stem}-try")
     named = str(Path(model).resolve()) if Path(model).exists() else str(model)
-    info = describe(opened, named, Path(pictures), size=size, dtype=find_dtype("auto", where))
+    info = describe(opened, named, Path(pictures), reading=source.reading, size=size, dtype=find_dtype("auto", where))
     path = folder / "features.store"
     made = embed_into(source, opened, info, path, where, Ranks(), 2, True, quiet)
     store = open_store(path)

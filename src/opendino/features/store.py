@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from opendino.data.beside import parse_reading
+from opendino.data.images import Reading
 from opendino.data.sources import Skipped
 from opendino.data.transform import Transform
 from opendino.errors import DataError, OpendinoError, UsageError
@@ -40,8 +42,9 @@ class StoreInfo:
     """Whose features a store holds and how they were made.
 
     model: what was opened, a path or a name; card: its name, licence, source and what else travelled with it.
-    source: the folder of the pictures. dtype: number type of the forward pass. tile: side and step of tiles in
-    pixels, or None. drift: against fp32, None for fp32. loss: of the kept patches, None for none.
+    source: the folder of the pictures; reading: how its files are read. dtype: number type of the forward pass. tile:
+    side and step of tiles in pixels, or None. drift: against fp32, None for fp32. loss: of the kept patches, None for
+    none.
     """
 
     model: str
@@ -53,6 +56,7 @@ class StoreInfo:
     transform: Transform
     source: str
     dtype: str
+    reading: Reading = field(default_factory=Reading)
     patches: PatchKind = "none"
     tile: tuple[int, int] | None = None
     drift: Drift | None = None
@@ -61,7 +65,7 @@ class StoreInfo:
     @property
     def transform_hash(self) -> str:
         """See `identity.transform_hash`."""
-        return transform_hash(self.transform)
+        return transform_hash(self.transform, self.reading)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, the transform in the form of preprocessor_config.json."""
@@ -79,6 +83,7 @@ class StoreInfo:
         try:
             values = {name: fields[name] for name in cls.__dataclass_fields__}
             values["transform"] = Transform.from_dict(values["transform"])
+            values["reading"] = parse_reading(values["reading"])
             values["tile"] = values["tile"] and tuple(values["tile"])
             values["drift"] = values["drift"] and Drift(**values["drift"])
             values["loss"] = values["loss"] and PatchLoss(**values["loss"])
