@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -46,11 +46,19 @@ def open_all_shapes() -> None:
     assert "torch._dynamo" not in sys.modules
 
 
-def embed_in_small_chunks(pictures: Path, model: Path, out: Path, fault: str = "", **options: object) -> None:
-    """What the child runs."""
+def embed_in_small_chunks(
+    pictures: Path,
+    model: Path,
+    out: Path,
+    fault: str = "",
+    environment: Mapping[str, str] | None = None,
+    **options: object,
+) -> None:
+    """What a child runs, with a fault of `files` and with environment variables."""
     from opendino.features import embed, writer
 
     torch.set_num_threads(1)
+    os.environ.update(environment or {})
     if fault:
         os.environ["OPENDINO_FAULT"] = fault
     embed.CHUNK, writer.COMMIT_SECONDS, writer.COMMIT_SHARE = 4, 0.0, 0.0

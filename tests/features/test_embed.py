@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -24,7 +25,7 @@ from opendino.features.encode import Encoder, hash_content, load_picture
 from opendino.features.store import open_store
 from opendino.models.family import build_model
 from opendino.weights import write_model
-from tests.features.child import draw_pictures, save_vit
+from tests.features.child import draw_pictures, save_vit, start
 
 pytest.importorskip("lance", reason="pylance is not installed: stores not tried")
 
@@ -351,6 +352,26 @@ def test_ctrl_c_keeps_what_was_written_and_the_same_call_goes_on(pictures, model
 
 
 def test_two_processes_give_the_rows_of_one(tmp_path, model):
+    """Processes as torchrun starts them, from a server that has torch imported."""
+    draw_pictures(tmp_path / "p", 26)
+    (tmp_path / "p" / "a" / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    children = [
+        start(tmp_path / "p", model, tmp_path / "two", environment={**where, "RANK": rank, "LOCAL_RANK": rank})
+        for rank in "01"
+    ]
+    one = start(tmp_path / "p", model, tmp_path / "one")
+    for child in (*children, one):
+        child.join(120)
+        assert child.exitcode == 0
+    apart, together = open_store(tmp_path / "two"), open_store(tmp_path / "one")
+    assert len(apart) == 26 and apart.table().equals(together.table()) and apart.skipped() == together.skipped()
+
+
+@pytest.mark.slow
+def test_the_command_under_torchrun_gives_the_rows_of_one(tmp_path, model):
     draw_pictures(tmp_path / "p", 150)  # three chunks
     embed(tmp_path / "p", model, tmp_path / "one", dtype="fp32")
     line = [
