@@ -142,8 +142,8 @@ def _plan(
     skipped = read_skipped(path)
     known = dict(zip(names, zip(*facts, strict=True), strict=True))
     found = _compare(source, known, {entry["id"]: entry["stamp"] for entry in skipped})
-    if names and len(found.removed) == len(names):
-        cause = f"holds pictures of {kept.source if kept else path}, none of which is in {info.source}"
+    if kept is not None and kept.source != info.source and names and len(found.removed) == len(names):
+        cause = f"holds pictures of {kept.source}, none of which is in {info.source}"
         raise UsageError(path, cause, "choose another --out")
     # Rows that go are deleted before their successors come: a kill in between leaves work to do, never a double.
     gone = [*found.removed, *found.changed]
