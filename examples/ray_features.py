@@ -17,8 +17,9 @@ import ray
 import torch
 
 import opendino
-from opendino.data.images import read
+from opendino.data.images import Reading
 from opendino.errors import DataError
+from opendino.features.encode import read_picture
 from opendino.features.identity import model_hash, transform_hash
 from opendino.features.precision import mean_of_valid, run
 
@@ -35,7 +36,7 @@ class Embed:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         made = {"id": row["path"], "model_hash": self.hashes[0], "transform_hash": self.hashes[1]}
         try:
-            prepared = self.transform.prepare(read(row["bytes"], name=row["path"]))
+            prepared = self.transform.prepare(read_picture(row["bytes"], row["path"], Reading(), self.transform))
         except DataError as error:
             empty = np.full(self.model.dim, np.nan, np.float32)
             return {**made, "cls": empty, "mean": empty, "skipped": str(error)}

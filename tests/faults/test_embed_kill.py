@@ -9,7 +9,7 @@ import time
 import pytest
 
 from opendino.features.store import open_store
-from tests.features.child import draw_pictures, save_vit, start
+from tests.features.child import draw_pictures, open_all_shapes, save_vit, start
 
 pytest.importorskip("lance", reason="pylance is not installed: stores not tried")
 
@@ -39,6 +39,10 @@ def unbroken(given, tmp_path_factory):
     begun = time.monotonic()
     finish(start(*given, path.with_name("again")))
     return content(path), time.monotonic() - begun
+
+
+def test_models_open_without_torchs_compiler():
+    finish(start(work=open_all_shapes))
 
 
 def test_two_unbroken_runs_are_equal_and_complete(given, unbroken, tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,9 @@ import torch
 from PIL import Image
 
 from opendino.data.transform import Transform
-from opendino.models.family import build_model
+from opendino.models.family import FAMILY, build_model
 from opendino.weights import write_model
+from opendino.weights.opened import empty_model
 
 
 def draw_pictures(folder: Path, count: int, seed: int = 0) -> list[Path]:
@@ -36,11 +39,26 @@ def save_vit(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def embed_in_small_chunks(pictures: Path, model: Path, out: Path, fault: str = "", **options: object) -> None:
-    """What the child runs."""
+def open_all_shapes() -> None:
+    """What a child runs: the modules of the whole family without torch's compiler, whose import takes seconds."""
+    for member in FAMILY.values():
+        assert all(one.is_meta for one in empty_model(member.config).parameters())
+    assert "torch._dynamo" not in sys.modules
+
+
+def embed_in_small_chunks(
+    pictures: Path,
+    model: Path,
+    out: Path,
+    fault: str = "",
+    environment: Mapping[str, str] | None = None,
+    **options: object,
+) -> None:
+    """What a child runs, with a fault of `files` and with environment variables."""
     from opendino.features import embed, writer
 
     torch.set_num_threads(1)
+    os.environ.update(environment or {})
     if fault:
         os.environ["OPENDINO_FAULT"] = fault
     embed.CHUNK, writer.COMMIT_SECONDS, writer.COMMIT_SHARE = 4, 0.0, 0.0
@@ -49,10 +67,12 @@ def embed_in_small_chunks(pictures: Path, model: Path, out: Path, fault: str = "
     run(pictures, model, out, dtype="fp32", **options)  # type: ignore[arg-type]
 
 
-def start(*arguments: object, **options: object) -> multiprocessing.process.BaseProcess:
+def start(
+    *arguments: object, work: Callable[..., None] = embed_in_small_chunks, **options: object
+) -> multiprocessing.process.BaseProcess:
     """A child from a server that has everything imported, so that its first moments are already its work."""
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["tests.conftest", "tests.features.child", "opendino.cli.embed", "lance"])
-    child = server.Process(target=embed_in_small_chunks, args=arguments, kwargs=options)
+    child = server.Process(target=work, args=arguments, kwargs=options)
     child.start()
     return child

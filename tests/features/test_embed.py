@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -13,16 +14,18 @@ from PIL import Image
 
 import opendino
 from opendino.cli.embed import embed, in_words, run
+from opendino.cli.search import search
+from opendino.data.folder import FolderSource
 from opendino.data.images import read
 from opendino.data.sources import open_source
 from opendino.data.transform import Transform
 from opendino.errors import DataError, OpendinoError, StoppedError, UsageError
 from opendino.features.embed import Changes, Embedded
-from opendino.features.encode import Encoder, hash_content
+from opendino.features.encode import Encoder, hash_content, load_picture
 from opendino.features.store import open_store
 from opendino.models.family import build_model
 from opendino.weights import write_model
-from tests.features.child import draw_pictures, save_vit
+from tests.features.child import draw_pictures, save_vit, start
 
 pytest.importorskip("lance", reason="pylance is not installed: stores not tried")
 
@@ -349,6 +352,26 @@ def test_ctrl_c_keeps_what_was_written_and_the_same_call_goes_on(pictures, model
 
 
 def test_two_processes_give_the_rows_of_one(tmp_path, model):
+    """Processes as torchrun starts them, from a server that has torch imported."""
+    draw_pictures(tmp_path / "p", 26)
+    (tmp_path / "p" / "a" / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    children = [
+        start(tmp_path / "p", model, tmp_path / "two", environment={**where, "RANK": rank, "LOCAL_RANK": rank})
+        for rank in "01"
+    ]
+    one = start(tmp_path / "p", model, tmp_path / "one")
+    for child in (*children, one):
+        child.join(120)
+        assert child.exitcode == 0
+    apart, together = open_store(tmp_path / "two"), open_store(tmp_path / "one")
+    assert len(apart) == 26 and apart.table().equals(together.table()) and apart.skipped() == together.skipped()
+
+
+@pytest.mark.slow
+def test_the_command_under_torchrun_gives_the_rows_of_one(tmp_path, model):
     draw_pictures(tmp_path / "p", 150)  # three chunks
     embed(tmp_path / "p", model, tmp_path / "one", dtype="fp32")
     line = [
@@ -359,3 +382,73 @@ def test_two_processes_give_the_rows_of_one(tmp_path, model):
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout)["rows"] == 150
     assert open_store(tmp_path / "two").table().equals(open_store(tmp_path / "one").table())
+
+
+def large_jpegs(folder):
+    """Photograph-like JPEGs many times larger than the model sees, one of them turned by EXIF, one lying across."""
+    folder.mkdir()
+    y, x = np.mgrid[0:402, 0:603] / 40
+    pixels = np.stack([127 + 100 * np.sin(y + k * x) for k in (0.5, 1, 2)], 2).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(folder / "a.jpg", quality=95)
+    Image.fromarray(pixels).save(folder / "turned.jpg", quality=95, exif=exif)
+    Image.fromarray(pixels[:200, :130]).save(folder / "small.jpg", quality=95)
+    return folder
+
+
+def test_large_jpegs_decode_reduced_by_every_way_to_a_row(model, tmp_path, monkeypatch):
+    folder = large_jpegs(tmp_path / "p")
+    sizes = []
+    real = Transform.prepare
+    monkeypatch.setattr(
+        Transform, "prepare", lambda self, image: sizes.append(image.array.shape[:2]) or real(self, image)
+    )
+    embed(folder, model, tmp_path / "s", dtype="fp32")
+    # 402 / 4 = 100.5 rounded up is the smallest that is twice the 32 px of the model, 200 x 130 stays at half.
+    assert sizes == [(101, 151), (100, 65), (151, 101)]
+    store = open_store(tmp_path / "s")
+    turned = store.row("turned.jpg")
+    assert (turned.height, turned.width) == (603, 402) and turned.valid == (6, 4)
+    assert search(store, image=folder / "a.jpg", k=1).found[0].cosine > 0.999999
+    # Without the fast decoder, and from a source that was opened with another hint.
+    monkeypatch.setattr("opendino.data.images.jpeg.fast_decoder", lambda: None)
+    embed(folder, model, tmp_path / "pillow", dtype="fp32")
+    assert open_store(tmp_path / "pillow").table().equals(store.table())
+    hinted = open_source(folder, at_least=1)
+    loaded = load_picture(hinted, 0, store.info.transform, None)
+    assert torch.equal(
+        loaded.prepared.pixels, load_picture(open_source(folder), 0, store.info.transform, None).prepared.pixels
+    )
+    # What it costs: sides that are rounded up to whole pixels move the far end by less than a pixel of the model.
+    whole = real(store.info.transform, read(folder / "a.jpg")).pixels
+    pair = torch.stack([whole.flatten(), loaded.prepared.pixels.flatten()])
+    assert 0.998 < float(torch.corrcoef(pair)[0, 1]) < 1
+
+
+def test_tiles_are_cut_from_the_whole_picture(model, tmp_path):
+    folder = large_jpegs(tmp_path / "p")
+    embed(folder, model, tmp_path / "s", dtype="fp32", tile=True, tile_px=256)
+    row = open_store(tmp_path / "s").row("a.jpg#1,0")
+    assert row.box == (152, 0, 250, 256)  # the last tile ends with the 51st row of patches: it begins at row 19
+
+
+def test_a_picture_file_is_read_once(pictures, model, tmp_path, monkeypatch):
+    opened = []
+    real = FolderSource.load
+    monkeypatch.setattr(FolderSource, "load", lambda self, index: opened.append(index) or real(self, index))
+    embed(pictures, model, tmp_path / "s", dtype="fp32")
+    assert sorted(opened) == list(range(9))
+
+
+def test_another_way_of_reading_makes_another_store(pictures, model, tmp_path):
+    embed(pictures, model, tmp_path / "s", dtype="fp32")
+    (pictures / "opendino-reading.json").write_text('{"value_range": [0, 100]}')
+    with pytest.raises(UsageError, match="transform"):
+        embed(pictures, model, tmp_path / "s", dtype="fp32")
+    embed(pictures, model, tmp_path / "bright", dtype="fp32")
+    bright = open_store(tmp_path / "bright")
+    assert bright.info.reading.value_range == (0, 100)
+    # A question from outside is read in the same way.
+    found = search(bright, image=pictures / "a" / "004.png", k=1).found[0]
+    assert found.id == "a/004.png" and found.cosine > 0.999999

@@ -18,6 +18,7 @@ from torch import nn
 
 from opendino.cli.arguments import parse_arguments
 from opendino.cli.device import choose_device
+from opendino.data.images import Reading
 from opendino.data.sources import Source, open_source
 from opendino.data.transform import Transform
 from opendino.errors import DataError, StoppedError, UsageError
@@ -32,6 +33,7 @@ from opendino.weights import load
 
 TILE_OVERLAP = 0.25
 SHOWN = 5
+ONE = Ranks()
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,10 @@ class EmbedArgs:
     """Also cut pictures larger than --tile-px into overlapping tiles at their own resolution, and merge their maps."""
     tile_px: int = 512
     """Side of a tile in pixels; a quarter of it overlaps with the next."""
+    verify: bool = False
+    """Compare the store's files with their hashes first; what is damaged is made anew."""
+    only_newest: bool = False
+    """Remove earlier versions and deleted rows from the disk at the end."""
     workers: int = 2
     """Threads that read pictures."""
     device: str = "auto"
@@ -81,6 +87,8 @@ def embed(
     patches: str = "none",
     tile: bool = False,
     tile_px: int = 512,
+    verify: bool = False,
+    only_newest: bool = False,
     workers: int = 2,
     device: str = "auto",
     quiet: bool = True,
@@ -95,6 +103,8 @@ def embed(
         crop: the middle square instead of the whole picture.
         dtype: auto, fp32, bf16, fp16. patches: none, fp16, int8, pca.
         tile: also cut pictures larger than `tile_px` into tiles of that side, a quarter overlapping.
+        verify: compare an existing store's files with their hashes first; what is damaged is made anew.
+        only_newest: remove earlier versions and deleted rows from the disk at the end.
         workers: threads that read. quiet: no progress bar.
     Returns:
         Embedded: what changed, what was skipped, the store's version.
@@ -111,6 +121,7 @@ def embed(
             opened,
             named,
             Path(pictures),
+            reading=source.reading,
             size=size,
             crop=crop,
             dtype=find_dtype(dtype, where),
@@ -118,7 +129,17 @@ def embed(
             tile_px=tile_px if tile else None,
         )
         return embed_into(
-            source, opened, info, store_path(pictures, out), where, ranks, workers, dtype == "auto", quiet
+            source,
+            opened,
+            info,
+            store_path(pictures, out),
+            quiet,
+            ranks,
+            device=where,
+            workers=workers,
+            automatic=dtype == "auto",
+            verify=verify,
+            only_newest=only_newest,
         )
 
 
@@ -127,13 +148,11 @@ def embed_into(
     model: nn.Module,
     info: StoreInfo,
     path: Path,
-    device: Any,
-    ranks: Ranks,
-    workers: int,
-    automatic: bool,
     quiet: bool,
+    ranks: Ranks = ONE,
+    **options: Any,
 ) -> Embedded:
-    """`features.embed.embed_source` with a progress bar, and Ctrl-C as a stop that can go on."""
+    """`features.embed.embed_source`, whose `options` it takes, with a progress bar, and Ctrl-C as a stop."""
     console = Console(stderr=True, quiet=quiet or ranks.rank > 0)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"))
     with Progress(
@@ -146,17 +165,7 @@ def embed_into(
             progress.update(task, completed=done, total=total, words=words)
 
         try:
-            made = embed_source(
-                source,
-                model,
-                info,
-                path,
-                device=device,
-                ranks=ranks,
-                workers=workers,
-                automatic=automatic,
-                progress=show,
-            )
+            made = embed_source(source, model, info, path, ranks=ranks, progress=show, **options)
         except KeyboardInterrupt:
             raise StoppedError(path, "stopped, what was written stays", "the same command goes on") from None
     if ranks.rank == 0 and made.rows == 0:
@@ -170,6 +179,7 @@ def describe(
     named: str,
     pictures: Path,
     *,
+    reading: Reading,
     size: int | None = None,
     crop: bool = False,
     dtype: str = "fp32",
@@ -198,6 +208,7 @@ def describe(
         transform=transform,
         source=str(pictures.resolve()),
         dtype=dtype,
+        reading=dataclasses.replace(reading, at_least=None),
         patches=find_kind(patches),
         tile=tiling,
     )
@@ -248,6 +259,8 @@ def in_words(made: Embedded) -> list[str]:
         f"pictures: {changes.added} new, {changes.changed} changed, {changes.removed} removed, {changes.kept} as before"
         + (" (earlier versions keep the old rows)" if changes.changed or changes.removed else "")
     )
+    if made.mended:
+        lines.append(f"damaged, taken out and made anew: {', '.join(made.mended)}")
     if made.skipped:
         shown = ", ".join(f"{one.id} ({one.reason})" for one in made.skipped[:SHOWN])
         more = f" and {len(made.skipped) - SHOWN} more" if len(made.skipped) > SHOWN else ""
@@ -280,6 +293,7 @@ def _as_json(made: Embedded, path: Path) -> dict[str, Any]:
         "read": made.read,
         "version": made.version,
         "changes": dataclasses.asdict(made.changes),
+        "mended": list(made.mended),
         "skipped": [dataclasses.asdict(one) for one in made.skipped],
         **{key: value for key, value in made.info.to_json().items() if key != "format"},
     }

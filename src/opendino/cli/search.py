@@ -19,9 +19,10 @@ from rich.table import Table
 
 from opendino.cli.arguments import parse_arguments
 from opendino.cli.device import choose_device
-from opendino.data.images import read
+from opendino.data.images import Image, load_file, read
 from opendino.data.sources import decode_id, open_source
 from opendino.errors import DataError, UsageError
+from opendino.features.encode import read_picture
 from opendino.features.identity import model_hash
 from opendino.features.precision import in_dtype, mean_of_valid
 from opendino.features.precision import run as run_model
@@ -106,8 +107,8 @@ def search(
         cell = Cell(_picture(opened, row), "query", id)
     else:
         assert image is not None
-        pixels = read(Path(image))
         query = str(image)
+        pixels = read_picture(load_file(Path(image), query), query, opened.info.reading, opened.info.transform)
         vectors = _embed_one(opened, pixels, model, device)
         cell = Cell(pixels.array, "query", str(image))
     if vector not in vectors:
@@ -150,11 +151,11 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _embed_one(store: Store, image: object, model: str | Path | None, device: str) -> dict[str, NDArray[np.float32]]:
+def _embed_one(store: Store, image: Image, model: str | Path | None, device: str) -> dict[str, NDArray[np.float32]]:
     where = choose_device(device)
     opened = load(model or store.info.model, where)
     store.require(model_hash(opened), store.info.transform_hash)
-    prepared = store.info.transform.prepare(image)  # type: ignore[arg-type]
+    prepared = store.info.transform.prepare(image)
     features = run_model(
         in_dtype(opened, store.info.dtype), prepared.pixels[None], store.info.dtype, torch.device(where)
     )

@@ -29,7 +29,6 @@ from opendino.features.store import Store, open_store
 from opendino.pages.embedding_map import THUMB_PX, Told, write_map_page
 from opendino.pages.pca import colour, fit
 from opendino.pages.sheet import picture_sheet
-from opendino.parallel.gather import Ranks
 from opendino.weights import load
 
 PCA_PICTURES = 8
@@ -106,9 +105,9 @@ def try_(
     source = _spread(whole, limit)
     folder = Path(out) if out is not None else Path(f"{Path(pictures).resolve().stem}-try")
     named = str(Path(model).resolve()) if Path(model).exists() else str(model)
-    info = describe(opened, named, Path(pictures), size=size, dtype=find_dtype("auto", where))
+    info = describe(opened, named, Path(pictures), reading=source.reading, size=size, dtype=find_dtype("auto", where))
     path = folder / "features.store"
-    made = embed_into(source, opened, info, path, where, Ranks(), 2, True, quiet)
+    made = embed_into(source, opened, info, path, quiet, device=where, automatic=True)
     store = open_store(path)
     if len(store) < 2:
         raise DataError(pictures, f"only {len(store)} picture could be read", "a map needs at least two")

@@ -75,10 +75,15 @@ def write_skip_list(path: Path, entries: Iterable[SkipEntry]) -> None:
         raise OpendinoError(path, f"cannot be written ({error.strerror})", "copy the list there yourself") from None
 
 
+def parse_reading(fields: object) -> Reading:
+    """A Reading from its JSON value. Raises what cattrs raises."""
+    return _CONVERTER.structure(fields, Reading)
+
+
 def read_reading(path: Path) -> Reading:
     """A Reading from its JSON file. Raises DataError for other content and UsageError for impossible values."""
     try:
-        return _CONVERTER.structure(json.loads(path.read_text()), Reading)
+        return parse_reading(json.loads(path.read_text()))
     except UsageError:
         raise
     except Exception as error:  # cattrs and json raise many types

@@ -89,7 +89,7 @@ class Transform:
         """As `apply`, with the patches that padding made marked."""
         # The division comes first and in float, as in the reference processor: resizing uint8 would round.
         pixels = _unit_range(image.array)
-        target = self.resized(*image.array.shape[:2])
+        target = self.resized(*image.full_size)
         pixels = F.interpolate(pixels[None], size=target, mode="bilinear", align_corners=False, antialias=True)[0]
         if self.mode == "center":
             top, left = (target[0] - self.size) // 2, (target[1] - self.size) // 2

@@ -19,15 +19,16 @@ from torch import nn
 
 from opendino.data.listing import Skipped
 from opendino.data.sources import Source
-from opendino.errors import DataError, UsageError
+from opendino.errors import DataError, OpendinoError, UsageError
 from opendino.features.codec import PatchCodec, fit_basis, measure_loss
 from opendino.features.encode import Encoder, hash_content, read_stamp, readable_sample
+from opendino.features.mend import mend
 from opendino.features.precision import LEAST_COSINE, in_dtype, is_faster, measure_drift
+from opendino.features.seal import seal
 from opendino.features.store import (
-    ROWS,
     StoreInfo,
     create_store,
-    find_lance,
+    open_rows,
     quoted,
     read_codec,
     read_info,
@@ -36,7 +37,7 @@ from opendino.features.store import (
     write_skipped,
 )
 from opendino.features.writer import Writer
-from opendino.files import exclusive
+from opendino.files import exclusive, fault_point
 from opendino.parallel.gather import Ranks
 
 CHUNK = 64
@@ -59,7 +60,10 @@ class Changes:
 
 @dataclass(frozen=True)
 class Embedded:
-    """What an embedding run did. read: pictures opened; rows: in the store now; skipped: all that have no row."""
+    """What an embedding run did. read: pictures opened; rows: in the store now; skipped: all that have no row.
+
+    mended: files of the store that were found damaged; their pictures are among the added ones.
+    """
 
     changes: Changes
     read: int
@@ -67,6 +71,7 @@ class Embedded:
     skipped: tuple[Skipped, ...]
     version: int
     info: StoreInfo
+    mended: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class _Plan:
     codec: PatchCodec
     chunks: list[list[int]]
     changes: Changes
+    mended: tuple[str, ...]
 
 
 def embed_source(
@@ -87,6 +93,8 @@ def embed_source(
     ranks: Ranks,
     workers: int = 2,
     automatic: bool = False,
+    verify: bool = False,
+    only_newest: bool = False,
     progress: Callable[[int, int, int], None] | None = None,
 ) -> Embedded:
     """Bring a store up to date with a source; only what is new or changed is decoded.
@@ -96,39 +104,53 @@ def embed_source(
         info: what to make; drift and loss are measured here. A store that exists must hold the same.
         ranks: of a torchrun launch; rank 0 alone touches the store, the result of the others is rank 0's.
         automatic: the number type was not asked for: an existing store's is taken, one that drifts gives way to fp32.
+        verify: compare an existing store's files with their hashes first; what is damaged is made anew.
+        only_newest: remove earlier versions and deleted rows from the disk at the end.
         progress: called with pictures done, pictures to do, and pictures skipped, on rank 0.
     Raises:
         UsageError: the store holds features of another model, transform, form or folder, or is in use.
+        DataError: the store is damaged. OpendinoError: it cannot be written; the same call goes on.
     """
     if ranks.rank > 0:
-        return _run(source, model, ranks.share(None), path, device, ranks, workers, None)
-    path.mkdir(parents=True, exist_ok=True)
-    with exclusive(path / "store.lock"):
-        plan = ranks.share(_plan(source, model, info, path, device, automatic))
-        return _run(source, model, plan, path, device, ranks, workers, progress)
+        return _run(source, model, ranks.share(None), path, device, ranks, workers, only_newest, None)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with exclusive(path / "store.lock"):
+            plan = ranks.share(_plan(source, model, info, path, device, automatic, verify))
+            return _run(source, model, plan, path, device, ranks, workers, only_newest, progress)
+    except OSError as error:  # pictures have errors of their own: this is the store's disk
+        cause = f"cannot be written ({error.strerror or str(error).partition(', /')[0][:200]})"
+        raise OpendinoError(path, cause, "make room or mend the disk; the same command goes on") from None
 
 
-def _plan(source: Source, model: nn.Module, info: StoreInfo, path: Path, device: Any, automatic: bool) -> _Plan:
+def _plan(
+    source: Source, model: nn.Module, info: StoreInfo, path: Path, device: Any, automatic: bool, verify: bool
+) -> _Plan:
     kept = read_info(path)
+    mended: list[str] = []
     if kept is None:
         info, codec = _measure(source, model, info, device, automatic)
         create_store(path, info, codec.basis)
     else:
         _require_same(kept, info, path, automatic)
+        if verify:
+            mended = mend(path, kept)
         info, codec = dataclasses.replace(kept, source=info.source, model=info.model), read_codec(path, kept.patches)
-    rows = find_lance().dataset(str(path / ROWS))
+    rows = open_rows(path)
     table = rows.to_table(columns=["id", "stamp", "source_hash"], filter="tile = ''")
     names, *facts = (table[column].to_pylist() for column in ("id", "stamp", "source_hash"))
     skipped = read_skipped(path)
     known = dict(zip(names, zip(*facts, strict=True), strict=True))
     found = _compare(source, known, {entry["id"]: entry["stamp"] for entry in skipped})
-    if names and len(found.removed) == len(names):
-        cause = f"holds pictures of {kept.source if kept else path}, none of which is in {info.source}"
+    if kept is not None and kept.source != info.source and names and len(found.removed) == len(names):
+        cause = f"holds pictures of {kept.source}, none of which is in {info.source}"
         raise UsageError(path, cause, "choose another --out")
     # Rows that go are deleted before their successors come: a kill in between leaves work to do, never a double.
     gone = [*found.removed, *found.changed]
     for start in range(0, len(gone), _IDS_AT_ONCE):
+        fault_point("store.delete")
         rows.delete(f"picture IN ({', '.join(map(quoted, gone[start : start + _IDS_AT_ONCE]))})")
+    seal(path)  # also what a killed run wrote
     if kept is not None and info != kept:  # the folder or the model was moved
         write_info(path, info)
     write_skipped(path, [entry for entry in skipped if entry["id"] in found.present])
@@ -137,7 +159,8 @@ def _plan(source: Source, model: nn.Module, info: StoreInfo, path: Path, device:
         chunks.setdefault(index // (TILED_CHUNK if info.tile else CHUNK), []).append(index)
     unchanged = len(source) - len(found.pending)
     added = len(found.pending) - len(found.changed)
-    return _Plan(info, codec, list(chunks.values()), Changes(unchanged, added, len(found.changed), len(found.removed)))
+    changes = Changes(unchanged, added, len(found.changed), len(found.removed))
+    return _Plan(info, codec, list(chunks.values()), changes, tuple(mended))
 
 
 @dataclass(frozen=True)
@@ -227,6 +250,7 @@ def _run(
     device: Any,
     ranks: Ranks,
     workers: int,
+    only_newest: bool,
     progress: Callable[[int, int, int], None] | None,
 ) -> Embedded:
     encoder = Encoder(model, plan.info, plan.codec, device)
@@ -246,8 +270,8 @@ def _run(
             if progress is not None:
                 progress(done, total, writer.num_skipped if writer else 0)
     if writer is not None:
-        writer.finish()
-    rows = find_lance().dataset(str(path / ROWS)) if ranks.rank == 0 else None
+        writer.finish(only_newest)
+    rows = open_rows(path) if ranks.rank == 0 else None
     skipped = tuple(Skipped(one["id"], one["reason"]) for one in read_skipped(path)) if ranks.rank == 0 else ()
     return Embedded(
         plan.changes,
@@ -256,4 +280,5 @@ def _run(
         (*source.skipped, *skipped),
         int(rows.version) if rows is not None else 0,
         plan.info,
+        plan.mended,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from opendino.data.images import TooLarge
+from opendino.data.images import Image, Reading, TooLarge, read
 from opendino.data.sources import Source
 from opendino.data.transform import Prepared, Transform, valid_patches
 from opendino.errors import DataError
@@ -26,6 +26,9 @@ MAX_PATCHES = 32_768
 """A picture that would be more patches at once is refused: a strip of 8 x 100,000 px at 224 px would be 2.8 million."""
 BATCH_PATCHES = {"cpu": 2048, "cuda": 32_768}
 MAX_BATCH = {"cpu": 8, "cuda": 128}
+SPARE = 2
+"""A reduced JPEG keeps so many times the pixels a side that the model sees: less would show in the features."""
+_ANY_SIDE = 1000
 
 
 @dataclass(frozen=True)
@@ -71,22 +74,43 @@ def read_stamp(source: Source, index: int) -> str:
 
 def hash_content(source: Source, index: int) -> str:
     """SHA-256 of a picture's file, not decoded. Raises an ImageError."""
-    return hashlib.sha256(source.load(index)).hexdigest()
+    return _hash(source.load(index))
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_picture(data: bytes, name: str, reading: Reading, transform: Transform) -> Image:
+    """A picture's bytes as a transform needs them. Raises an ImageError.
+
+    A JPEG decodes reduced while both sides stay at twice what they are resized to or more. Everything that makes or
+    compares features reads here, so that a file gives one vector by whichever way it comes.
+    """
+    if reading.window is not None:
+        return read(data, name=name, reading=reading)
+    short = min(transform.resized(_ANY_SIDE, _ANY_SIDE))
+    return read(data, name=name, reading=replace(reading, at_least=SPARE * short))
 
 
 def load_picture(source: Source, index: int, transform: Transform, tiling: Tiling | None) -> Loaded | Failed:
     """Read and prepare one picture; every expected failure becomes `Failed`."""
     name, stamp = source.id(index), read_stamp(source, index)
     try:
-        image = source.read(index)
-        height, width = image.array.shape[:2]
+        data = source.load(index)
+        # Tiles are cut at the picture's own resolution.
+        image = (
+            read_picture(data, name, source.reading, transform)
+            if tiling is None
+            else read(data, name=name, reading=replace(source.reading, at_least=None))
+        )
+        height, width = image.full_size
         target = transform.resized(height, width)
         patches = -(-target[0] // transform.patch) * -(-target[1] // transform.patch)
         if patches > MAX_PATCHES:
             fix = "use a smaller --size, or --crop"
             raise TooLarge(name, f"{width}x{height} pixels are {patches} patches, at most {MAX_PATCHES}", fix)
         prepared = transform.prepare(image)
-        source_hash = hash_content(source, index)
     except DataError as error:
         return Failed(name, getattr(error, "reason", error.cause), stamp)
     label = source.label(index)
@@ -98,7 +122,7 @@ def load_picture(source: Source, index: int, transform: Transform, tiling: Tilin
         width,
         height,
         stamp,
-        source_hash,
+        _hash(data),
         None if label is None else source.classes[label],
         image.array if large else None,
     )

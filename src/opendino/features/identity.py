@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict, replace
 
 import torch
 from torch import nn
 
+from opendino.data.images import Reading
 from opendino.data.transform import Transform
 
 HEX_DIGITS = 16
+_PLAIN = Reading()
 
 
 def model_hash(model: nn.Module) -> str:
@@ -22,6 +25,10 @@ def model_hash(model: nn.Module) -> str:
     return digest.hexdigest()[:HEX_DIGITS]
 
 
-def transform_hash(transform: Transform) -> str:
-    """Hash of everything that decides what the model sees of a picture."""
-    return hashlib.sha256(json.dumps(transform.to_dict(), sort_keys=True).encode()).hexdigest()[:HEX_DIGITS]
+def transform_hash(transform: Transform, reading: Reading = _PLAIN) -> str:
+    """Hash of everything that decides what the model sees of a picture file; a plain reading adds nothing to it."""
+    told = json.dumps(transform.to_dict(), sort_keys=True)
+    lasting = replace(reading, at_least=None)
+    if lasting != _PLAIN:
+        told += json.dumps(asdict(lasting), sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:HEX_DIGITS]

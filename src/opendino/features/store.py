@@ -4,13 +4,15 @@ STORE/store.json   model, licence, card, transform, number type, drift, form of 
 STORE/rows.lance   one row a picture (and a tile); any Lance, Arrow, pandas or DuckDB reader opens it
 STORE/skipped.json pictures without a row, and why
 STORE/pca.safetensors  for patches kept as PCA
+STORE/sums.json    hashes of the files of rows; see `seal`
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -22,16 +24,19 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from opendino.data.beside import parse_reading
+from opendino.data.images import Reading
 from opendino.data.sources import Skipped
 from opendino.data.transform import Transform
 from opendino.errors import DataError, OpendinoError, UsageError
 from opendino.features.codec import Basis, PatchCodec, PatchKind, PatchLoss
 from opendino.features.identity import transform_hash
 from opendino.features.precision import Drift
+from opendino.features.seal import BASIS, ROWS, SUMS, Damage, find_damage, find_fault, manifest_of, read_sums, seal
 from opendino.files import read_json, write_atomic, write_json
 
 FORMAT = 1
-INFO, ROWS, SKIPPED, BASIS = "store.json", "rows.lance", "skipped.json", "pca.safetensors"
+INFO, SKIPPED = "store.json", "skipped.json"
 _BLOCK_ROWS = 8192
 
 
@@ -40,8 +45,9 @@ class StoreInfo:
     """Whose features a store holds and how they were made.
 
     model: what was opened, a path or a name; card: its name, licence, source and what else travelled with it.
-    source: the folder of the pictures. dtype: number type of the forward pass. tile: side and step of tiles in
-    pixels, or None. drift: against fp32, None for fp32. loss: of the kept patches, None for none.
+    source: the folder of the pictures; reading: how its files are read. dtype: number type of the forward pass. tile:
+    side and step of tiles in pixels, or None. drift: against fp32, None for fp32. loss: of the kept patches, None for
+    none.
     """
 
     model: str
@@ -53,6 +59,7 @@ class StoreInfo:
     transform: Transform
     source: str
     dtype: str
+    reading: Reading = field(default_factory=Reading)
     patches: PatchKind = "none"
     tile: tuple[int, int] | None = None
     drift: Drift | None = None
@@ -61,7 +68,7 @@ class StoreInfo:
     @property
     def transform_hash(self) -> str:
         """See `identity.transform_hash`."""
-        return transform_hash(self.transform)
+        return transform_hash(self.transform, self.reading)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, the transform in the form of preprocessor_config.json."""
@@ -79,6 +86,7 @@ class StoreInfo:
         try:
             values = {name: fields[name] for name in cls.__dataclass_fields__}
             values["transform"] = Transform.from_dict(values["transform"])
+            values["reading"] = parse_reading(values["reading"])
             values["tile"] = values["tile"] and tuple(values["tile"])
             values["drift"] = values["drift"] and Drift(**values["drift"])
             values["loss"] = values["loss"] and PatchLoss(**values["loss"])
@@ -159,10 +167,16 @@ def find_lance() -> Any:
 
 
 class Store:
-    """A store opened at one version: what is written later changes nothing here. Made by `open_store`."""
+    """A store opened at one version: what is written later changes nothing here. Made by `open_store`.
 
-    def __init__(self, path: Path, info: StoreInfo, rows: Any) -> None:
+    damaged: files of rows that are left out, where verifying was asked for.
+    """
+
+    def __init__(self, path: Path, info: StoreInfo, rows: Any, damaged: Mapping[int, Damage]) -> None:
         self.path, self.info, self._rows = path, info, rows
+        self.damaged = tuple(damaged.values())
+        whole = [one for one in rows.get_fragments() if one.fragment_id not in damaged]
+        self._fragments = whole if damaged else None
 
     @property
     def version(self) -> int:
@@ -177,7 +191,9 @@ class Store:
         ]
 
     def __len__(self) -> int:
-        return int(self._rows.count_rows())
+        if self._fragments is None:
+            return int(self._rows.count_rows())
+        return sum(one.count_rows() for one in self._fragments)
 
     def table(self, columns: Sequence[str] | None = None, where: str | None = None) -> Any:
         """Rows as a `pyarrow.Table` (`.to_pandas()`, `pyarrow.parquet.write_table(...)`), all columns or some.
@@ -185,7 +201,8 @@ class Store:
         Args:
             where: a condition in SQL, such as "width > 1000 AND tile = ''".
         """
-        return self._rows.to_table(columns=None if columns is None else list(columns), filter=where)
+        with _readable(self.path, where):
+            return self._scan(None if columns is None else list(columns), filter=where).to_table()
 
     def ids(self) -> list[str]:
         """Ids in the order of the rows."""
@@ -200,10 +217,13 @@ class Store:
         """Ids and [k, D] vectors in the order of the rows, at most `rows` at once, so that memory stays bounded."""
         if column not in ("cls", "mean"):
             raise UsageError(f"column {column}", "no such vector", "vectors: cls, mean")
-        scan = self._rows.scanner(columns=["id", column], batch_size=rows, scan_in_order=True)
-        for batch in scan.to_batches():
-            vectors = batch.column(column).flatten().to_numpy(zero_copy_only=False)
-            yield batch.column("id").to_pylist(), vectors.reshape(batch.num_rows, self.info.dim)
+        with _readable(self.path):
+            for batch in self._scan(["id", column], batch_size=rows, scan_in_order=True).to_batches():
+                vectors = batch.column(column).flatten().to_numpy(zero_copy_only=False)
+                yield batch.column("id").to_pylist(), vectors.reshape(batch.num_rows, self.info.dim)
+
+    def _scan(self, columns: list[str] | None, **options: Any) -> Any:
+        return self._rows.scanner(columns=columns, fragments=self._fragments, **options)
 
     def row(self, id: str) -> Row:
         """The row of this id, patches decoded. Raises UsageError when there is none."""
@@ -243,11 +263,13 @@ class Store:
                 raise UsageError(self.path, cause, "embed again into another store")
 
 
-def open_store(path: Path | str, version: int | None = None) -> Store:
-    """Open what `opendino embed` wrote.
+def open_store(path: Path | str, version: int | None = None, *, verify: bool = False) -> Store:
+    """Open what `opendino embed` wrote; nothing is written, so a read-only disk will do.
 
     Args:
         version: an earlier one; the newest when not given.
+        verify: read every file of rows and compare it with its hash; what differs is left out and stands in
+            `Store.damaged`. The version's list of files is always compared.
     Raises:
         DataError: no store, a damaged one, or one of a newer format. UsageError: no such version.
     """
@@ -255,15 +277,37 @@ def open_store(path: Path | str, version: int | None = None) -> Store:
     info = read_info(path)
     if info is None:
         raise DataError(path, "is no feature store", "make one with: opendino embed PICTURES --model MODEL --out STORE")
-    try:
-        rows = find_lance().dataset(str(path / ROWS), version=version)
-    except ValueError as error:
+    rows = open_rows(path, version)
+    return Store(path, info, rows, find_damage(path, rows) if verify else {})
+
+
+def open_rows(path: Path, version: int | None = None) -> Any:
+    """Lance's view of a version, or of the newest. Raises as `open_store`."""
+    manifest = manifest_of(path, version)
+    if manifest is None or not manifest.is_file():
         if version is not None and (path / ROWS).exists():
-            raise UsageError(
-                f"version {version}", f"not in {path}", "`open_store(...).versions()` lists them"
-            ) from None
-        raise DataError(path, f"holds no rows ({str(error)[:80]})", "run the embed command again") from None
-    return Store(path, info, rows)
+            raise UsageError(f"version {version}", f"not in {path}", "`open_store(...).versions()` lists them")
+        raise DataError(path, "holds no rows", "the same embed command with --verify makes them anew")
+    fault = find_fault(path, manifest, read_sums(path))
+    if fault:
+        raise DataError(manifest, fault, "the same embed command with --verify goes on from the version before")
+    with _readable(path):
+        return find_lance().dataset(str(path / ROWS), version=version)
+
+
+@contextmanager
+def _readable(path: Path, where: str | None = None) -> Iterator[None]:
+    """What Lance raises, in one line; damage that it stumbles over makes it panic, which is no Exception."""
+    try:
+        yield
+    except BaseException as error:
+        if where is not None and isinstance(error, ValueError):
+            words = str(error).removeprefix("Invalid user input: ").partition(", /")[0]
+            raise UsageError(f"where {where}", words, "conditions are SQL, such as: width > 1000") from None
+        if not isinstance(error, (OSError, ValueError)) and type(error).__name__ != "PanicException":
+            raise
+        cause = f"rows cannot be read ({str(error).partition(', /')[0][:120]})"
+        raise DataError(path, cause, "open_store(..., verify=True) finds what is damaged") from None
 
 
 def read_info(path: Path) -> StoreInfo | None:
@@ -280,18 +324,30 @@ def write_info(path: Path, info: StoreInfo) -> None:
 
 def create_store(path: Path, info: StoreInfo, basis: Basis | None) -> None:
     """Write an empty store. The info goes last: a folder without it is no store and is begun anew."""
-    schema = schema_of(info)
     if basis is not None:
         write_atomic(path / BASIS, save({k: v.contiguous() for k, v in vars(basis).items()}))
     shutil.rmtree(path / ROWS, ignore_errors=True)  # of a begin that was killed
-    find_lance().write_dataset(schema.empty_table(), str(path / ROWS), schema=schema, mode="create")
+    create_rows(path, info)
     write_skipped(path, [])
     write_info(path, info)
 
 
+def create_rows(path: Path, info: StoreInfo) -> None:
+    """Write the first, empty version of the rows."""
+    schema = schema_of(info)
+    find_lance().write_dataset(schema.empty_table(), str(path / ROWS), schema=schema, mode="create")
+    (path / SUMS).unlink(missing_ok=True)
+    seal(path)
+
+
 def read_codec(path: Path, kind: PatchKind) -> PatchCodec:
-    """The codec of a store's patches."""
-    return PatchCodec(kind, Basis(**load_file(path / BASIS)) if kind == "pca" else None)
+    """The codec of a store's patches. Raises DataError when its basis is damaged."""
+    if kind != "pca":
+        return PatchCodec(kind)
+    fault = find_fault(path, path / BASIS, read_sums(path))
+    if fault:
+        raise DataError(path / BASIS, fault, "patches cannot be decoded without it: make the store anew")
+    return PatchCodec(kind, Basis(**load_file(path / BASIS)))
 
 
 def read_skipped(path: Path) -> list[dict[str, str]]:

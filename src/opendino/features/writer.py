@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from opendino.errors import OpendinoError
 from opendino.features.encode import Made
-from opendino.features.store import ROWS, StoreInfo, find_lance, read_skipped, schema_of, write_skipped
+from opendino.features.mend import compact, prune
+from opendino.features.seal import ROWS, seal
+from opendino.features.store import StoreInfo, find_lance, open_rows, read_skipped, schema_of, write_skipped
 from opendino.files import fault_point
 
 COMMIT_SECONDS, COMMIT_SHARE = 5.0, 0.01
@@ -42,12 +43,13 @@ class Writer:
         if now - self._written > max(COMMIT_SECONDS, COMMIT_SHARE * (now - self._begun)):
             self._write()
 
-    def finish(self) -> None:
-        """Write what is left, and join the fragments of many writes."""
+    def finish(self, only_newest: bool) -> None:
+        """Write what is left, and join the pieces of many writes, or prune what is no part of the newest version."""
         self._write()
-        rows = find_lance().dataset(str(self._path / ROWS))
-        if len(rows.get_fragments()) > COMPACT_FRAGMENTS:
-            rows.optimize.compact_files()
+        if only_newest:
+            prune(self._path)
+        elif len(open_rows(self._path).get_fragments()) > COMPACT_FRAGMENTS:
+            compact(self._path)
 
     def _write(self) -> None:
         import pyarrow as pa
@@ -55,12 +57,9 @@ class Writer:
         if self._rows:
             columns = [pa.array([row.get(f.name) for row in self._rows], f.type) for f in self._schema]
             table = pa.Table.from_arrays(columns, schema=self._schema)
-            try:
-                fault_point("store.append")
-                find_lance().write_dataset(table, str(self._path / ROWS), mode="append")
-                fault_point("store.appended")
-            except OSError as error:
-                cause = f"cannot be written ({error.strerror or str(error)[:120]})"
-                raise OpendinoError(self._path, cause, "make room; the same command goes on") from None
+            fault_point("store.append")
+            find_lance().write_dataset(table, str(self._path / ROWS), mode="append")
+            fault_point("store.appended")
+            seal(self._path)
         write_skipped(self._path, list(self._skipped.values()))
         self._rows, self._written = [], time.monotonic()

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from opendino.errors import WeightsError
 from opendino.models.conv_mini import ConvMiniConfig
@@ -92,5 +93,15 @@ def probably(opened: Opened) -> str:
 
 def empty_model(config: Config) -> nn.Module:
     """The module of a config on the meta device: shapes without memory."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         return build_from_config(config)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves normal draws out: for one on the meta device torch imports its compiler, for two seconds of CPU."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (nn.init.normal_, Tensor.normal_):
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)

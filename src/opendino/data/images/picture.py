@@ -87,6 +87,13 @@ class Image:
     meta: dict[str, Any] = field(default_factory=dict)
     valid: np.ndarray | None = None
 
+    @property
+    def full_size(self) -> tuple[int, int]:
+        """Height and width of the upright picture in the file, in pixels, also where it was decoded reduced."""
+        height, width = self.meta.get("full_size", self.array.shape[:2])
+        turned = "full_size" in self.meta and self.meta.get("orientation", 1) >= 5
+        return (width, height) if turned else (height, width)
+
 
 def require_size(width: int, height: int, name: str) -> None:
     """Raise TooLarge or NotAnImage unless a picture of these sides may be decoded."""

@@ -75,9 +75,7 @@ def measure(data: bytes, seen: Measured, reading: Reading) -> Measured:
     except ImageError as error:
         return replace(unreadable(seen, error), digest=digest)
     histograms = _histograms(image.array)
-    height, width = image.meta.get("full_size", image.array.shape[:2])
-    if "full_size" in image.meta and image.meta.get("orientation", 1) >= 5:
-        height, width = width, height
+    height, width = image.full_size
     low, high = image.meta.get("range", (0, 255))
     levels = np.arange(256) / 255
     shares = histograms / histograms.sum(axis=1, keepdims=True)
