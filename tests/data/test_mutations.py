@@ -52,7 +52,7 @@ def seeds() -> dict[str, bytes]:
         "jp2": encoded(small, "JPEG2000"),
         "avif": encoded(small, "AVIF"),
         "tiff": encoded(small, "TIFF", compression="tiff_lzw"),
-        "tiff bands": tiff(np.dstack([small, small]), photometric="minisblack", compression="zlib", tile=(16, 16)),
+        "tiff bands": tiff(np.dstack([small, small]), photometric="minisblack", planarconfig="contig", tile=(16, 16)),
         "tiff float": tiff(small[:, :, 0].astype(np.float64), compression="zlib", predictor=True),
         "dicom": dicom(np.stack([grey16, grey16])),
         "nifti": _nifti(small),

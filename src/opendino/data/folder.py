@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -65,18 +66,18 @@ class FolderScan:
         self._seen: set[tuple[int, int]] = set()
         self._folders = [(root, b"")]
         if follow:
-            status = os.stat(root)
+            status = images.patiently(lambda: os.stat(root))
             self._seen.add((status.st_dev, status.st_ino))
         while self._folders:
             self._scan(*self._folders.pop())
 
     def _scan(self, path: bytes, prefix: bytes) -> None:
         try:
-            with os.scandir(path) as entries:
+            with images.patiently(lambda: os.scandir(path)) as entries:
                 for entry in entries:
                     name = prefix + entry.name
                     try:
-                        reason = left_out(entry.name) or self._look(entry, name)
+                        reason = left_out(entry.name) or images.patiently(partial(self._look, entry, name))
                     except PermissionError:
                         reason = "denied"
                     except FileNotFoundError:
