@@ -37,6 +37,10 @@ class FolderSource(ListedSource):
         """Bytes of a picture's file. Raises an ImageError that names its id."""
         return images.load_file(Path(os.fsdecode(self._path(index))), self.id(index))
 
+    def read(self, index: int) -> images.Image:
+        """Decode one picture, by its path: of a window in a large TIFF only the part is read."""
+        return images.read(Path(os.fsdecode(self._path(index))), name=self.id(index), reading=self.reading)
+
     def stamp(self, index: int) -> tuple[int, int]:
         """Size in bytes and time of last change in ns, now; (-1, -1) when the file cannot be found."""
         try:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from opendino.data.images.errors import Denied, IOFault, NotAnImage, TooLarge, Vanished
 from opendino.data.images.kinds import HEAD_BYTES, require_kind
@@ -60,16 +60,23 @@ def typed_storage_errors(name: str, what: str) -> Iterator[None]:
 
 
 def _load(path: Path, name: str) -> bytes:
+    with open_file(path, name) as file:
+        head = file.read(HEAD_BYTES)
+        require_kind(head, name)
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_FILE_BYTES:
+            fix = "cut it into tiles, or read it by window (TIFF)"
+            raise TooLarge(name, f"file of {size} bytes, at most {MAX_FILE_BYTES} are read at once", fix)
+        return head + file.read(MAX_FILE_BYTES)
+
+
+@contextmanager
+def open_file(path: Path, name: str) -> Iterator[BinaryIO]:
+    """A regular file for reading. Raises NotAnImage for anything else, which is never waited for, and OSError."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise NotAnImage(name, "not a regular file")
     # Between the two looks the file may have become a pipe: O_NONBLOCK keeps the opening from waiting for a writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise NotAnImage(name, "not a regular file")
-        head = file.read(HEAD_BYTES)
-        require_kind(head, name)
-        if status.st_size > MAX_FILE_BYTES:
-            raise TooLarge(name, f"file of {status.st_size} bytes, at most {MAX_FILE_BYTES} are read at once")
-        return head + file.read(MAX_FILE_BYTES)
+        yield file
