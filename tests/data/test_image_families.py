@@ -5,6 +5,10 @@ from __future__ import annotations
 import builtins
 import gzip
 import io
+import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,6 +148,52 @@ def test_a_huge_tiff_is_refused_whole_and_read_by_window() -> None:
     assert np.array_equal(window[24:, 24:, 0], tile[:76, :26]) and not window[:24].any() and not window[:, :24].any()
 
 
+@pytest.mark.parametrize("tile", [(512, 512), None])
+def test_windows_of_a_file_of_gigabytes_read_only_their_part(tmp_path: Path, tile: tuple[int, int] | None) -> None:
+    """Tiles and strips of a sparse picture of 5 * 10^9 pixels, in a process that may use 300 MB."""
+    pytest.importorskip("tifffile")
+    path = tmp_path / "mosaic.tif"
+    height, width = tile or (8, 64_000)
+    down, across = -(-80_000 // height), -(-64_000 // width)
+    part = np.random.default_rng(0).integers(0, 256, (height, width), dtype=np.uint8)
+    place = (down - 20) * across + across // 2
+    _write_sparse(path, (80_000, 64_000), tile, down * across, place, part)
+    row, column = place // across * height, place % across * width
+    with pytest.raises(TooLarge, match="read it by window"):
+        read(path)
+    code = (
+        "import resource, sys, numpy as np; import tifffile, opendino.data.images as i;"
+        "held = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize();"
+        "resource.setrlimit(resource.RLIMIT_AS, (held + 300 * 10**6,) * 2);"
+        f"found = i.read({str(path)!r}, reading=i.Reading(window=({row}, {column}, 64, 400), value_range=(0, 255)));"
+        "sys.stdout.buffer.write(found.array[:, :, 0].tobytes())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    found = np.frombuffer(done.stdout, np.uint8).reshape(64, 400)
+    assert np.array_equal(found[:8], part[:8, :400]) and (tile is None or np.array_equal(found, part[:64, :400]))
+
+
+def _write_sparse(
+    path: Path, sides: tuple[int, int], tile: tuple[int, int] | None, count: int, place: int, part: np.ndarray
+) -> None:
+    """A BigTIFF of `count` tiles or strips of 8 rows, all left out but one, which lies beyond 5 * 10^9 bytes."""
+    offsets, counts = np.zeros((2, count), np.uint64)
+    offsets[place], counts[place] = 5 * 10**9, part.size
+    tags = [(256, 1, sides[1]), (257, 1, sides[0]), (258, 1, 8), (259, 1, 1), (262, 1, 1), (277, 1, 1)]
+    if tile:
+        tags += [(322, 1, tile[1]), (323, 1, tile[0]), (324, count, 1000), (325, count, 1000 + 8 * count)]
+    else:
+        tags += [(273, count, 1000), (278, 1, 8), (279, count, 1000 + 8 * count)]
+    entries = b"".join(struct.pack("<HHQQ", tag, 16, number, value) for tag, number, value in sorted(tags))
+    with open(path, "wb") as file:
+        file.write(struct.pack("<2sHHHQQ", b"II", 43, 8, 0, 16, len(tags)) + entries + bytes(8))
+        file.seek(1000)
+        file.write(offsets.tobytes() + counts.tobytes())
+        file.seek(5 * 10**9)
+        file.write(part.tobytes())
+
+
 def _huge_header() -> bytes:
     """A small TIFF whose header claims 60,000 x 60,000 pixels."""
     data = bytearray(tiff(np.zeros((16, 16), np.uint8)))
@@ -189,7 +239,7 @@ def test_pages_are_counted_without_copies_and_loops() -> None:
             writer.write(np.full((32, 32), 50 * number, np.uint8), photometric="minisblack")
             writer.write(np.zeros((16, 16), np.uint8), subfiletype=1)
     data = buffer.getvalue()
-    assert find_pages(data) == [0, 2, 4]
+    assert find_pages(io.BytesIO(data)) == [0, 2, 4]
     for number in range(3):
         image = read(data, reading=Reading(frame=number))
         assert (image.array == 50 * number).all() and image.meta["frames"] == 3
@@ -202,7 +252,7 @@ def test_pages_are_counted_without_copies_and_loops() -> None:
         tags = len(file.pages[5].tags)
     place = offsets[5] + 2 + 12 * tags
     looping[place : place + 4] = offsets[0].to_bytes(4, "little")
-    assert find_pages(bytes(looping)) == [0, 2, 4]
+    assert find_pages(io.BytesIO(looping)) == [0, 2, 4]
 
 
 # DICOM

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from opendino.data import loader
+from opendino.data import loader, watch
 from opendino.data.augment import augment
 from opendino.data.config import CropConfig, DataConfig
 from opendino.data.crops import cut
 from opendino.data.draws import ColorDraws, draw
+from opendino.data.images import Image
 from opendino.data.loader import MAX_SUBSTITUTES, Crops, Loader
 from opendino.data.masks import block_masks
 from opendino.data.order import Order
@@ -159,6 +161,36 @@ def test_a_killed_worker_is_replaced_once_and_nothing_changes(source: Source) ->
         for number, _ in enumerate(stream):
             if number in (2, 12):
                 kill_a_worker()
+
+
+class Endless:
+    """A source whose picture 6 keeps its decoder busy, in C code, for minutes."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._source, name)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def read(self, index: int) -> Image:
+        if index == 6:
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+        return self._source.read(index)
+
+
+def test_a_decoder_without_end_costs_its_picture(
+    source: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(loader, "Watch", lambda: watch.Watch(patience_s=0))
+    found = list(Loader(Endless(source), replace(CONFIG, workers=2), (4, 4), "cpu").batches(0, 5))
+    bad = {skipped.id: skipped.reason.partition(":")[0] for crops in found for skipped in crops.bad}
+    assert bad == {"photo-06.png": "too-slow"}
+    (tmp_path / "pictures/photo-06.png").write_bytes(b"text")
+    for one, other in zip(found, batches(source, 0, 5), strict=True):
+        assert one.ids == other.ids and torch.equal(one.global_crops, other.global_crops)
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -17,9 +18,10 @@ import pytest
 from PIL import Image as PillowImage
 
 from opendino.cli.check import check
+from opendino.data import watch
 from opendino.data.images import Reading
 from opendino.data.sources import open_source
-from opendino.data.survey import Records, take_survey
+from opendino.data.survey import Records, take, take_survey
 from opendino.data.survey.duplicates import MAX_BUCKET, NEAR_BITS, group_pairs, near_pairs
 from opendino.data.survey.measure import Measured, difference_hash, measure
 from tests.data.drawing import encoded, photo
@@ -171,17 +173,17 @@ def _kill_and_compare(tmp_path: Path, kills: int, count: int) -> None:
         assert (out / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes()
 
 
-class _Crashing:
-    """A source whose picture 1 kills the process that decodes it."""
+class _Ending:
+    """A source of five pictures: 1 kills the process that decodes it, 3 keeps it busy in C code for minutes."""
 
     classes = ()
     skipped = ()
     skip_counts: dict[str, int] = {}  # noqa: RUF012
-    fingerprint = "crashing"
+    fingerprint = "ending"
     reading = Reading()
 
     def __len__(self) -> int:
-        return 3
+        return 5
 
     def id(self, index: int) -> str:
         return f"{index}.png"
@@ -195,13 +197,20 @@ class _Crashing:
     def load(self, index: int) -> bytes:
         if index == 1:
             os.kill(os.getpid(), signal.SIGKILL)
+        if index == 3:
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
         return encoded(photo(index), "PNG")
 
 
-def test_a_crashing_decoder_costs_one_picture(tmp_path: Path) -> None:
+def test_a_decoder_that_crashes_or_never_ends_costs_one_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(take, "Watch", lambda: watch.Watch(patience_s=0))
     records = Records(tmp_path / "r.sqlite", "")
-    assert take_survey(_Crashing(), records, 1, lambda count: None) == 3  # type: ignore[arg-type]
-    assert [(row.id, row.reason) for row in records.rows("reason != ''")] == [("1.png", "crash")]
+    assert take_survey(_Ending(), records, 1, lambda count: None) == 5  # type: ignore[arg-type]
+    rows = list(records.rows())
+    assert [(row.id, row.reason) for row in rows if row.reason] == [("1.png", "crash"), ("3.png", "too-slow")]
+    assert all(row.width == 64 for row in rows if not row.reason)
 
 
 # Duplicates

@@ -34,7 +34,7 @@ from opendino.pages.check_page import Shot, Shots, thumbnail, write_check_page
 
 SAMPLE, OF_EACH, GROUPS = 24, 6, 8
 FEW_PICTURES = 200
-"""Fewer are measured in this process: starting others takes longer."""
+"""Fewer are measured by one process: starting others takes longer."""
 MAX_WORKERS = 8
 
 
@@ -62,7 +62,7 @@ class CheckArgs:
     follow: bool = False
     """Also enter links to folders."""
     workers: int | None = None
-    """Processes that decode; default: one a core, at most 8. 0: this one."""
+    """Processes that decode; default: one a core, at most 8. 0: this one, which then can hang with a decoder."""
     json: bool = False
     """Print the summary as one JSON object instead of words."""
 
@@ -182,7 +182,10 @@ def _take(source: Source, records: Records, workers: int, quiet: bool) -> int:
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task("looking", total=len(source))
         return take_survey(
-            source, records, workers if len(source) >= FEW_PICTURES else 0, lambda n: progress.advance(task, n)
+            source,
+            records,
+            workers if len(source) >= FEW_PICTURES else min(workers, 1),
+            lambda n: progress.advance(task, n),
         )
 
 

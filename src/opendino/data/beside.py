@@ -14,7 +14,7 @@ from pathlib import Path
 
 import cattrs
 
-from opendino.data.images import Reading
+from opendino.data.images import Reading, patiently
 from opendino.data.listing import decode_id
 from opendino.errors import DataError, OpendinoError, UsageError
 from opendino.files import write_atomic
@@ -35,7 +35,7 @@ class SkipEntry:
 
 def path_beside(pictures: Path, name: str) -> Path:
     """Where a file of this name lies for a folder or a tar of pictures."""
-    return pictures / name if pictures.is_dir() else pictures.with_name(f"{pictures.name}.{name}")
+    return pictures / name if patiently(pictures.is_dir) else pictures.with_name(f"{pictures.name}.{name}")
 
 
 def read_skip_list(path: Path) -> dict[bytes, str]:

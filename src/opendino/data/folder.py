@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,10 @@ class FolderSource(ListedSource):
         """Bytes of a picture's file. Raises an ImageError that names its id."""
         return images.load_file(Path(os.fsdecode(self._path(index))), self.id(index))
 
+    def read(self, index: int) -> images.Image:
+        """Decode one picture, by its path: of a window in a large TIFF only the part is read."""
+        return images.read(Path(os.fsdecode(self._path(index))), name=self.id(index), reading=self.reading)
+
     def stamp(self, index: int) -> tuple[int, int]:
         """Size in bytes and time of last change in ns, now; (-1, -1) when the file cannot be found."""
         try:
@@ -65,18 +70,18 @@ class FolderScan:
         self._seen: set[tuple[int, int]] = set()
         self._folders = [(root, b"")]
         if follow:
-            status = os.stat(root)
+            status = images.patiently(lambda: os.stat(root))
             self._seen.add((status.st_dev, status.st_ino))
         while self._folders:
             self._scan(*self._folders.pop())
 
     def _scan(self, path: bytes, prefix: bytes) -> None:
         try:
-            with os.scandir(path) as entries:
+            with images.patiently(lambda: os.scandir(path)) as entries:
                 for entry in entries:
                     name = prefix + entry.name
                     try:
-                        reason = left_out(entry.name) or self._look(entry, name)
+                        reason = left_out(entry.name) or images.patiently(partial(self._look, entry, name))
                     except PermissionError:
                         reason = "denied"
                     except FileNotFoundError:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from opendino.data.augment import augment
 from opendino.data.config import DataConfig
@@ -23,6 +23,7 @@ from opendino.data.listing import Skipped
 from opendino.data.masks import block_masks
 from opendino.data.order import Order
 from opendino.data.sources import Source
+from opendino.data.watch import Watch, too_slow
 from opendino.errors import DataError
 
 # So many neighbours are tried in place of a picture that cannot be read.
@@ -98,6 +99,10 @@ class _Steps(Dataset[_Cut | _Failure]):
         self._order = Order(len(source), config.seed)
         self._cache: dict[int, np.ndarray] = {}
         self._cache_bytes = cache_bytes
+        self.watches: list[Watch] = []
+        """One a worker."""
+        self.slow: set[int] = set()
+        """Pictures whose decoders had to be stopped."""
 
     def __getitem__(self, step: int) -> _Cut | _Failure:
         try:
@@ -145,7 +150,7 @@ class _Steps(Dataset[_Cut | _Failure]):
             if array is not None:
                 return index, array
             try:
-                array = self._source.read(index).array
+                array = self._decode(index)
             except ImageError as error:
                 # A neighbour that fails too is listed when its own position comes.
                 if distance == 0:
@@ -159,6 +164,15 @@ class _Steps(Dataset[_Cut | _Failure]):
         last = bad[-1] if bad else Skipped(self._source.id(wanted), "bad")
         cause = f"{tried} pictures in a row cannot be read, the first is {last.id} ({last.reason})"
         raise DataError(self._config.path or "pictures", cause, "check the pictures, or the storage they lie on")
+
+    def _decode(self, index: int) -> np.ndarray:
+        if index in self.slow:
+            raise too_slow(self._source.id(index))
+        worker = get_worker_info()
+        if worker is None:
+            return self._source.read(index).array
+        with self.watches[worker.id].at(index):
+            return self._source.read(index).array
 
 
 class Loader:
@@ -203,6 +217,11 @@ class Loader:
             except (RuntimeError, OSError, EOFError) as error:
                 if not self._config.workers or not _is_a_death(error):
                     raise
+                slow = {watch.place for watch in self._steps.watches if watch.too_slow and watch.place is not None}
+                if slow:
+                    self._steps.slow |= slow
+                    cuts = self._cuts(step, end_step)
+                    continue
                 # A worker that the system killed, mostly for want of memory; the batches are the same from another.
                 if time.monotonic() - restarted < RESTART_SECONDS:
                     fix = f"memory is short: lower --data.workers (now {self._config.workers}) or --data.cache-mb"
@@ -216,6 +235,7 @@ class Loader:
             step += 1
 
     def _cuts(self, start_step: int, end_step: int) -> Iterator[_Cut | _Failure]:
+        self._steps.watches = [Watch() for _ in range(self._config.workers)]
         cuts = iter(
             DataLoader(
                 self._steps,

@@ -13,7 +13,7 @@ import numpy as np
 
 from opendino.data.beside import READING_NAME, SKIP_NAME, path_beside, read_reading, read_skip_list
 from opendino.data.folder import FolderScan, FolderSource
-from opendino.data.images import Image, Reading
+from opendino.data.images import Image, Reading, patiently
 from opendino.data.listing import Skipped, decode_id, encode_id, has_picture_ending
 from opendino.data.tar import open_tars
 from opendino.errors import DataError, UsageError
@@ -85,28 +85,10 @@ def open_source(
     Raises:
         DataError: no such path, no pictures, or no readable tar; says what was found instead.
     """
-    path = Path(path)
-    reading = _reading(path, reading)
-    if at_least is not None:
-        reading = replace(reading, at_least=at_least)
-    if not path.exists():
-        raise DataError(path, "no such file or folder", "give a folder of pictures or a .tar of them")
-    if not path.is_dir():
-        if path.is_file() and has_picture_ending(os.fsencode(path.name)):
-            raise DataError(path, "is one picture", "give a folder of pictures or a .tar of them")
-        source: Source = open_tars([(b"", path)], None, _leave_out(path, skip), reading)
-    else:
-        root = os.fsencode(path)
-        scan = FolderScan(root, follow)
-        if scan.shards and not scan.names:
-            shards = sorted(scan.shards)
-            paths = [Path(os.fsdecode(os.path.join(root, name))) for name in shards]
-            members = [(name + b"/", shard) for name, shard in zip(shards, paths, strict=True)]
-            source = open_tars(members, scan.skips, _leave_out(path, skip), reading)
-        else:
-            for name in scan.shards:
-                scan.skips.add(name, "tar beside pictures")
-            source = FolderSource(root, scan.listing(_leave_out(path, skip)), reading)
+    try:
+        source = _find_pictures(Path(path), follow, skip, reading, at_least)
+    except OSError as error:
+        raise DataError(path, f"cannot be read ({error.strerror})", "check the storage and start again") from None
     if len(source) == 0:
         counts = ", ".join(f"{count} {reason}" for reason, count in sorted(source.skip_counts.items()))
         cause = f"no pictures found ({counts or 'it is empty'})"
@@ -114,10 +96,34 @@ def open_source(
     return source
 
 
+def _find_pictures(
+    path: Path, follow: bool, skip: Path | bool, reading: Reading | None, at_least: int | None
+) -> Source:
+    if not patiently(path.exists):
+        raise DataError(path, "no such file or folder", "give a folder of pictures or a .tar of them")
+    reading = _reading(path, reading)
+    if at_least is not None:
+        reading = replace(reading, at_least=at_least)
+    if not patiently(path.is_dir):
+        if patiently(path.is_file) and has_picture_ending(os.fsencode(path.name)):
+            raise DataError(path, "is one picture", "give a folder of pictures or a .tar of them")
+        return open_tars([(b"", path)], None, _leave_out(path, skip), reading)
+    root = os.fsencode(path)
+    scan = FolderScan(root, follow)
+    if scan.shards and not scan.names:
+        shards = sorted(scan.shards)
+        paths = [Path(os.fsdecode(os.path.join(root, name))) for name in shards]
+        members = [(name + b"/", shard) for name, shard in zip(shards, paths, strict=True)]
+        return open_tars(members, scan.skips, _leave_out(path, skip), reading)
+    for name in scan.shards:
+        scan.skips.add(name, "tar beside pictures")
+    return FolderSource(root, scan.listing(_leave_out(path, skip)), reading)
+
+
 def _leave_out(path: Path, skip: Path | bool) -> dict[bytes, str]:
     if isinstance(skip, bool):
         beside = path_beside(path, SKIP_NAME)
-        return read_skip_list(beside) if skip and beside.exists() else {}
+        return read_skip_list(beside) if skip and patiently(beside.exists) else {}
     return read_skip_list(skip)
 
 
@@ -125,7 +131,7 @@ def _reading(path: Path, reading: Reading | None) -> Reading:
     if reading is not None:
         return reading
     beside = path_beside(path, READING_NAME)
-    return read_reading(beside) if beside.exists() else Reading()
+    return read_reading(beside) if patiently(beside.exists) else Reading()
 
 
 class _Subset:

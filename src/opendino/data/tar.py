@@ -82,17 +82,22 @@ class TarSource(ListedSource):
         size = int(self._listing.sizes[index])
         if size > images.MAX_FILE_BYTES:
             raise images.TooLarge(name, f"member of {size} bytes, at most {images.MAX_FILE_BYTES} are read at once")
-        try:
-            data = _pread(self._open(int(self._shard_of[index])), size, int(self._offsets[index]))
-        except FileNotFoundError:
-            raise images.Vanished(name, "its tar is no longer there") from None
-        except PermissionError:
-            raise images.Denied(name, "no permission to read its tar") from None
-        except OSError as error:
-            raise images.IOFault(name, f"its tar cannot be read ({error.strerror})") from None
+        with images.typed_storage_errors(name, "tar"):
+            data = images.patiently(lambda: self._read(int(self._shard_of[index]), size, int(self._offsets[index])))
         if len(data) < size:
             raise images.Truncated(name, "its tar is shorter than when the run began")
         return data
+
+    def _read(self, shard: int, size: int, offset: int) -> bytes:
+        descriptor = self._open(shard)
+        try:
+            return _pread(descriptor, size, offset)
+        except OSError:
+            # What storage calls stale stays so until it is opened anew; dup2 swaps under the feet of other threads.
+            fresh = os.open(self._shards[shard], os.O_RDONLY | os.O_CLOEXEC)
+            os.dup2(fresh, descriptor, inheritable=False)
+            os.close(fresh)
+            raise
 
     def _open(self, shard: int) -> int:
         # A descriptor may be shared with the parent process: pread has no position that could be shared too.
@@ -131,15 +136,16 @@ def open_tars(
                 if len(shards) == 1 and not found and not skips.counts:
                     raise DataError(path, str(error), "give a plain .tar or a folder of pictures") from None
                 skips.add(prefix or os.fsencode(path.name), str(error))
-    # Of two members with one name the later counts, as for `tar -x`; the sort is stable.
-    found.sort(key=lambda row: row[0])
-    rows = []
-    for row, after in zip(found, [*found[1:], None], strict=True):
-        if after is not None and after[0] == row[0]:
+            except OSError as error:
+                skips.add(prefix or os.fsencode(path.name), f"storage error ({error.strerror})")
+    # Of two members with one name the later counts, as for `tar -x`.
+    last: dict[bytes, tuple[bytes, int, int, int]] = {}
+    for row in found:
+        if row[0] in last:
             skips.add(row[0], "replaced by a later member of the same name")
-        else:
-            rows.append(row)
-    rows = [rows[place] for place in left_in([row[0] for row in rows], leave_out or {}, skips)]
+        last[row[0]] = row
+    names = sorted(last)
+    rows = [last[names[place]] for place in left_in(names, leave_out or {}, skips)]
     numbers = np.array([row[1:] for row in rows], np.int64).reshape(-1, 3)
     folders = [first_folder(name[len(shards[number][0]) :]) for name, number, _, _ in rows]
     listing = build_listing([row[0] for row in rows], numbers[:, 2].copy(), folders, skips)
@@ -150,9 +156,9 @@ def open_tars(
 
 def _open_regular(path: Path) -> BinaryIO:
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        if not stat.S_ISREG(images.patiently(lambda: os.stat(path)).st_mode):
             raise DataError(path, "not a regular file")
-        return open(path, "rb")
+        return images.patiently(lambda: open(path, "rb"))
     except OSError as error:
         raise DataError(path, f"cannot be opened ({error.strerror})", "check the path and its rights") from None
 
@@ -175,7 +181,7 @@ def _reason_to_skip(descriptor: int, member: Member) -> str | None:
     if member.size == 0:
         return "empty"
     if not has_picture_ending(member.name):
-        head = _pread(descriptor, min(images.HEAD_BYTES, member.size), member.offset)
+        head = _scan(descriptor, min(images.HEAD_BYTES, member.size), member.offset)
         kind = images.find_kind(head)
         if kind is None or not kind.still:
             return "no image" if kind is None else "video"
@@ -188,16 +194,16 @@ def read_members(descriptor: int) -> Iterator[Member]:
     offset = 0
     extra: dict[str, bytes] = {}
     while offset < end:
-        header = _pread(descriptor, BLOCK, offset)
-        _check_header(header, offset)
+        header = _scan(descriptor, BLOCK, offset)
         if not header.strip(b"\0"):
             return
+        _check_header(header, offset)
         flag, size = header[156:157], _number(header[124:136])
         start = offset + BLOCK
         if flag in (b"L", b"K", b"x", b"g"):
             if size > MAX_EXTRA_BYTES or start + size > end:
                 raise TarError(f"extra header of {size} bytes")
-            body = _pread(descriptor, size, start)
+            body = _scan(descriptor, size, start)
             if flag == b"L":
                 extra["path"] = body.rstrip(b"\0")
             elif flag == b"x":
@@ -211,6 +217,10 @@ def read_members(descriptor: int) -> Iterator[Member]:
             yield Member(extra.get("path") or _header_name(header), flag, start, size)
             extra = {}
         offset = start + -(-size // BLOCK) * BLOCK
+
+
+def _scan(descriptor: int, size: int, offset: int) -> bytes:
+    return images.patiently(lambda: _pread(descriptor, size, offset))
 
 
 def _pread(descriptor: int, size: int, offset: int) -> bytes:
@@ -235,7 +245,7 @@ def _check_header(header: bytes, offset: int) -> None:
         right = _number(header[148:156]) == sum(header) - sum(header[148:156]) + 8 * ord(" ")
     except TarError:
         right = False
-    if not right and header.strip(b"\0"):
+    if not right:
         raise TarError("is no tar file" if offset == 0 else "damaged header")
 
 
@@ -245,10 +255,10 @@ def _number(raw: bytes) -> int:
         if raw[0] & 0x40 or value >= 2**62:
             raise TarError("damaged header (negative or impossible size)")
         return value
-    try:
-        return int(raw.strip(b" \0") or b"0", 8)
-    except ValueError:
-        raise TarError("damaged header (a number is none)") from None
+    digits = raw.strip(b" \0") or b"0"
+    if digits.strip(b"01234567"):  # Python would also take signs and underscores, and a negative size leads back
+        raise TarError("damaged header (a number is none)")
+    return int(digits, 8)
 
 
 def _whole(text: bytes) -> int:

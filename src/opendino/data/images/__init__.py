@@ -20,7 +20,7 @@ from opendino.data.images.errors import (
     Unsupported,
     Vanished,
 )
-from opendino.data.images.file import load_file
+from opendino.data.images.file import load_file, patiently, typed_storage_errors
 from opendino.data.images.kinds import HEAD_BYTES, KINDS, Kind, find_kind, is_pointer
 from opendino.data.images.picture import MAX_FILE_BYTES, MAX_PIXELS, MIN_SIDE_PX, Image, Reading
 from opendino.data.images.read import read
@@ -47,5 +47,7 @@ __all__ = [
     "find_kind",
     "is_pointer",
     "load_file",
+    "patiently",
     "read",
+    "typed_storage_errors",
 ]

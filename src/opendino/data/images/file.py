@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import stat
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 from opendino.data.images.errors import Denied, IOFault, NotAnImage, TooLarge, Vanished
 from opendino.data.images.kinds import HEAD_BYTES, require_kind
@@ -14,7 +18,21 @@ from opendino.data.images.picture import MAX_FILE_BYTES
 
 # Errors of network storage that pass by themselves.
 _PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ECONNRESET, errno.EINTR}
-_TRIES = 5
+TRIES = 5
+_Result = TypeVar("_Result")
+
+
+def patiently(action: Callable[[], _Result]) -> _Result:
+    """The result of an action on storage, tried again after errors that pass by themselves: about 1.5 s in all."""
+    for attempt in range(TRIES - 1):
+        try:
+            return action()
+        except OSError as error:
+            if error.errno not in _PASSING:
+                raise
+            # Many processes that met one failure must not all come back at the same moment.
+            time.sleep(0.1 * 2**attempt * random.uniform(0.5, 1.5))
+    return action()
 
 
 def load_file(path: Path, name: str) -> bytes:
@@ -23,32 +41,42 @@ def load_file(path: Path, name: str) -> bytes:
     Raises:
         Empty, NotAnImage, Unsupported, TooLarge: before more than its head is read. Denied, Vanished, IOFault.
     """
-    for attempt in range(_TRIES):
-        try:
-            return _load(path, name)
-        except (FileNotFoundError, NotADirectoryError):
-            raise Vanished(name, "no such file") from None
-        except PermissionError:
-            raise Denied(name, "no permission to read it", "change its rights or leave it out") from None
-        except OSError as error:
-            if error.errno not in _PASSING or attempt == _TRIES - 1:
-                cause = error.strerror or str(error)
-                raise IOFault(name, f"cannot be read ({cause})", "check the storage and start again") from None
-            time.sleep(0.1 * 2**attempt)
-    raise AssertionError("unreachable")
+    with typed_storage_errors(name, "file"):
+        return patiently(lambda: _load(path, name))
+
+
+@contextmanager
+def typed_storage_errors(name: str, what: str) -> Iterator[None]:
+    """OSError becomes Vanished, Denied or IOFault. `what` holds the picture: "file" or "tar"."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise Vanished(name, f"its {what} is no longer there") from None
+    except PermissionError:
+        raise Denied(name, f"no permission to read its {what}", "change its rights or leave it out") from None
+    except OSError as error:
+        cause = f"its {what} cannot be read ({error.strerror or error})"
+        raise IOFault(name, cause, "check the storage and start again") from None
 
 
 def _load(path: Path, name: str) -> bytes:
+    with open_file(path, name) as file:
+        head = file.read(HEAD_BYTES)
+        require_kind(head, name)
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_FILE_BYTES:
+            fix = "cut it into tiles, or read it by window (TIFF)"
+            raise TooLarge(name, f"file of {size} bytes, at most {MAX_FILE_BYTES} are read at once", fix)
+        return head + file.read(MAX_FILE_BYTES)
+
+
+@contextmanager
+def open_file(path: Path, name: str) -> Iterator[BinaryIO]:
+    """A regular file for reading. Raises NotAnImage for anything else, which is never waited for, and OSError."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise NotAnImage(name, "not a regular file")
     # Between the two looks the file may have become a pipe: O_NONBLOCK keeps the opening from waiting for a writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise NotAnImage(name, "not a regular file")
-        head = file.read(HEAD_BYTES)
-        require_kind(head, name)
-        if status.st_size > MAX_FILE_BYTES:
-            raise TooLarge(name, f"file of {status.st_size} bytes, at most {MAX_FILE_BYTES} are read at once")
-        return head + file.read(MAX_FILE_BYTES)
+        yield file

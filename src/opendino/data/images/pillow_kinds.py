@@ -31,8 +31,10 @@ _TRANSPARENT = ("RGBA", "LA", "PA", "La", "RGBa")
 
 
 @contextmanager
-def typed_errors(kind: str, name: str) -> Iterator[None]:
-    """Whatever a decoder raises on damaged files becomes one of our errors."""
+def typed_errors(kind: str, name: str, *, stored: bool = False) -> Iterator[None]:
+    """Whatever a decoder raises on damaged files becomes one of our errors; not what the storage of a `stored` file,
+    which is still being read, raises.
+    """
     try:
         with warnings.catch_warnings():
             # Decoders warn of big pictures and odd tags; size is checked here and odd tags are in `meta`.
@@ -48,6 +50,8 @@ def typed_errors(kind: str, name: str) -> Iterator[None]:
     except UnidentifiedImageError:
         raise Truncated(name, f"{kind} with a header that is cut or damaged") from None
     except Exception as error:  # decoders raise nearly every type on damaged files
+        if stored and isinstance(error, OSError) and error.errno is not None:
+            raise
         cause = str(error) or type(error).__name__
         if "decoder" in cause and "not available" in cause:
             raise Unsupported(name, f"{kind}: {cause}", "convert it to PNG or JPEG") from None
@@ -64,13 +68,13 @@ def decode_pillow(data: bytes, kind: Kind, reading: Reading, name: str) -> Image
         typed_errors(kind.name, name),
         PillowImage.open(io.BytesIO(data), formats=kind.formats) as opened,
     ):
-        return decode_opened(opened, data, kind, reading, name)
+        return decode_opened(opened, len(data), kind, reading, name)
 
 
-def decode_opened(opened: PillowImage.Image, data: bytes, kind: Kind, reading: Reading, name: str) -> Image:
-    """Decode what Pillow has opened; inside `typed_errors`."""
+def decode_opened(opened: PillowImage.Image, size: int, kind: Kind, reading: Reading, name: str) -> Image:
+    """Decode what Pillow has opened, of so many bytes; inside `typed_errors`."""
     require_size(*opened.size, name)
-    meta = _choose_frame(opened, data, kind, reading, name)
+    meta = _choose_frame(opened, size, kind, reading, name)
     if kind.name == "jpeg" and (by := reduction(*opened.size, reading.at_least)) > 1:
         meta["full_size"] = opened.size[::-1]
         opened.draft(None, (opened.width // by, opened.height // by))  # rounded down, or Pillow takes the next larger
@@ -108,10 +112,10 @@ def _require_enough_data(data: bytes, name: str) -> None:
         raise Truncated(name, f"png that claims {width}x{height} pixels, too many for its {len(data)} bytes")
 
 
-def _choose_frame(opened: PillowImage.Image, data: bytes, kind: Kind, reading: Reading, name: str) -> dict[str, Any]:
+def _choose_frame(opened: PillowImage.Image, size: int, kind: Kind, reading: Reading, name: str) -> dict[str, Any]:
     if kind.name == "tiff":  # its pages are counted, and all but the first are read, by `tiff`
         return {}
-    counted = kind.name != "gif" or len(data) <= MAX_COUNTED_BYTES
+    counted = kind.name != "gif" or size <= MAX_COUNTED_BYTES
     frames = getattr(opened, "n_frames", 1) if counted else 1
     frame = require_frame(reading.frame, frames, name) if counted else (reading.frame or 0)
     if frame:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from pathlib import Path
 
 import numpy as np
 
 from opendino.data.images.errors import Unsupported
-from opendino.data.images.file import load_file
+from opendino.data.images.file import load_file, open_file, patiently, typed_storage_errors
 from opendino.data.images.jpeg import decode_fast
 from opendino.data.images.kinds import HEAD_BYTES, Kind, require_kind
 from opendino.data.images.picture import Image, Reading
@@ -22,7 +23,8 @@ def read(source: Path | str | bytes, *, name: str | None = None, reading: Readin
     """Read one picture.
 
     Args:
-        source: a path (only a regular file is opened, so a pipe never blocks) or the file's bytes.
+        source: a path (only a regular file is opened, so a pipe never blocks) or the file's bytes. Of a TIFF at a path
+            a window reads only its part, so the file may be of any size.
         name: what errors call it; the path, or "picture" for bytes, when not given.
         reading: bands, value range, frame, window and the like, where the file leaves them open.
     Returns:
@@ -34,7 +36,22 @@ def read(source: Path | str | bytes, *, name: str | None = None, reading: Readin
     if isinstance(source, bytes):
         return _decode(source, name or "picture", reading)
     name = name or str(source)
+    if reading.window is not None:
+        image = patiently(lambda: _read_part(Path(source), name, reading))
+        if image is not None:
+            return image
     return _decode(load_file(Path(source), name), name, reading)
+
+
+def _read_part(path: Path, name: str, reading: Reading) -> Image | None:
+    """The window of a TIFF, of which only the tiles or strips below it are read; None for another kind."""
+    with typed_storage_errors(name, "file"), open_file(path, name) as file:
+        kind = require_kind(file.read(HEAD_BYTES), name)
+        if kind.family != "tiff":
+            return None
+        from opendino.data.images.tiff import decode_tiff
+
+        return decode_tiff(file, kind, reading, name)
 
 
 def _decode(data: bytes, name: str, reading: Reading) -> Image:
@@ -42,7 +59,7 @@ def _decode(data: bytes, name: str, reading: Reading) -> Image:
     if kind.family == "tiff":
         from opendino.data.images.tiff import decode_tiff
 
-        return decode_tiff(data, kind, reading, name)
+        return decode_tiff(io.BytesIO(data), kind, reading, name)
     image = _decode_other(data, kind, name, reading)
     return image if reading == _PLAIN_READING else _cut(image, kind, reading, name)
 

@@ -7,7 +7,7 @@ import logging
 import struct
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image as PillowImage
@@ -29,25 +29,26 @@ _PLAIN_COMPRESSIONS = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946)
 MAX_PAGES = 100_000
 
 
-def decode_tiff(data: bytes, kind: Kind, reading: Reading, name: str) -> Image:
+def decode_tiff(stored: BinaryIO, kind: Kind, reading: Reading, name: str) -> Image:
     """Decode a TIFF, or its window.
 
     A channel marked as transparency is a mask: where it is 0 the pixel is white. Geographic tags are kept in
     `meta["geo"]` as they stand.
     """
-    pages = find_pages(data)
+    pages = find_pages(stored)
     place = require_frame(reading.frame, max(1, len(pages)), name)
     noted = {"frames": len(pages)} if len(pages) > 1 else {}
     if place == 0 and reading.window is None and reading.bands is None:
-        image = _decode_plain(data, kind, reading, name)
+        image = _decode_plain(stored, kind, reading, name)
         if image is not None:
             return replace(image, meta=image.meta | noted)
     tifffile = need("tifffile", "sci", name, "TIFF of this kind (several bands, 64 bits, a window)")
     # What it complains of stands in our errors; a million damaged files must not fill a log.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
-    with typed_errors(kind.name, name):
+    with typed_errors(kind.name, name, stored=True):
         try:
-            with tifffile.TiffFile(io.BytesIO(data)) as file:
+            stored.seek(0)
+            with tifffile.TiffFile(stored) as file:
                 values, alpha = _read_page(file.pages[pages[place] if pages else 0], reading, name)
                 return _on_white(replace(values, meta=values.meta | noted), alpha, reading, name)
         except (ImageError, MemoryError):
@@ -59,12 +60,12 @@ def decode_tiff(data: bytes, kind: Kind, reading: Reading, name: str) -> Image:
             raise
 
 
-def _decode_plain(data: bytes, kind: Kind, reading: Reading, name: str) -> Image | None:
+def _decode_plain(stored: BinaryIO, kind: Kind, reading: Reading, name: str) -> Image | None:
     """By Pillow, or None for what Pillow does not open or would give with fewer bits than it has."""
     try:
         with (
             typed_errors(kind.name, name),
-            PillowImage.open(io.BytesIO(data), formats=kind.formats) as opened,
+            PillowImage.open(stored, formats=kind.formats) as opened,
         ):
             tags = getattr(opened, "tag_v2", {})
             bits = tags.get(BITS_TAG, (1,))
@@ -75,7 +76,7 @@ def _decode_plain(data: bytes, kind: Kind, reading: Reading, name: str) -> Image
                 return None
             if not numbers and (opened.mode not in _PLAIN or max(bits) > 8):
                 return None
-            return decode_opened(opened, data, kind, reading, name)
+            return decode_opened(opened, 0, kind, reading, name)
     except Truncated as error:
         if isinstance(error.__context__, UnidentifiedImageError):
             return None
@@ -89,41 +90,44 @@ def _holds_all_samples(mode: str, bands: tuple[str, ...], tags: Mapping[int, Any
     return mode not in ("LA", "RGBA", "PA") or any(one in ALPHA for one in tags.get(EXTRA_TAG, ()))
 
 
-def find_pages(data: bytes) -> list[int]:
+def find_pages(stored: BinaryIO) -> list[int]:
     """Numbers of the directories that hold a full picture: reduced copies and masks are left out.
 
     Stops at a directory met before, at one outside of the file, and after MAX_PAGES.
     """
-    order = "<" if data[:2] == b"II" else ">"
-    big = data[2:3] == b"+" or data[3:4] == b"+"
+    size = stored.seek(0, io.SEEK_END)
+    stored.seek(0)
+    magic = stored.read(4)
+    order = "<" if magic[:2] == b"II" else ">"
+    big = b"+" in magic[2:]
     offset_form, count_form, entry_bytes = ("Q", "Q", 20) if big else ("I", "H", 12)
+
+    def number(form: str, place: int) -> int:
+        stored.seek(place)
+        value: int = struct.unpack(order + form, stored.read(struct.calcsize(order + form)))[0]
+        return value
+
     found: list[int] = []
     met: set[int] = set()
     try:
-        (offset,) = struct.unpack_from(order + offset_form, data, 8 if big else 4)
-        while offset and offset not in met and len(met) < MAX_PAGES:
-            (entries,) = struct.unpack_from(order + count_form, data, offset)
-            start = offset + struct.calcsize(count_form)
+        offset = number(offset_form, 8 if big else 4)
+        while offset and offset not in met and offset < size and len(met) < MAX_PAGES:
+            entries = number(count_form, offset)
+            start = offset + struct.calcsize(order + count_form)
             end = start + entries * entry_bytes
-            if end > len(data):
+            if end > size:
                 break
-            if not _subfile_kind(data, order, start, entries, entry_bytes) & 0b101:
+            # The first bit of a subfile's kind: reduced copy of another page; the third: mask. Tags stand in rising
+            # order, and this one is the lowest.
+            subfile = entries > 0 and number("H", start) == SUBFILE_TAG
+            form = "H" if subfile and number("H", start + 2) == 3 else "I"
+            if not subfile or not number(form, start + entry_bytes // 2 + 2) & 0b101:
                 found.append(len(met))
             met.add(offset)
-            (offset,) = struct.unpack_from(order + offset_form, data, end)
+            offset = number(offset_form, end)
     except struct.error:  # a cut file: the decoders say what is missing
         pass
     return found
-
-
-def _subfile_kind(data: bytes, order: str, start: int, entries: int, entry_bytes: int) -> int:
-    """Bit 0: reduced copy of another page; bit 2: mask. Tags stand in rising order, and this one is the lowest."""
-    if entries:
-        tag, form = struct.unpack_from(order + "HH", data, start)
-        if tag == SUBFILE_TAG:
-            value: int = struct.unpack_from(order + ("H" if form == 3 else "I"), data, start + entry_bytes // 2 + 2)[0]
-            return value
-    return 0
 
 
 def _read_page(page: Any, reading: Reading, name: str) -> tuple[Values, np.ndarray | None]:

@@ -16,19 +16,22 @@ from opendino.data.images import ImageError
 from opendino.data.sources import Source
 from opendino.data.survey.measure import Measured, measure, unreadable
 from opendino.data.survey.records import Records
+from opendino.data.watch import Watch, too_slow
+from opendino.errors import OpendinoError
 
 CHUNK = 32
 """Pictures measured and kept together: what a kill loses at most, for each process."""
 
 _source: Source | None = None
+_watch: Watch | None = None
 
 
 def take_survey(source: Source, records: Records, workers: int, tell: Callable[[int], None]) -> int:
     """Measure every picture of a source that is not in `records` yet, or has changed since.
 
     Args:
-        workers: processes that decode; 0 does it in this one. With processes, a decoder that crashes costs one picture,
-            not the survey.
+        workers: processes that decode; 0 does it in this one. With processes, a decoder that crashes or does not end
+            costs one picture, not the survey.
         tell: called with the number of pictures that are done, new or known.
     Returns:
         How many were measured now.
@@ -78,10 +81,8 @@ class _Pool:
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def _start(self, workers: int | None = None) -> ProcessPoolExecutor:
-        # Fork where it is safe is faster, but the parent may hold threads (torch): spawn is right everywhere.
-        context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(workers or self._workers, context, _set_source, (self._source,))
+    def _start(self) -> ProcessPoolExecutor:
+        return _start(self._source, self._workers, Watch())
 
     def measured(self, chunks: Iterator[list[int]]) -> Iterator[list[Measured]]:
         """Rows of each chunk, in order."""
@@ -112,22 +113,39 @@ class _Pool:
             return self._apart(chunk)
 
     def _apart(self, chunk: list[int]) -> list[Measured]:
-        """A chunk in a process of its own; one that dies is halved until the picture that kills it is found."""
-        with self._start(1) as executor:
-            try:
-                return executor.submit(_measure_chunk, chunk).result()
-            except BrokenProcessPool:
-                pass
-        if len(chunk) > 1:
-            half = len(chunk) // 2
-            return self._apart(chunk[:half]) + self._apart(chunk[half:])
-        seen = _seen(self._source, chunk[0])
-        return [replace(seen, reason="crash", cause="its decoder crashes or needs more memory than there is")]
+        """A chunk in a process of its own, started again without each picture that ends it."""
+        ended: list[Measured] = []
+        while chunk:
+            watch = Watch()
+            with _start(self._source, 1, watch) as executor:
+                try:
+                    return ended + executor.submit(_measure_chunk, chunk).result()
+                except BrokenProcessPool:
+                    place = watch.place
+            if place is None:
+                raise OpendinoError(
+                    "check", "its processes are killed as they start", "free memory, or use --workers 0"
+                )
+            ended.append(_ended(_seen(self._source, place), watch.too_slow))
+            chunk = [index for index in chunk if index != place]
+        return ended
 
 
-def _set_source(source: Source) -> None:
-    global _source
-    _source = source
+def _start(source: Source, workers: int, watch: Watch) -> ProcessPoolExecutor:
+    # Fork where it is safe is faster, but the parent may hold threads (torch): spawn is right everywhere.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, context, _set_source, (source, watch))
+
+
+def _ended(seen: Measured, slow: bool) -> Measured:
+    if slow:
+        return unreadable(seen, too_slow(seen.id))
+    return replace(seen, reason="crash", cause="its decoder crashes or needs more memory than there is")
+
+
+def _set_source(source: Source, watch: Watch | None = None) -> None:
+    global _source, _watch
+    _source, _watch = source, watch
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
@@ -141,7 +159,13 @@ def _leave_with(parent: Any) -> None:
 
 def _measure_chunk(indices: list[int]) -> list[Measured]:
     assert _source is not None
-    return [_measure(_source, index) for index in indices]
+    if _watch is None:
+        return [_measure(_source, index) for index in indices]
+    rows = []
+    for index in indices:
+        with _watch.at(index):
+            rows.append(_measure(_source, index))
+    return rows
 
 
 def _seen(source: Source, index: int) -> Measured:
