@@ -18,6 +18,7 @@ from torch import nn
 
 from opendino.cli.arguments import parse_arguments
 from opendino.cli.device import choose_device
+from opendino.cli.model import ModelArgs, choose_model
 from opendino.data.sources import Source, open_source
 from opendino.data.transform import Transform
 from opendino.errors import DataError, StoppedError, UsageError
@@ -28,14 +29,13 @@ from opendino.features.lattice import Tiling
 from opendino.features.precision import find_dtype
 from opendino.features.store import StoreInfo
 from opendino.parallel.gather import Ranks, launched_ranks
-from opendino.weights import load
 
 TILE_OVERLAP = 0.25
 SHOWN = 5
 
 
-@dataclass(frozen=True)
-class EmbedArgs:
+@dataclass(frozen=True, kw_only=True)
+class EmbedArgs(ModelArgs):
     """Keep the features of every picture of a folder or tar in a store.
 
     Example: opendino embed PICTURES --model runs/photos-small --out photos.store
@@ -46,8 +46,6 @@ class EmbedArgs:
 
     pictures: tyro.conf.Positional[Path]
     """A folder of pictures, a .tar, or a folder of .tar files."""
-    model: str
-    """A run directory, a model folder, or a model's name."""
     out: Path | None = None
     """The store; default: NAME.store beside you, NAME being the folder's."""
     size: int | None = None
@@ -72,9 +70,13 @@ class EmbedArgs:
 
 def embed(
     pictures: Path | str,
-    model: str | Path | nn.Module,
+    model: str | Path | nn.Module | None = None,
     out: Path | str | None = None,
     *,
+    stride: int | None = None,
+    channels: int | None = None,
+    heads: int | None = None,
+    accept_licence: bool = False,
     size: int | None = None,
     crop: bool = False,
     dtype: str = "auto",
@@ -89,7 +91,8 @@ def embed(
 
     Args:
         pictures: folder, tar, or folder of tars.
-        model: what `opendino.load` takes, or a backbone that it returned.
+        model: what `opendino.load` takes, or a backbone that it returned; None is the best at hand.
+        stride, channels, heads, accept_licence: see `opendino.load`.
         out: the store, made if missing; default NAME.store in the working directory.
         size: short side in pixels, rounded to whole patches; default the model's own.
         crop: the middle square instead of the whole picture.
@@ -104,12 +107,13 @@ def embed(
     """
     with launched_ranks() as ranks:
         where = _rank_device(device, ranks)
-        opened: Any = model if isinstance(model, nn.Module) else load(model, where)
-        named = str(opened.card["source"]) if isinstance(model, nn.Module) else _absolute(model)
+        chosen = choose_model(
+            model, where, stride=stride, channels=channels, heads=heads, accept_licence=accept_licence
+        )
         source = open_source(Path(pictures))
         info = describe(
-            opened,
-            named,
+            chosen.model,
+            chosen.named,
             Path(pictures),
             size=size,
             crop=crop,
@@ -118,7 +122,7 @@ def embed(
             tile_px=tile_px if tile else None,
         )
         return embed_into(
-            source, opened, info, store_path(pictures, out), where, ranks, workers, dtype == "auto", quiet
+            source, chosen.model, info, store_path(pictures, out), where, ranks, workers, dtype == "auto", quiet
         )
 
 
@@ -186,6 +190,8 @@ def describe(
     )
     tiling = None
     if tile_px is not None:
+        if transform.stride not in (None, patch):
+            raise UsageError("--tile with --stride", "tiles lie on a grid of whole patches", "use one of the two")
         cut = Tiling.from_pixels(tile_px, TILE_OVERLAP, patch)
         tiling = (cut.tile * patch, cut.step * patch)
     return StoreInfo(
@@ -262,8 +268,10 @@ def picture_words(info: StoreInfo) -> str:
     if transform.mode == "padded":
         shape = f"whole, short side {transform.size} px, shape kept, padded to patches of {info.patch} px"
     else:
-        shape = f"the middle {transform.size} px square after scaling the short side to {round(transform.size * 8 / 7)}"
-    return f"{shape}; mean and std {numbers}"
+        shape = f"the middle {transform.size} px square after scaling the short side to {transform.short_side}"
+    if transform.stride not in (None, info.patch):
+        shape += f", patches one every {transform.stride} px"
+    return f"{shape}; {transform.filter}; mean and std {numbers}"
 
 
 def _drift_words(made: Embedded) -> str:
@@ -291,8 +299,3 @@ def _rank_device(device: str, ranks: Ranks) -> Any:
     if chosen.type == "cuda" and ranks.world > 1:
         return choose_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
     return chosen
-
-
-def _absolute(model: str | Path) -> str:
-    """A path that stays right elsewhere; a name as it is."""
-    return str(Path(model).resolve()) if Path(model).exists() else str(model)

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from opendino.cli.arguments import parse_arguments
 from opendino.cli.device import choose_device
+from opendino.cli.model import choose_model
 from opendino.data.images import read
 from opendino.data.sources import decode_id, open_source
 from opendino.errors import DataError, UsageError
@@ -30,7 +31,6 @@ from opendino.features.store import Row, Store, open_store
 from opendino.files import write_atomic
 from opendino.pages.found import Cell, found_sheet
 from opendino.pages.page import png_bytes
-from opendino.weights import load
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,8 @@ def run(argv: Sequence[str]) -> int:
 
 def _embed_one(store: Store, image: object, model: str | Path | None, device: str) -> dict[str, NDArray[np.float32]]:
     where = choose_device(device)
-    opened = load(model or store.info.model, where)
+    # With the changes (stride, channels, heads) that it was embedded with.
+    opened = choose_model(model or store.info.model, where, **store.info.card.get("changed", {})).model
     store.require(model_hash(opened), store.info.transform_hash)
     prepared = store.info.transform.prepare(image)  # type: ignore[arg-type]
     features = run_model(
