@@ -20,6 +20,7 @@ from rich.table import Table
 from opendino.cli.arguments import parse_arguments
 from opendino.cli.device import choose_device
 from opendino.cli.model import choose_model
+from opendino.data.beside import declared_reading
 from opendino.data.images import read
 from opendino.data.sources import decode_id, open_source
 from opendino.errors import DataError, UsageError
@@ -31,6 +32,7 @@ from opendino.features.store import Row, Store, open_store
 from opendino.files import write_atomic
 from opendino.pages.found import Cell, found_sheet
 from opendino.pages.page import png_bytes
+from opendino.pages.sheet import as_rgb
 
 
 @dataclass(frozen=True)
@@ -106,10 +108,10 @@ def search(
         cell = Cell(_picture(opened, row), "query", id)
     else:
         assert image is not None
-        pixels = read(Path(image))
+        pixels = read(Path(image), reading=declared_reading(Path(opened.info.source)))
         query = str(image)
         vectors = _embed_one(opened, pixels, model, device)
-        cell = Cell(pixels.array, "query", str(image))
+        cell = Cell(as_rgb(pixels.array), "query", str(image))
     if vector not in vectors:
         raise UsageError(f"--vector {vector}", "no such vector", "vectors: cls, mean")
     found = find_neighbours(opened, vectors[vector], k, column=vector, without=without)
@@ -168,7 +170,7 @@ def _picture(store: Store, row: Row) -> np.ndarray | None:
     path = os.path.join(os.fsencode(root), decode_id(row.picture))
     try:
         if os.path.isfile(path):
-            array = read(Path(os.fsdecode(path))).array
+            array = read(Path(os.fsdecode(path)), reading=declared_reading(root)).array
         else:
             source = open_source(root)
             place = next((index for index in range(len(source)) if source.id(index) == row.picture), None)
@@ -178,4 +180,4 @@ def _picture(store: Store, row: Row) -> np.ndarray | None:
     except DataError:
         return None
     y, x, height, width = row.box
-    return array[y : y + height, x : x + width]
+    return as_rgb(array[y : y + height, x : x + width])

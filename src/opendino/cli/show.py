@@ -20,6 +20,7 @@ from torch import Tensor
 from opendino.cli.arguments import OptionalCount, OptionalPath, OptionalText, Switch, parse_arguments
 from opendino.cli.device import choose_device
 from opendino.cli.model import ModelArgs, choose_model
+from opendino.data.beside import declared_reading
 from opendino.data.images import read
 from opendino.data.transform import Transform
 from opendino.errors import OpendinoError, UsageError
@@ -27,6 +28,7 @@ from opendino.files import write_atomic
 from opendino.pages.attention import attention_maps, attention_sheet
 from opendino.pages.page import png_bytes
 from opendino.pages.pca import colour, fit, picture_sheet
+from opendino.pages.sheet import as_rgb
 from opendino.pages.similarity import similarity_maps, similarity_sheet
 
 
@@ -192,9 +194,9 @@ def _draw(
 
 
 def _see(file: Path, transform: Transform) -> Seen:
-    image = read(file)
+    image = read(file, reading=declared_reading(file.parent))
     tensor = transform.apply(image)
-    return Seen(file, image.array, tensor, transform.grid(*image.array.shape[:2]))
+    return Seen(file, as_rgb(image.array), tensor, transform.grid(*image.array.shape[:2]))
 
 
 def _whole(model: Any, size: int | None) -> Transform:

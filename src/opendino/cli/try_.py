@@ -29,7 +29,7 @@ from opendino.features.precision import run as run_model
 from opendino.features.store import Store, open_store
 from opendino.pages.embedding_map import THUMB_PX, Told, write_map_page
 from opendino.pages.pca import colour, fit
-from opendino.pages.sheet import picture_sheet
+from opendino.pages.sheet import as_rgb, picture_sheet
 from opendino.parallel.gather import Ranks
 
 PCA_PICTURES = 8
@@ -182,7 +182,7 @@ def _thumbs(source: Source, names: Sequence[str]) -> dict[str, np.ndarray]:
                 array = source.read(index).array
             except DataError:
                 continue
-            image = PillowImage.fromarray(array)
+            image = PillowImage.fromarray(as_rgb(array))
             image.thumbnail((2 * THUMB_PX, 2 * THUMB_PX))
             found[source.id(index)] = np.array(image)
     return found
@@ -196,8 +196,8 @@ def _typical(groups: np.ndarray) -> list[int]:
 
 
 def _pca(model: Any, store: Store, device: torch.device, pictures: Sequence[np.ndarray]) -> PillowImage.Image | None:
-    """PCA maps of a few pictures on one basis, padding cut away."""
-    if not pictures:
+    """PCA maps of a few pictures on one basis, padding cut away; None for a model that takes no RGB."""
+    if not pictures or len(store.info.transform.mean) != 3:
         return None
     maps = []
     for picture in pictures:

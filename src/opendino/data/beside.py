@@ -75,6 +75,12 @@ def write_skip_list(path: Path, entries: Iterable[SkipEntry]) -> None:
         raise OpendinoError(path, f"cannot be written ({error.strerror})", "copy the list there yourself") from None
 
 
+def declared_reading(pictures: Path) -> Reading:
+    """How the pictures of a folder or tar are read: as the file beside them says, else in the usual way."""
+    beside = path_beside(pictures, READING_NAME)
+    return read_reading(beside) if beside.exists() else Reading()
+
+
 def read_reading(path: Path) -> Reading:
     """A Reading from its JSON file. Raises DataError for other content and UsageError for impossible values."""
     try:
