@@ -40,7 +40,10 @@ def test_l2_picture_in_vector_out_in_three_lines_and_the_transform_is_printed(pi
     assert store.matrix("cls").shape == (6, store.info.dim)
     assert run([str(pictures), "--model", str(model), "--out", str(tmp_path / "s")]) == 0
     said = capsys.readouterr().out
-    assert "short side 32 px, shape kept, padded to patches of 8 px; mean and std 0.485, 0.456, 0.406, 0.229" in said
+    assert (
+        "short side 32 px, shape kept, padded to patches of 8 px; bilinear; mean and std 0.485, 0.456, 0.406, 0.229"
+        in said
+    )
 
 
 def test_l3_vectors_have_names_and_no_untrained_layer_is_among_them(pictures, model, tmp_path):

@@ -136,7 +136,7 @@ def test_help_names_what_is_to_be_given(capsys):
         (["pretrain", "{pictures}", "--steps", "2", "--compile"], 2, "--compile: needs a value"),
         (["pretrain", "{pictures}", "--steps", "2", "--optim.betas", "1"], 2, "--optim.betas 1: needs 2 values"),
         (["show", "pca", "nowhere.png", "--model", "{empty}"], 3, ""),
-        (["show", "pca", "nowhere.png"], 2, "--model is missing"),
+        (["show", "pca"], 2, "no picture given"),
         (["show", "pca", "nowhere.png", "--modle", "x"], 2, "did you mean --model?"),
         (["models", "--jsn"], 2, "did you mean --json?"),
         (["models", "all"], 2, "all: not expected here"),

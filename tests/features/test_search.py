@@ -92,5 +92,3 @@ def test_try_writes_one_page_about_a_folder(given, tmp_path):
     assert tried.pictures == 20 and len(open_store(tried.store)) == 20
     page = tried.page.read_text()
     assert "10 more pictures" in page and page.count('"data:image/jpeg;base64,') == 20
-    with pytest.raises(UsageError, match="no model was named"):
-        try_(given / "pictures")

@@ -224,6 +224,6 @@ def test_what_is_no_model(tmp_path):
 def test_an_unreadable_transform(folder):
     path = folder / "preprocessor_config.json"
     good = json.loads(path.read_text())
-    for change in ({"resample": 3}, {"size": "big"}, {"image_std": [0, 0, 0]}, {"image_mean": "x"}, {"opendino": 3}):
+    for change in ({"resample": 1}, {"size": "big"}, {"image_std": [0, 0, 0]}, {"image_mean": "x"}, {"opendino": 3}):
         path.write_text(json.dumps({**good, **change}))
         refused(folder, "preprocessor_config.json")

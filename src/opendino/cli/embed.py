@@ -18,6 +18,7 @@ from torch import nn
 
 from opendino.cli.arguments import parse_arguments
 from opendino.cli.device import choose_device
+from opendino.cli.model import ModelArgs, choose_model
 from opendino.data.images import Reading
 from opendino.data.sources import Source, open_source
 from opendino.data.transform import Transform
@@ -29,15 +30,14 @@ from opendino.features.lattice import Tiling
 from opendino.features.precision import find_dtype
 from opendino.features.store import StoreInfo
 from opendino.parallel.gather import Ranks, launched_ranks
-from opendino.weights import load
 
 TILE_OVERLAP = 0.25
 SHOWN = 5
 ONE = Ranks()
 
 
-@dataclass(frozen=True)
-class EmbedArgs:
+@dataclass(frozen=True, kw_only=True)
+class EmbedArgs(ModelArgs):
     """Keep the features of every picture of a folder or tar in a store.
 
     Example: opendino embed PICTURES --model runs/photos-small --out photos.store
@@ -48,8 +48,6 @@ class EmbedArgs:
 
     pictures: tyro.conf.Positional[Path]
     """A folder of pictures, a .tar, or a folder of .tar files."""
-    model: str
-    """A run directory, a model folder, or a model's name."""
     out: Path | None = None
     """The store; default: NAME.store beside you, NAME being the folder's."""
     size: int | None = None
@@ -78,9 +76,13 @@ class EmbedArgs:
 
 def embed(
     pictures: Path | str,
-    model: str | Path | nn.Module,
+    model: str | Path | nn.Module | None = None,
     out: Path | str | None = None,
     *,
+    stride: int | None = None,
+    channels: int | None = None,
+    heads: int | None = None,
+    accept_licence: bool = False,
     size: int | None = None,
     crop: bool = False,
     dtype: str = "auto",
@@ -97,7 +99,8 @@ def embed(
 
     Args:
         pictures: folder, tar, or folder of tars.
-        model: what `opendino.load` takes, or a backbone that it returned.
+        model: what `opendino.load` takes, or a backbone that it returned; None is the best at hand.
+        stride, channels, heads, accept_licence: see `opendino.load`.
         out: the store, made if missing; default NAME.store in the working directory.
         size: short side in pixels, rounded to whole patches; default the model's own.
         crop: the middle square instead of the whole picture.
@@ -114,12 +117,13 @@ def embed(
     """
     with launched_ranks() as ranks:
         where = _rank_device(device, ranks)
-        opened: Any = model if isinstance(model, nn.Module) else load(model, where)
-        named = str(opened.card["source"]) if isinstance(model, nn.Module) else _absolute(model)
+        chosen = choose_model(
+            model, where, stride=stride, channels=channels, heads=heads, accept_licence=accept_licence
+        )
         source = open_source(Path(pictures))
         info = describe(
-            opened,
-            named,
+            chosen.model,
+            chosen.named,
             Path(pictures),
             reading=source.reading,
             size=size,
@@ -130,7 +134,7 @@ def embed(
         )
         return embed_into(
             source,
-            opened,
+            chosen.model,
             info,
             store_path(pictures, out),
             quiet,
@@ -196,6 +200,8 @@ def describe(
     )
     tiling = None
     if tile_px is not None:
+        if transform.stride not in (None, patch):
+            raise UsageError("--tile with --stride", "tiles lie on a grid of whole patches", "use one of the two")
         cut = Tiling.from_pixels(tile_px, TILE_OVERLAP, patch)
         tiling = (cut.tile * patch, cut.step * patch)
     return StoreInfo(
@@ -275,8 +281,10 @@ def picture_words(info: StoreInfo) -> str:
     if transform.mode == "padded":
         shape = f"whole, short side {transform.size} px, shape kept, padded to patches of {info.patch} px"
     else:
-        shape = f"the middle {transform.size} px square after scaling the short side to {round(transform.size * 8 / 7)}"
-    return f"{shape}; mean and std {numbers}"
+        shape = f"the middle {transform.size} px square after scaling the short side to {transform.short_side}"
+    if transform.stride not in (None, info.patch):
+        shape += f", patches one every {transform.stride} px"
+    return f"{shape}; {transform.filter}; mean and std {numbers}"
 
 
 def _drift_words(made: Embedded) -> str:
@@ -305,8 +313,3 @@ def _rank_device(device: str, ranks: Ranks) -> Any:
     if chosen.type == "cuda" and ranks.world > 1:
         return choose_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
     return chosen
-
-
-def _absolute(model: str | Path) -> str:
-    """A path that stays right elsewhere; a name as it is."""
-    return str(Path(model).resolve()) if Path(model).exists() else str(model)

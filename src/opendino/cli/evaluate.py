@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from opendino import __version__
 from opendino.cli.arguments import parse_arguments
 from opendino.cli.device import choose_device
+from opendino.cli.model import choose_model
 from opendino.errors import DataError, UsageError
 from opendino.evaluation.protocol import Entry, Job, Outcome, Subject, resolve_settings, to_results
 from opendino.evaluation.record import Scored, read_record, to_lines, write_record
@@ -25,7 +26,6 @@ from opendino.evaluation.results import Result, weights_hash
 from opendino.evaluation.suite import ENTRIES, find
 from opendino.files import write_atomic
 from opendino.pages.results_page import Line, cell_words, count_words, markdown_table, write_results_page
-from opendino.weights import load
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def _named_by_layer(outcome: Outcome, layer: int) -> Outcome:
 
 
 def _subject(path: Path, device: str, size: int | None) -> Subject:
-    model: Any = load(path)
+    model = choose_model(path).model
     transform = model.transform if size is None else replace(model.transform, size=size)
     name = path.name if path.name not in ("model", "model-start") else f"{path.parent.name}/{path.name}"
     place = choose_device(device)

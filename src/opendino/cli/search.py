@@ -19,6 +19,8 @@ from rich.table import Table
 
 from opendino.cli.arguments import parse_arguments
 from opendino.cli.device import choose_device
+from opendino.cli.model import choose_model
+from opendino.data.beside import declared_reading
 from opendino.data.images import Image, load_file, read
 from opendino.data.sources import decode_id, open_source
 from opendino.errors import DataError, UsageError
@@ -31,7 +33,7 @@ from opendino.features.store import Row, Store, open_store
 from opendino.files import write_atomic
 from opendino.pages.found import Cell, found_sheet
 from opendino.pages.page import png_bytes
-from opendino.weights import load
+from opendino.pages.sheet import as_rgb
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def search(
         query = str(image)
         pixels = read_picture(load_file(Path(image), query), query, opened.info.reading, opened.info.transform)
         vectors = _embed_one(opened, pixels, model, device)
-        cell = Cell(pixels.array, "query", str(image))
+        cell = Cell(as_rgb(pixels.array), "query", str(image))
     if vector not in vectors:
         raise UsageError(f"--vector {vector}", "no such vector", "vectors: cls, mean")
     found = find_neighbours(opened, vectors[vector], k, column=vector, without=without)
@@ -153,7 +155,8 @@ def run(argv: Sequence[str]) -> int:
 
 def _embed_one(store: Store, image: Image, model: str | Path | None, device: str) -> dict[str, NDArray[np.float32]]:
     where = choose_device(device)
-    opened = load(model or store.info.model, where)
+    # With the changes (stride, channels, heads) that it was embedded with.
+    opened = choose_model(model or store.info.model, where, **store.info.card.get("changed", {})).model
     store.require(model_hash(opened), store.info.transform_hash)
     prepared = store.info.transform.prepare(image)
     features = run_model(
@@ -168,7 +171,7 @@ def _picture(store: Store, row: Row) -> np.ndarray | None:
     path = os.path.join(os.fsencode(root), decode_id(row.picture))
     try:
         if os.path.isfile(path):
-            array = read(Path(os.fsdecode(path))).array
+            array = read(Path(os.fsdecode(path)), reading=declared_reading(root)).array
         else:
             source = open_source(root)
             place = next((index for index in range(len(source)) if source.id(index) == row.picture), None)
@@ -178,4 +181,4 @@ def _picture(store: Store, row: Row) -> np.ndarray | None:
     except DataError:
         return None
     y, x, height, width = row.box
-    return array[y : y + height, x : x + width]
+    return as_rgb(array[y : y + height, x : x + width])

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from opendino.cli.arguments import OptionalCount, OptionalPath, OptionalText, Switch, parse_arguments
 from opendino.cli.device import choose_device
+from opendino.cli.model import ModelArgs, choose_model
+from opendino.data.beside import declared_reading
 from opendino.data.images import read
 from opendino.data.transform import Transform
 from opendino.errors import OpendinoError, UsageError
@@ -26,12 +28,12 @@ from opendino.files import write_atomic
 from opendino.pages.attention import attention_maps, attention_sheet
 from opendino.pages.page import png_bytes
 from opendino.pages.pca import colour, fit, picture_sheet
+from opendino.pages.sheet import as_rgb
 from opendino.pages.similarity import similarity_maps, similarity_sheet
-from opendino.weights import load
 
 
-@dataclass(frozen=True)
-class ShowArgs:
+@dataclass(frozen=True, kw_only=True)
+class ShowArgs(ModelArgs):
     """Draw what a model sees in pictures.
 
     Example: opendino show pca cat.jpg dog.jpg --model runs/photos-small
@@ -44,8 +46,6 @@ class ShowArgs:
     """pca, similarity or attention."""
     images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE...")]
     """Picture files."""
-    model: Path
-    """A run directory, or a folder of config.json and model.safetensors."""
     out: OptionalPath = None
     """The PNG to write; default: KIND-NAME.png here."""
     size: OptionalCount = None
@@ -72,11 +72,25 @@ class Seen:
     grid: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """The PNG, the pictures on it, what they went through, and what opens the model again."""
+
+    path: Path
+    seen: list[Seen]
+    transform: Transform
+    named: str
+
+
 def show(
     kind: str,
     images: Sequence[Path | str],
-    model: Path | str,
+    model: Path | str | None = None,
     *,
+    stride: int | None = None,
+    channels: int | None = None,
+    heads: int | None = None,
+    accept_licence: bool = False,
     out: Path | str | None = None,
     size: int | None = None,
     layer: int | None = None,
@@ -89,7 +103,8 @@ def show(
     Args:
         kind: "pca", "similarity" or "attention".
         images: picture files, taken whole: the short side becomes `size`, the long side the nearest number of patches.
-        model: run directory or model folder.
+        model: what `opendino.load` takes; None is the best at hand.
+        stride, channels, heads, accept_licence: see `opendino.load`.
         out: the PNG; by default `KIND-NAME.png` in the working directory.
         size: short side in pixels; rounded to whole patches.
         layer: from 0, negative from the end; None is the last one after the final norm.
@@ -101,18 +116,20 @@ def show(
         UsageError: unknown kind, no such layer or point, a model without attention. DataError, WeightsError: what
             cannot be read.
     """
-    return _draw(kind, images, model, out, size, layer, point, foreground, device)[0]
+    changes = {"stride": stride, "channels": channels, "heads": heads, "accept_licence": accept_licence}
+    return _draw(kind, images, model, changes, out, size, layer, point, foreground, device).path
 
 
 def run(argv: Sequence[str]) -> int:
     """Parse, draw, print; returns the exit code."""
     if argv and not argv[0].startswith("-"):
-        _find_kind(argv[0])  # a misspelt kind is said before a missing --model
+        _find_kind(argv[0])  # a misspelt kind is said before a missing picture
     args = parse_arguments(ShowArgs, argv, "show")
-    path, seen = _draw(
+    drawn = _draw(
         args.kind,
         args.images,
         args.model,
+        {name: getattr(args, name) for name in ("stride", "channels", "heads", "accept_licence")},
         args.out,
         args.size,
         args.layer,
@@ -120,6 +137,7 @@ def run(argv: Sequence[str]) -> int:
         args.foreground,
         args.device,
     )
+    seen = drawn.seen
     rows = [
         {
             "file": str(one.file),
@@ -132,53 +150,53 @@ def run(argv: Sequence[str]) -> int:
         for one in seen
     ]
     if args.json:
-        print(json.dumps({"kind": args.kind, "out": str(path), "model": str(args.model), "pictures": rows}))
+        print(json.dumps({"kind": args.kind, "out": str(drawn.path), "model": drawn.named, "pictures": rows}))
         return 0
-    side = min(seen[0].tensor.shape[1:])
-    if args.size is not None and args.size != side:
-        print(f"--size {args.size} rounded to {side}: whole patches of {side // min(seen[0].grid)} px")
+    if args.size is not None and args.size != drawn.transform.size:
+        print(f"--size {args.size} rounded to {drawn.transform.size}: whole patches of {drawn.transform.patch} px")
     for row in rows:
         print(
             f"{row['file']}: {row['height_px']} x {row['width_px']} px, seen whole at {row['seen_height_px']} x "
             f"{row['seen_width_px']} (height x width), {row['patches'][0]} x {row['patches'][1]} patches"
         )
-    print(f"wrote {path}")
-    print(f"next: {_next_command(args.kind, seen[0], args.model)}")
+    print(f"wrote {drawn.path}")
+    print(f"next: {_next_command(args.kind, seen[0], drawn.named if args.model is None else args.model)}")
     return 0
 
 
 def _draw(
     kind: str,
     images: Sequence[Path | str],
-    model_path: Path | str,
+    what: Path | str | None,
+    changes: dict[str, Any],
     out: Path | str | None,
     size: int | None,
     layer: int | None,
     point: tuple[int, int] | None,
     foreground: bool,
     device: str,
-) -> tuple[Path, list[Seen]]:
+) -> Drawn:
     painter = _find_kind(kind)
     files = [Path(image) for image in images]
     if not files:
-        raise UsageError(f"show {kind}", "no picture given", f"opendino show {kind} PHOTO.jpg --model {model_path}")
+        raise UsageError(f"show {kind}", "no picture given", f"opendino show {kind} PHOTO.jpg")
     path = _out_path(f"{kind}-{point[0]}-{point[1]}" if kind == "similarity" and point else kind, files, out)
     where = choose_device(device)
-    model = load(model_path, where)
-    transform = _whole(model, size)
+    chosen = choose_model(what, where, **changes)
+    transform = _whole(chosen.model, size)
     seen = [_see(file, transform) for file in files]
-    sheet = painter(model, seen, where, layer, point, foreground)
+    sheet = painter(chosen.model, seen, where, layer, point, foreground)
     try:
         write_atomic(path, png_bytes(sheet))
     except OSError as error:
         raise OpendinoError(path, f"cannot be written ({error.strerror})", "choose another --out") from None
-    return path, seen
+    return Drawn(path, seen, transform, chosen.named)
 
 
 def _see(file: Path, transform: Transform) -> Seen:
-    image = read(file)
+    image = read(file, reading=declared_reading(file.parent))
     tensor = transform.apply(image)
-    return Seen(file, image.array, tensor, (tensor.shape[1] // transform.patch, tensor.shape[2] // transform.patch))
+    return Seen(file, as_rgb(image.array), tensor, transform.grid(*image.array.shape[:2]))
 
 
 def _whole(model: Any, size: int | None) -> Transform:
@@ -272,7 +290,7 @@ def _parse_point(text: str) -> tuple[int, int]:
     return y, x
 
 
-def _next_command(kind: str, first: Seen, model: Path) -> str:
+def _next_command(kind: str, first: Seen, model: str) -> str:
     file, folder = shlex.quote(str(first.file)), shlex.quote(str(model))
     height, width = first.pixels.shape[:2]
     if kind == "similarity":

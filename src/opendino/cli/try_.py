@@ -19,6 +19,7 @@ from PIL import Image as PillowImage
 from opendino.cli.arguments import parse_arguments
 from opendino.cli.device import choose_device
 from opendino.cli.embed import describe, embed_into, picture_words
+from opendino.cli.model import ModelArgs, choose_model
 from opendino.data.images import Image
 from opendino.data.sources import Skipped, Source, open_source, subset
 from opendino.errors import DataError, UsageError
@@ -28,14 +29,13 @@ from opendino.features.precision import run as run_model
 from opendino.features.store import Store, open_store
 from opendino.pages.embedding_map import THUMB_PX, Told, write_map_page
 from opendino.pages.pca import colour, fit
-from opendino.pages.sheet import picture_sheet
-from opendino.weights import load
+from opendino.pages.sheet import as_rgb, picture_sheet
 
 PCA_PICTURES = 8
 
 
-@dataclass(frozen=True)
-class TryArgs:
+@dataclass(frozen=True, kw_only=True)
+class TryArgs(ModelArgs):
     """See what a model makes of a folder of pictures: one page, no training.
 
     Example: opendino try PICTURES --model runs/photos-small
@@ -43,8 +43,6 @@ class TryArgs:
 
     pictures: tyro.conf.Positional[Path]
     """A folder of pictures, a .tar, or a folder of .tar files."""
-    model: str | None = None
-    """A run directory, a model folder, or a model's name."""
     out: Path | None = None
     """Folder for the page and the features; default: NAME-try here."""
     limit: int = 1000
@@ -77,6 +75,10 @@ def try_(
     model: str | Path | None = None,
     out: Path | str | None = None,
     *,
+    stride: int | None = None,
+    channels: int | None = None,
+    heads: int | None = None,
+    accept_licence: bool = False,
     limit: int = 1000,
     size: int | None = None,
     device: str = "auto",
@@ -86,7 +88,8 @@ def try_(
 
     Args:
         pictures: folder, tar, or folder of tars.
-        model: what `opendino.load` takes.
+        model: what `opendino.load` takes; None is the best at hand.
+        stride, channels, heads, accept_licence: see `opendino.load`.
         out: folder for `try.html` and `features.store`; default NAME-try in the working directory.
         limit: at most so many pictures, spread evenly.
         size: short side in pixels that the model sees.
@@ -96,30 +99,28 @@ def try_(
     begun = time.monotonic()
     if limit < 2:
         raise UsageError(f"--limit {limit}", "must be at least 2")
-    if model is None:
-        ways = "give --model: a run of `opendino pretrain` or `opendino demo`, a model folder, or a model's name"
-        raise UsageError("opendino try", "no model was named", ways)
     where = choose_device(device)
-    opened: Any = load(model, where)
+    chosen = choose_model(model, where, stride=stride, channels=channels, heads=heads, accept_licence=accept_licence)
     whole = open_source(Path(pictures))
     source = _spread(whole, limit)
     folder = Path(out) if out is not None else Path(f"{Path(pictures).resolve().stem}-try")
-    named = str(Path(model).resolve()) if Path(model).exists() else str(model)
-    info = describe(opened, named, Path(pictures), reading=source.reading, size=size, dtype=find_dtype("auto", where))
+    info = describe(
+        chosen.model, chosen.named, Path(pictures), reading=source.reading, size=size, dtype=find_dtype("auto", where)
+    )
     path = folder / "features.store"
-    made = embed_into(source, opened, info, path, quiet, device=where, automatic=True)
+    made = embed_into(source, chosen.model, info, path, quiet, device=where, automatic=True)
     store = open_store(path)
     if len(store) < 2:
         raise DataError(pictures, f"only {len(store)} picture could be read", "a map needs at least two")
     names = store.ids()
     hashes = store.table(["source_hash"])["source_hash"].to_pylist()
     overview = look_over(store.matrix("cls"), hashes)
-    thumbs, chosen = _thumbs(source, names), _typical(overview.groups)
+    thumbs, typical = _thumbs(source, names), _typical(overview.groups)
     page = write_map_page(
         folder / "try.html",
         Told(
             str(pictures),
-            str(info.card.get("name", named)),
+            str(info.card.get("name", chosen.named)),
             info.licence,
             picture_words(info).capitalize(),
             path,
@@ -130,7 +131,7 @@ def try_(
         names,
         [thumbs.get(name) for name in names],
         overview,
-        _pca(opened, store, where, [thumbs[names[row]] for row in chosen if names[row] in thumbs]),
+        _pca(chosen.model, store, where, [thumbs[names[row]] for row in typical if names[row] in thumbs]),
     )
     return Tried(
         page,
@@ -146,9 +147,8 @@ def try_(
 def run(argv: Sequence[str]) -> int:
     """Parse, embed, draw, print; returns the exit code."""
     args = parse_arguments(TryArgs, argv, "try")
-    tried = try_(
-        args.pictures, args.model, args.out, limit=args.limit, size=args.size, device=args.device, quiet=args.json
-    )
+    options = {name: value for name, value in vars(args).items() if name not in ("json", "open")}
+    tried = try_(**options, quiet=args.json)
     if args.json:
         skipped = [{"id": one.id, "reason": one.reason} for one in tried.skipped]
         print(json.dumps({**vars(tried), "page": str(tried.page), "store": str(tried.store), "skipped": skipped}))
@@ -183,7 +183,7 @@ def _thumbs(source: Source, names: Sequence[str]) -> dict[str, np.ndarray]:
                 array = source.read(index).array
             except DataError:
                 continue
-            image = PillowImage.fromarray(array)
+            image = PillowImage.fromarray(as_rgb(array))
             image.thumbnail((2 * THUMB_PX, 2 * THUMB_PX))
             found[source.id(index)] = np.array(image)
     return found
@@ -197,8 +197,8 @@ def _typical(groups: np.ndarray) -> list[int]:
 
 
 def _pca(model: Any, store: Store, device: torch.device, pictures: Sequence[np.ndarray]) -> PillowImage.Image | None:
-    """PCA maps of a few pictures on one basis, padding cut away."""
-    if not pictures:
+    """PCA maps of a few pictures on one basis, padding cut away; None for a model that takes no RGB."""
+    if not pictures or len(store.info.transform.mean) != 3:
         return None
     maps = []
     for picture in pictures:

@@ -80,6 +80,12 @@ def parse_reading(fields: object) -> Reading:
     return _CONVERTER.structure(fields, Reading)
 
 
+def declared_reading(pictures: Path) -> Reading:
+    """How the pictures of a folder or tar are read: as the file beside them says, else in the usual way."""
+    beside = path_beside(pictures, READING_NAME)
+    return read_reading(beside) if patiently(beside.exists) else Reading()
+
+
 def read_reading(path: Path) -> Reading:
     """A Reading from its JSON file. Raises DataError for other content and UsageError for impossible values."""
     try:

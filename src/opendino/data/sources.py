@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from opendino.data.beside import READING_NAME, SKIP_NAME, path_beside, read_reading, read_skip_list
+from opendino.data.beside import SKIP_NAME, declared_reading, path_beside, read_skip_list
 from opendino.data.folder import FolderScan, FolderSource
 from opendino.data.images import Image, Reading, patiently
 from opendino.data.listing import Skipped, decode_id, encode_id, has_picture_ending
@@ -101,7 +101,7 @@ def _find_pictures(
 ) -> Source:
     if not patiently(path.exists):
         raise DataError(path, "no such file or folder", "give a folder of pictures or a .tar of them")
-    reading = _reading(path, reading)
+    reading = reading if reading is not None else declared_reading(path)
     if at_least is not None:
         reading = replace(reading, at_least=at_least)
     if not patiently(path.is_dir):
@@ -125,13 +125,6 @@ def _leave_out(path: Path, skip: Path | bool) -> dict[bytes, str]:
         beside = path_beside(path, SKIP_NAME)
         return read_skip_list(beside) if skip and patiently(beside.exists) else {}
     return read_skip_list(skip)
-
-
-def _reading(path: Path, reading: Reading | None) -> Reading:
-    if reading is not None:
-        return reading
-    beside = path_beside(path, READING_NAME)
-    return read_reading(beside) if patiently(beside.exists) else Reading()
 
 
 class _Subset:

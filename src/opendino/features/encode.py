@@ -105,8 +105,8 @@ def load_picture(source: Source, index: int, transform: Transform, tiling: Tilin
             else read(data, name=name, reading=replace(source.reading, at_least=None))
         )
         height, width = image.full_size
-        target = transform.resized(height, width)
-        patches = -(-target[0] // transform.patch) * -(-target[1] // transform.patch)
+        rows, columns = transform.grid(height, width)
+        patches = rows * columns
         if patches > MAX_PATCHES:
             fix = "use a smaller --size, or --crop"
             raise TooLarge(name, f"{width}x{height} pixels are {patches} patches, at most {MAX_PATCHES}", fix)

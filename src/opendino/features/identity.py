@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,8 +18,14 @@ _PLAIN = Reading()
 
 
 def model_hash(model: nn.Module) -> str:
-    """Hash of all weights, their names, types and shapes; the same for one model in whatever file it came."""
+    """Hash of all weights, their names, types and shapes; the same for one model in whatever file it came.
+
+    Heads and stride change what the same weights compute, so they count too.
+    """
     digest = hashlib.sha256()
+    config: Any = getattr(model, "config", None)
+    stride = getattr(config, "stride", None) or getattr(config, "patch", None)
+    digest.update(f"heads {getattr(config, 'heads', None)} stride {stride}\n".encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

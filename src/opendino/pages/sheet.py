@@ -94,6 +94,11 @@ def _stack(bands: Sequence[Image.Image], gap: int, background: str | None) -> Im
     return canvas
 
 
+def as_rgb(picture: np.ndarray) -> np.ndarray:
+    """What can be shown of a picture [H, W, C] uint8: its first three channels, or the first one as grey."""
+    return picture[:, :, :3] if picture.shape[2] >= 3 else picture[:, :, :1].repeat(3, 2)
+
+
 def cell_width(picture: np.ndarray, cell_px: int) -> int:
     """Width of a picture drawn `cell_px` high; panoramas are squeezed to four times the height."""
     return max(1, round(cell_px * min(4.0, picture.shape[1] / picture.shape[0])))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from opendino.data.transform import BILINEAR, Transform
+from opendino.data.transform import Transform
 from opendino.errors import DataError, UsageError, WeightsError
 from opendino.files import read_json
+from opendino.models.dinov2 import Dinov2Config
 from opendino.models.family import ModelSpec
 from opendino.weights.read import INDEX
 
@@ -79,40 +79,42 @@ def read_object(path: Path) -> Any:
 def read_transform(folder: Path, raw: Any, patch: int, spec: ModelSpec | None) -> Transform:
     """What pictures must go through: preprocessor_config.json, else timm's config, else what the family says."""
     path = folder / "preprocessor_config.json"
-    side = max(224 // patch, 1) * patch  # the side must fit the patch
-    stats = (spec.picture_mean, spec.picture_std) if spec else (Transform.mean, Transform.std)
-    plain = Transform(size=side, patch=patch, mean=stats[0], std=stats[1])
     try:
         ours = raw.get("opendino") if isinstance(raw, Mapping) else None
         if isinstance(ours, Mapping) and "transform" in ours:
             return Transform.from_dict(ours["transform"], patch=patch)
         if path.is_file():
-            fields = read_object(path)
-            if (
-                isinstance(raw, Mapping)
-                and str(raw.get("model_type")).startswith("dinov2")
-                and "opendino" not in fields
-            ):
-                # DINOv2's files ask for a bicubic resize; ours is bilinear, the difference is below that of a crop.
-                fields = {**fields, "resample": BILINEAR}
-            return Transform.from_dict(fields, patch=patch)
+            return Transform.from_dict(read_object(path), patch=patch)
         timm = raw.get("pretrained_cfg") if isinstance(raw, Mapping) else None
         if isinstance(timm, Mapping) and "mean" in timm:
             path = folder / "config.json"
-            mean, std = (tuple(map(float, timm[name])) for name in ("mean", "std"))
-            return replace(plain, mean=mean, std=std)  # type: ignore[arg-type]
+            return _timm_transform(timm, patch)
     except WeightsError as error:
         if error.thing == str(path):
             raise
         raise WeightsError(path, f"not understood ({error})") from None
     except (UsageError, TypeError, ValueError, AttributeError, KeyError) as error:
         raise WeightsError(path, f"not understood ({error})") from None
-    return plain
+    side = _whole_patches(224, patch)
+    mean, std = (spec.picture_mean, spec.picture_std) if spec else (Transform.mean, Transform.std)
+    if spec is not None and isinstance(spec.config, Dinov2Config):
+        return Transform(size=side, mode="center", mean=mean, std=std, patch=patch, filter="bicubic")
+    return Transform(size=side, mean=mean, std=std, patch=patch)
 
 
-def with_channels(transform: Transform, channels: int) -> Transform:
-    """The transform for pictures of another number of channels: each gets the average of the three statistics."""
-    if channels == len(transform.mean):
-        return transform
-    mean, std = ((sum(values) / len(values),) * channels for values in (transform.mean, transform.std))
-    return replace(transform, mean=mean, std=std)  # type: ignore[arg-type]
+def _timm_transform(fields: Mapping[str, Any], patch: int) -> Transform:
+    """timm brings the short side to size / crop_pct and cuts the middle."""
+    side = _whole_patches(int(fields.get("input_size", (3, 224, 224))[-1]), patch)
+    return Transform(
+        size=side,
+        mode="center",
+        mean=tuple(map(float, fields["mean"])),
+        std=tuple(map(float, fields["std"])),
+        patch=patch,
+        filter=fields.get("interpolation", "bicubic"),
+        short=int(side / float(fields.get("crop_pct", 1.0))),
+    )
+
+
+def _whole_patches(side: int, patch: int) -> int:
+    return max(side // patch, 1) * patch

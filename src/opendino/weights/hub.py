@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -9,14 +10,15 @@ from opendino.errors import WeightsError
 
 # What a model folder needs; nothing else is fetched, above all no code.
 FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "preprocessor_config.json")
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Unreachable(Exception):
-    """No network, or the site does not answer."""
+    """Nothing can be fetched; the message says why: no network, offline by choice, a failing site, no library."""
 
 
 class Refused(Exception):
-    """The site answers and does not let this account in."""
+    """The site answers and does not let this account in; the message says why."""
 
 
 def has_token() -> bool:
@@ -32,21 +34,26 @@ def has_token() -> bool:
 def download(repository: str) -> Path:
     """Fetch the weights and configs of a repository into Hugging Face's cache; the folder that holds them.
 
-    Raises Refused, Unreachable, or WeightsError naming the extra when the library is not installed.
+    Raises Refused, Unreachable, or WeightsError when the disk does not take it.
     """
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
     except ImportError:
-        raise WeightsError(repository, "needs huggingface_hub to download", "pip install 'opendino[hub]'") from None
+        raise Unreachable("huggingface_hub is not installed (pip install 'opendino[hub]')") from None
     try:
         return Path(snapshot_download(repository, allow_patterns=list(FILES)))
-    except (GatedRepoError, RepositoryNotFoundError) as error:
-        raise Refused(type(error).__name__) from None
-    except HfHubHTTPError as error:
+    except (GatedRepoError, RepositoryNotFoundError, HfHubHTTPError) as error:
         status = getattr(error.response, "status_code", None)
-        if status in (401, 403):
-            raise Refused(f"status {status}") from None
-        raise Unreachable(str(error)) from None
+        if status == 401:
+            raise Refused("its token is not valid, or has expired") from None
+        if isinstance(error, GatedRepoError) or status == 403:
+            raise Refused("it has not been let in yet") from None
+        if isinstance(error, RepositoryNotFoundError):
+            raise Refused("there is no such repository for it") from None
+        raise Unreachable(f"Hugging Face answers with status {status}") from None
     except Exception as error:  # the library's own and its transport's, which differ between versions
-        raise Unreachable(f"{type(error).__name__}: {error}") from None
+        if isinstance(error, OSError) and error.errno in _DISK:
+            raise WeightsError(repository, f"cannot be kept ({error.strerror})", "HF_HOME names another disk") from None
+        offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+        raise Unreachable("HF_HUB_OFFLINE is set" if offline else "no network") from None

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from opendino.data.transform import Transform
 from opendino.errors import WeightsError
 from opendino.models.channels import adapt_stem, stem_name
 from opendino.models.family import FAMILY, Config, ModelSpec, build_from_config, changed
 from opendino.weights.coverage import check_copies, measure, refuse
-from opendino.weights.folder import read_transform, with_channels
+from opendino.weights.folder import read_transform
 from opendino.weights.keys import Layout, Rule, State, shapes_in_file, to_ours
 from opendino.weights.opened import Opened, empty_model, open_weights, probably
 from opendino.weights.recognise import is_named
@@ -43,7 +45,8 @@ def load(
     Returns:
         The backbone (`models.contract.Backbone`), fp32, in eval mode, with `.transform` (`data.transform.Transform`,
         what pictures must go through) and `.card` (dict with name, licence, source, layout, coverage, and `ignored`:
-        config fields that were not understood).
+        config fields that were not understood, and
+        `changed`: the overrides).
     Raises:
         WeightsError: in one line, for everything that is missing, unsafe, unknown or does not fit.
     """
@@ -61,10 +64,11 @@ def load(
     transform = read_transform(opened.file.parent, opened.raw, model.patch, spec)  # type: ignore[arg-type]
     if overrides:
         model = _changed(model, opened.config, overrides)
-        transform = with_channels(transform, getattr(model.config, "channels", 3))
+    transform = _for_shape(transform, model.config)  # type: ignore[arg-type]
     # torch's stubs type every attribute of a module as a tensor or a module.
     model.transform = transform  # type: ignore[assignment]
-    model.card = make_card(opened, origin, spec)  # type: ignore[assignment]
+    card = make_card(opened, origin, spec)
+    model.card = {**card, "changed": overrides} if overrides else card  # type: ignore[assignment]
     return model.to(device).eval()
 
 
@@ -148,6 +152,15 @@ def _changed(model: nn.Module, config: Config, overrides: Mapping[str, Any]) -> 
             raise WeightsError("overrides", f"{dict(overrides)} changes the shape of {name}", "weights have one shape")
     other.load_state_dict(state, strict=True, assign=True)
     return other
+
+
+def _for_shape(transform: Transform, config: Config) -> Transform:
+    """The transform with the channels and the stride of a model; other channels get the average of mean and std."""
+    channels, stride = getattr(config, "channels", 3), getattr(config, "stride", None)
+    mean, std = transform.mean, transform.std
+    if channels != len(mean):
+        mean, std = ((sum(values) / len(values),) * channels for values in (mean, std))
+    return replace(transform, mean=mean, std=std, stride=None if stride == transform.patch else stride)
 
 
 def _fits(rule: Rule, tensors: State, ours: State) -> bool:

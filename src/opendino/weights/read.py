@@ -51,6 +51,8 @@ def file_kind(path: Path) -> str:
         start = file.read(32)
     if start[8:9] == b"{":
         return "safetensors"  # its length, which comes first, may look like any magic number
+    if start.lstrip().startswith(b"<"):
+        raise WeightsError(path, *_web_page(path))
     for magic, what in _NOT_WEIGHTS.items():
         if start.startswith(magic):
             raise WeightsError(path, f"is {what}: refused", "convert it to safetensors where it came from")
@@ -59,6 +61,18 @@ def file_kind(path: Path) -> str:
     if path.suffix == ".safetensors":
         return "safetensors"
     raise WeightsError(path, "is no model", "give a run directory, a model folder, a .safetensors or a .pth file")
+
+
+def _web_page(path: Path) -> tuple[str, str]:
+    """What a browser or curl keeps when a link does not give the weights."""
+    with open(path, "rb") as file:
+        text = file.read(4096).lower()
+    if b"expired" in text:
+        return "is a web page that says that the link has expired", "ask for a new link on the page that gave it"
+    if b"denied" in text or b"forbidden" in text:
+        fix = "wait for the approval, or take the open mirror: opendino weights NAME --accept-licence"
+        return "is a web page that denies access: the link is not approved, or was cut", fix
+    return "is a web page or XML, not weights", "download it again"
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:

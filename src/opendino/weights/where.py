@@ -68,14 +68,14 @@ def locate(
     return at_hand(spec, say) or _from_network(spec, accept_licence, download, say)
 
 
-def at_hand(spec: ModelSpec, say: Say = say_on_stderr) -> Origin | None:
-    """The weights of a model in the folders that are searched, or None."""
+def at_hand(spec: ModelSpec, say: Say = say_on_stderr, why: str = "") -> Origin | None:
+    """The weights of a model in the folders that are searched, or None; `why` comes before the line that is said."""
     for place, path in candidates(spec):
         problem = _problem(path, spec)
         if problem:
             say(f"{path} is called {spec.name} but {problem}: passed over")
             continue
-        say(f"{spec.name} from {path} ({place}; {spec.licence})")
+        say(f"{why}{spec.name} from {path} ({place}; {spec.licence})")
         return Origin(path, spec.name, f"{spec.source}; read from {path.name}")
     return None
 
@@ -86,9 +86,15 @@ def search_folders() -> list[tuple[str, Path]]:
     torch_home = Path(os.environ.get("TORCH_HOME") or cache / "torch")
     chosen = os.environ.get("OPENDINO_WEIGHTS", "")
     folders = [("at hand in OPENDINO_WEIGHTS", Path(part)) for part in chosen.split(os.pathsep) if part]
-    folders.append(("at hand in opendino's cache", cache / "opendino" / "weights"))
+    folders.append(("at hand in opendino's cache", own_folder()))
     folders.append(("at hand in torch's cache", torch_home / "hub" / "checkpoints"))
     return folders
+
+
+def own_folder() -> Path:
+    """Where to put weights by hand; OPENDINO_WEIGHTS may name more folders."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "opendino" / "weights"
 
 
 def hub_cache() -> Path:
@@ -144,16 +150,19 @@ def _problem(path: Path, spec: ModelSpec) -> str | None:
 
 def _best(download: Download, say: Say) -> Origin:
     for name in _BEST_FIRST:
-        if found := at_hand(FAMILY[name], say):
+        if found := at_hand(FAMILY[name], say, "no model named; the best at hand is "):
             return found
     spec = FAMILY[_OPEN_DEFAULT]
     try:
         path = download(spec.repository or "")
-    except (Unreachable, Refused):
-        raise WeightsError(
-            "no model named", "no weights at hand and no network", _three_ways(FAMILY["vitb16"])
-        ) from None
-    say(f"no model named and none at hand: {spec.name} from huggingface.co/{spec.repository} ({spec.licence})")
+    except (Unreachable, Refused) as error:
+        ways = (
+            "(1) --model with a run, a folder or a file of yours (opendino demo makes one); "
+            f"(2) go online: {spec.name} ({spec.licence}) then comes from huggingface.co/{spec.repository}; "
+            f"(3) fetch that elsewhere and put it, named {spec.name}, into {own_folder()}"
+        )
+        raise WeightsError("no model named", f"no weights at hand and {error}", ways) from None
+    say(f"no model named and none at hand; {spec.name} from huggingface.co/{spec.repository} ({spec.licence})")
     return Origin(path, spec.name, f"huggingface.co/{spec.repository}")
 
 
@@ -169,23 +178,23 @@ def _from_network(spec: ModelSpec, accept_licence: bool, download: Download, say
             return Origin(path, spec.name, f"huggingface.co/{spec.repository}")
         except Refused as error:
             why = f"Hugging Face refuses this account ({error})"
-        except Unreachable:
-            raise WeightsError(spec.name, "no weights at hand and no network", _three_ways(spec)) from None
+        except Unreachable as error:
+            raise WeightsError(spec.name, f"no weights at hand and {error}", _three_ways(spec)) from None
     if spec.mirror is None:
         raise WeightsError(spec.name, why, _three_ways(spec))
     if not accepted(spec.licence, ask=f"the open mirror {spec.mirror} has {spec.name}", given=accept_licence):
         raise WeightsError(spec.name, f"no weights at hand, {why}", _three_ways(spec))
     try:
         path = download(spec.mirror)
-    except (Refused, Unreachable):
-        raise WeightsError(spec.name, f"no weights at hand, {why}, no network", _three_ways(spec)) from None
+    except (Refused, Unreachable) as error:
+        raise WeightsError(spec.name, f"no weights at hand, {why}, and {error}", _three_ways(spec)) from None
     say(f"{spec.name} from the open mirror huggingface.co/{spec.mirror}, since {why} ({spec.licence})")
     return Origin(path, spec.name, f"huggingface.co/{spec.mirror}, a mirror of {spec.repository}")
 
 
 def _three_ways(spec: ModelSpec) -> str:
     """The ways on, in one line: by hand, with a token, by the mirror (or, for an open model, online)."""
-    by_hand = f"(1) put a file named {_file_names(spec)[1]}.pth or a folder named {spec.name} into OPENDINO_WEIGHTS"
+    by_hand = f"(1) put {_file_names(spec)[1]}.pth, or a model folder named {spec.name}, into {own_folder()}"
     if not spec.gated:
         return f"{by_hand}; (2) go online: huggingface.co/{spec.repository} is open; (3) name another model"
     page = f"(2) ask at huggingface.co/{spec.repository}, then run `hf auth login`"
