@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import cattrs
 
@@ -108,6 +108,25 @@ class SaveConfig:
         for name in ("minutes", "steps", "keep", "grace_s", "milestones"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"save.{name}", f"must be 0 or more, got {getattr(self, name)}")
+
+
+class LoopConfig(Protocol):
+    """What the loop reads of a config; `RunConfig` is one, heads on features have a smaller one."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def precision(self) -> Literal["fp32", "bf16"]: ...
+    @property
+    def data_ahead_steps(self) -> int: ...
+    @property
+    def optim(self) -> OptimConfig: ...
+    @property
+    def save(self) -> SaveConfig: ...
+    @property
+    def watch(self) -> WatchConfig: ...
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from opendino.errors import DataError, StoppedError
 from opendino.files import fault_point
 from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import MetricsLog
-from opendino.train.method import B, Batches, LoopConfig, Method
+from opendino.train.config import LoopConfig
+from opendino.train.method import B, Batches, Method
 from opendino.train.optim import Rate, build_optimizer, clip_gradients, set_hyperparameters
 from opendino.train.run import RunDirectory
 from opendino.train.saves import Saves

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from opendino.data.listing import Skipped
 from opendino.data.loader import Crops
 from opendino.monitor.health import Probe
-from opendino.train.config import SaveConfig, WatchConfig
-from opendino.train.optim import OptimConfig
 
 
 @dataclass(frozen=True)
@@ -22,25 +20,6 @@ class LossTerms:
 
     total: Tensor
     values: Mapping[str, Tensor]
-
-
-class LoopConfig(Protocol):
-    """What the loop reads of a config; `RunConfig` is one, heads on features have a smaller one."""
-
-    @property
-    def steps(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def precision(self) -> Literal["fp32", "bf16"]: ...
-    @property
-    def data_ahead_steps(self) -> int: ...
-    @property
-    def optim(self) -> OptimConfig: ...
-    @property
-    def save(self) -> SaveConfig: ...
-    @property
-    def watch(self) -> WatchConfig: ...
 
 
 class Batch(Protocol):

@@ -13,7 +13,8 @@ from opendino.errors import OpendinoError
 from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import MetricsLog
 from opendino.train.checkpoint import expected_bytes, lack_of_space, load_checkpoint, prune, save_checkpoint
-from opendino.train.method import LoopConfig, Method
+from opendino.train.config import LoopConfig
+from opendino.train.method import Method
 from opendino.train.run import RunDirectory
 
 _log = logging.getLogger("opendino")
