@@ -31,6 +31,7 @@ from opendino.data.transform import Transform
 from opendino.errors import DataError, OpendinoError, UsageError
 from opendino.features.codec import Basis, PatchCodec, PatchKind, PatchLoss
 from opendino.features.identity import transform_hash
+from opendino.features.lattice import Agreement
 from opendino.features.precision import Drift
 from opendino.features.seal import BASIS, ROWS, SUMS, Damage, find_damage, find_fault, manifest_of, read_sums, seal
 from opendino.files import read_json, write_atomic, write_json
@@ -47,7 +48,7 @@ class StoreInfo:
     model: what was opened, a path or a name; card: its name, licence, source and what else travelled with it.
     source: the folder of the pictures; reading: how its files are read. dtype: number type of the forward pass. tile:
     side and step of tiles in pixels, or None. drift: against fp32, None for fp32. loss: of the kept patches, None for
-    none.
+    none. agreement: of merged tiles with whole pictures, None without tiles.
     """
 
     model: str
@@ -64,6 +65,7 @@ class StoreInfo:
     tile: tuple[int, int] | None = None
     drift: Drift | None = None
     loss: PatchLoss | None = None
+    agreement: Agreement | None = None
 
     @property
     def transform_hash(self) -> str:
@@ -90,6 +92,7 @@ class StoreInfo:
             values["tile"] = values["tile"] and tuple(values["tile"])
             values["drift"] = values["drift"] and Drift(**values["drift"])
             values["loss"] = values["loss"] and PatchLoss(**values["loss"])
+            values["agreement"] = values["agreement"] and Agreement(**values["agreement"])
             return cls(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(path, f"is damaged ({error})", "make the store anew") from None
