@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -85,14 +85,20 @@ class StoreInfo:
         if fields["format"] > FORMAT:
             fix = "update opendino"
             raise DataError(path, f"format {fields['format']} is newer than this opendino's {FORMAT}", fix)
+        readers: dict[str, Callable[[Any], Any]] = {
+            "transform": Transform.from_dict,
+            "reading": parse_reading,
+            "tile": tuple,
+            "drift": lambda told: Drift(**told),
+            "loss": lambda told: PatchLoss(**told),
+            "agreement": lambda told: Agreement(**told),
+        }
         try:
-            values = {name: fields[name] for name in cls.__dataclass_fields__}
-            values["transform"] = Transform.from_dict(values["transform"])
-            values["reading"] = parse_reading(values["reading"])
-            values["tile"] = values["tile"] and tuple(values["tile"])
-            values["drift"] = values["drift"] and Drift(**values["drift"])
-            values["loss"] = values["loss"] and PatchLoss(**values["loss"])
-            values["agreement"] = values["agreement"] and Agreement(**values["agreement"])
+            # A store of an earlier opendino lacks what came later; such fields have defaults.
+            values = {name: fields[name] for name in cls.__dataclass_fields__ if name in fields}
+            for name, parse in readers.items():
+                if values.get(name) is not None:
+                    values[name] = parse(values[name])
             return cls(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(path, f"is damaged ({error})", "make the store anew") from None
