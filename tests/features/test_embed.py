@@ -6,6 +6,8 @@ import os
 import socket
 import subprocess
 import sys
+import tarfile
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from PIL import Image
 import opendino
 from opendino.cli.embed import embed, in_words, run
 from opendino.cli.search import search
+from opendino.cli.try_ import try_
 from opendino.data.folder import FolderSource
 from opendino.data.images import read
 from opendino.data.sources import open_source
@@ -203,7 +206,14 @@ def test_what_is_no_store_is_said(tmp_path, pictures, model):
     with pytest.raises(UsageError, match="not in"):
         open_store(tmp_path / "s").row("nothing")
     info = tmp_path / "s" / "store.json"
-    info.write_text(info.read_text().replace('"format": 1', '"format": 2'))
+    told = json.loads(info.read_text())
+    # A field that came later may be missing, one without which vectors have no meaning may not.
+    info.write_text(json.dumps({key: value for key, value in told.items() if key not in ("agreement", "reading")}))
+    assert len(open_store(tmp_path / "s")) == 9
+    info.write_text(json.dumps({key: value for key, value in told.items() if key != "model_hash"}))
+    with pytest.raises(DataError, match=r"is damaged.*model_hash"):
+        open_store(tmp_path / "s")
+    info.write_text(json.dumps({**told, "format": 2}))
     with pytest.raises(DataError, match="newer"):
         open_store(tmp_path / "s")
 
@@ -242,6 +252,39 @@ def test_tiles_cover_the_picture_and_their_merged_map_is_kept(tmp_path, model):
         assert tile.picture == "large.png" and tile.patches is None
     assert seen.all()
     assert store.row("small.png").patches.shape == (4, 5, net.dim)  # 32 x 38.4 px: its short side is the transform's
+
+
+def test_the_agreement_of_tiles_with_whole_pictures_is_measured_and_said(tmp_path, model):
+    """cases.md C28."""
+    generator = np.random.default_rng(0)
+    (tmp_path / "p").mkdir()
+    for name, sides in (("small", (40, 40)), ("wide", (64, 96)), ("wider", (60, 200))):
+        Image.fromarray(generator.integers(0, 256, (*sides, 3), np.uint8)).save(tmp_path / "p" / f"{name}.png")
+    made = embed(tmp_path / "p", model, tmp_path / "s", dtype="fp32", patches="fp16", tile=True, tile_px=64)
+    store, net = open_store(tmp_path / "s"), opendino.load(model)
+    cosines = []
+    for name, left, side in (("wide", 0, 96), ("wider", 36, 128)):  # at most two tiles: the middle 128 px
+        cut = read(tmp_path / "p" / f"{name}.png").array[:, left : left + side]
+        with torch.no_grad():
+            whole = net(Transform(size=32, patch=8).prepare_unscaled(cut).pixels[None]).patches[0]
+        if name == "wide":
+            merged = store.row("wide.png").patches
+        else:
+            Image.fromarray(cut).save(tmp_path / "cut.png")
+            (tmp_path / "q").mkdir()
+            (tmp_path / "cut.png").rename(tmp_path / "q" / "cut.png")
+            embed(tmp_path / "q", model, tmp_path / "t", dtype="fp32", patches="fp16", tile=True, tile_px=64)
+            merged = open_store(tmp_path / "t").row("cut.png").patches
+        cosines.append(torch.nn.functional.cosine_similarity(whole, merged, dim=-1).flatten())
+    told, every = made.info.agreement, torch.cat(cosines)
+    assert told is not None and told.pictures == 2
+    assert abs(told.mean - float(every.mean())) < 1e-3 and abs(told.worst - float(every.quantile(0.01))) < 1e-3
+    assert f"{told.mean:.3f} mean, {told.worst:.3f} for the worst patch in 100" in " ".join(in_words(made))
+    only = tmp_path / "only"
+    only.mkdir()
+    (tmp_path / "p" / "small.png").rename(only / "small.png")
+    made = embed(only, model, tmp_path / "u", dtype="fp32", tile=True, tile_px=64)
+    assert made.info.agreement is None and "no picture looked at was large enough" in " ".join(in_words(made))
 
 
 @pytest.mark.parametrize("crop", [False, True])
@@ -289,6 +332,59 @@ def test_the_command_prints_what_a_person_needs_and_json_for_machines(pictures, 
     assert run([*line, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["rows"] == 9 and told["read"] == 0 and told["skipped"] == [{"id": "a/cut.jpg", "reason": "truncated"}]
+
+
+def test_a_tar_gives_the_rows_of_its_folder_and_only_a_changed_member_is_read_again(pictures, model, tmp_path, decodes):
+    def pack():
+        with tarfile.open(tmp_path / "p.tar", "w") as tar:
+            for file in sorted(pictures.rglob("*.png")):
+                tar.add(file, file.relative_to(pictures))
+
+    pack()
+    embed(pictures, model, tmp_path / "folder", dtype="fp32")
+    embed(tmp_path / "p.tar", model, tmp_path / "s", dtype="fp32")
+    columns = ["id", "picture", "label", "source_hash", "width", "height", "cls", "mean"]
+    assert open_store(tmp_path / "s").table(columns).equals(open_store(tmp_path / "folder").table(columns))
+    (pictures / "a" / "000.png").write_bytes((pictures / "a" / "004.png").read_bytes())
+    pack()
+    decodes.clear()
+    made = embed(tmp_path / "p.tar", model, tmp_path / "s", dtype="fp32")
+    assert decodes == ["a/000.png"] and made.changes == Changes(8, 0, 1, 0)
+    answer = search(tmp_path / "s", id="a/000.png", k=1, out=tmp_path / "sheet.png")
+    assert answer.found[0].id == "a/004.png" and answer.sheet is not None
+
+
+def test_a_skip_list_is_honoured_counted_and_takes_rows_out(pictures, model, tmp_path):
+    embed(pictures, model, tmp_path / "s", dtype="fp32")
+    (pictures / "opendino-skip.txt").write_text("a/002.png\tduplicate\tof a/000.png\nb/001.png\tblack\n")
+    made = embed(pictures, model, tmp_path / "s", dtype="fp32")
+    assert made.changes.removed == 2 and made.rows == 7
+    left_out = {one.id: one.reason for one in made.skipped}
+    assert left_out["a/002.png"] == "skip list: duplicate" and left_out["b/001.png"] == "skip list: black"
+    assert not {"a/002.png", "b/001.png"} & set(open_store(tmp_path / "s").ids())
+    tried = try_(pictures, model, tmp_path / "t")
+    assert tried.pictures == 7 and "skip list: duplicate" in tried.page.read_text()
+
+
+def test_without_a_network_a_local_model_embeds_and_a_name_that_is_not_there_is_one_line(
+    pictures, model, tmp_path, monkeypatch
+):
+    """cases.md C44."""
+    asked = []
+
+    def refused(*arguments, **_):
+        asked.append(arguments)
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr("socket.socket.connect", refused)
+    monkeypatch.setattr("socket.getaddrinfo", refused)
+    assert embed(pictures, model, tmp_path / "s", dtype="fp32").rows == 9 and asked == []
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
+    begun = time.monotonic()
+    with pytest.raises(OpendinoError) as missing:
+        embed(pictures, "vitb16", tmp_path / "t", dtype="fp32")
+    assert time.monotonic() - begun < 30 and "\n" not in str(missing.value) and "vitb16" in str(missing.value)
+    assert not (tmp_path / "t").exists()
 
 
 def test_a_folder_that_was_moved_is_the_same_folder(pictures, model, tmp_path, decodes):

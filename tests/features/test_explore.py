@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from opendino.features.explore import look_over
+from opendino.features.explore import folders_agree, look_over
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed: the map not tried")
 
@@ -60,3 +60,21 @@ def test_very_few_pictures_are_enough(count):
     overview = look_over(vectors, [str(row) for row in range(count)])
     assert overview.places.shape == (count, 2) and np.isfinite(overview.places).all()
     assert overview.neighbours.shape[1] == min(8, count - 1)
+
+
+def test_agreement_with_folders_is_that_of_a_count():
+    labels, neighbours = ["a", "a", "a", "b", "b", None], np.array([[1], [2], [3], [4], [0], [0]])
+    share, chance = folders_agree(labels, neighbours)
+    assert share == 3 / 5  # rows 0, 1 and 3
+    assert chance == pytest.approx((3 * 2 / 5 + 2 * 1 / 5) / 5)
+    assert folders_agree(["a"] * 6, neighbours) is None and folders_agree([None] * 6, neighbours) is None
+
+
+def test_nearly_equal_pairs_are_counted_without_equal_files():
+    vectors = np.random.default_rng(0).normal(size=(20, 32)).astype(np.float32)
+    vectors[1] = vectors[0] * 2
+    vectors[3] = vectors[2]
+    # Directions are taken after the mean: a multiple of a vector is no longer quite in its direction.
+    made = look_over(vectors, ["x" if row in (2, 3) else str(row) for row in range(20)])
+    assert made.nearly_equal in (0, 1) and made.doubles == ((2, 3),)
+    assert look_over(vectors, [str(row) for row in range(20)]).nearly_equal == made.nearly_equal + 1

@@ -70,3 +70,29 @@ def test_senseless_tiles_are_refused():
     for tile, overlap in ((8, 0.5), (64, 1.0), (64, -0.1)):
         with pytest.raises(UsageError):
             Tiling.from_pixels(tile, overlap, 16)
+
+
+def peaks(merged, period, count):
+    """Strength at the period of tiles and its multiples, beside the median of the frequencies around."""
+    signal = merged.mean(0)[period : period * (count + 1)]
+    strength = torch.fft.rfft(signal - signal.mean(0), dim=0).abs().pow(2).mean(1).sqrt()
+    around = [
+        torch.cat([strength[at - 5 : at], strength[at + 1 : at + 6]]).median() for at in count * torch.arange(1, 5)
+    ]
+    return torch.stack([strength[count * (turn + 1)] / noise for turn, noise in enumerate(around)])
+
+
+def test_merging_leaves_no_period_of_the_tiles(monkeypatch):
+    """inspection.md 1.2: tiles see their borders wrongly; in the merged map of a texture this must not show."""
+    count, tiling = 14, Tiling(32, 24)
+    width = tiling.tile + tiling.step * (count + 1)
+    texture = torch.randn(32, width, 16, generator=torch.Generator().manual_seed(0))
+    texture += torch.sin(torch.arange(width) * 2 * math.pi / 5)[:, None]
+    places = torch.arange(tiling.tile)
+    # As large at the border as the texture itself, falling by e a patch.
+    border = torch.exp(-torch.minimum(places, tiling.tile - 1 - places).float())[:, None]
+    rows = [(y, [(x, cut + border) for x, cut in tiles]) for y, tiles in tiles_of(texture, tiling)]
+    assert peaks(torch.cat(list(merge(rows, 32, width))), tiling.step, count).max() < 2
+    # Tiles of equal weight would fail.
+    monkeypatch.setattr("opendino.features.lattice.weights", torch.ones)
+    assert peaks(torch.cat(list(merge(rows, 32, width))), tiling.step, count).max() > 2

@@ -22,9 +22,10 @@ def made(tmp_path_factory):
     pictures = [np.full((40, 60, 3), 20 + 8 * row, np.uint8) for row in range(30)]
     pictures[5] = None
     overview = look_over(vectors, ["same" if row in (1, 2) else str(row) for row in range(30)])
+    labels = ["xyz"[row // 10] for row in range(30)]
     folder = tmp_path_factory.mktemp("try")
     told = Told(HOSTILE, "vit", "x", "whole", folder / "s", 3.0, 2, [(HOSTILE, "truncated")])
-    return write_map_page(folder / "try.html", told, names, pictures, overview, None), overview, names
+    return write_map_page(folder / "try.html", told, names, pictures, labels, overview, None), overview, names
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
@@ -47,6 +48,13 @@ def test_a_click_shows_the_neighbours_and_nothing_leaves_the_page(made, open_pag
     assert page.evaluate("[...document.images].every((image) => image.naturalWidth > 0)")
     assert opened.complaints == [] and opened.requests == [path.as_uri()]
     assert page.evaluate("window.hacked") is None and page.locator("img[src=x]").count() == 0
+    # On a narrow screen the answer comes into view; no picture of the map is cut off.
+    page.locator("#map .one[data-row='17']").dispatch_event("click")
+    assert page.evaluate("document.getElementById('chosen').getBoundingClientRect().top < innerHeight")
+    assert page.evaluate(
+        "[...document.querySelectorAll('#map .one')].every((one) => one.offsetLeft >= 0 && "
+        "one.offsetLeft + 34 <= one.parentElement.clientWidth && one.offsetTop + 34 <= one.parentElement.clientHeight)"
+    )
     for side in (400, 700, 1600):
         page.set_viewport_size({"width": side, "height": 600})
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"too wide at {side} px"
@@ -56,4 +64,5 @@ def test_the_page_names_doubles_and_what_was_left_out(made):
     path, overview, _ = made
     assert overview.doubles == ((1, 2),)
     text = path.read_text()
+    assert "a picture's nearest is in its folder; 31 % by chance" in text and "100 %" in text
     assert "1 group of files equal" in text and "2 more pictures" in text and "truncated" in text

@@ -261,6 +261,15 @@ def in_words(made: Embedded) -> list[str]:
             f"patches kept as {info.patches}: cosine to fp32 {info.loss.cosine_mean:.5f} mean, "
             f"{info.loss.cosine_worst:.4f} worst; nearest patch unchanged for {100 * info.loss.neighbour_kept:.1f} %"
         )
+    if info.tile is not None:
+        told = "no picture looked at was large enough for more than one"
+        if info.agreement is not None:
+            one = info.agreement
+            told = (
+                f"cosine of merged maps to those of whole pictures {one.mean:.3f} mean, {one.worst:.3f} for the worst"
+            )
+            told += f" patch in 100 ({one.pictures} pictures)"
+        lines.append(f"tiles of {info.tile[0]} px every {info.tile[1]} px: {told}")
     lines.append(
         f"pictures: {changes.added} new, {changes.changed} changed, {changes.removed} removed, {changes.kept} as before"
         + (" (earlier versions keep the old rows)" if changes.changed or changes.removed else "")

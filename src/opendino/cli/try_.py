@@ -113,8 +113,8 @@ def try_(
     if len(store) < 2:
         raise DataError(pictures, f"only {len(store)} picture could be read", "a map needs at least two")
     names = store.ids()
-    hashes = store.table(["source_hash"])["source_hash"].to_pylist()
-    overview = look_over(store.matrix("cls"), hashes)
+    table = store.table(["source_hash", "label"])
+    overview = look_over(store.matrix("cls"), table["source_hash"].to_pylist())
     thumbs, typical = _thumbs(source, names), _typical(overview.groups)
     page = write_map_page(
         folder / "try.html",
@@ -130,6 +130,7 @@ def try_(
         ),
         names,
         [thumbs.get(name) for name in names],
+        table["label"].to_pylist(),
         overview,
         _pca(chosen.model, store, where, [thumbs[names[row]] for row in typical if names[row] in thumbs]),
     )

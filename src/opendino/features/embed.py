@@ -215,7 +215,9 @@ def _require_same(kept: StoreInfo, info: StoreInfo, path: Path, automatic: bool)
 def _measure(
     source: Source, model: nn.Module, info: StoreInfo, device: Any, automatic: bool
 ) -> tuple[StoreInfo, PatchCodec]:
-    """Drift of the number type and loss of the patches' form, on a few pictures spread over the source."""
+    """Drift of the number type, loss of the patches' form and agreement of tiles, on a few pictures of the source."""
+    if info.tile is not None:
+        info = dataclasses.replace(info, agreement=Encoder(model, info, PatchCodec("none"), device).agreement(source))
     if info.dtype == "fp32" and info.patches == "none":
         return info, PatchCodec("none")
     sample = readable_sample(source, info.transform, SAMPLE)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -18,7 +19,7 @@ from opendino.data.sources import Source
 from opendino.data.transform import Prepared, Transform, valid_patches
 from opendino.errors import DataError
 from opendino.features.codec import PatchCodec
-from opendino.features.lattice import Tiling, merge, starts
+from opendino.features.lattice import Agreement, Tiling, merge, starts
 from opendino.features.precision import in_dtype, mean_of_valid, run
 from opendino.features.store import StoreInfo
 
@@ -29,6 +30,7 @@ MAX_BATCH = {"cpu": 8, "cuda": 128}
 SPARE = 2
 """A reduced JPEG keeps so many times the pixels a side that the model sees: less would show in the features."""
 _ANY_SIDE = 1000
+_LOOKED_AT, _COMPARED = 16, 2
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,31 @@ class Encoder:
                 else:
                     failed.append(Failed(one.id, "features are not finite", one.stamp))
         return Made([row for one in loaded for row in rows.get(one.index, [])], failed, len(read))
+
+    def agreement(self, source: Source) -> Agreement | None:
+        """How far merged tiles are from whole pictures: the middle of a few large ones, at most two tiles a side.
+
+        None when none of the pictures that were looked at is large enough for tiles.
+        """
+        assert self.tiling is not None
+        side, cosines, pictures = 2 * self.tiling.tile * self.info.patch, [], 0
+        for index in np.unique(np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source))).astype(int)):
+            one = load_picture(source, int(index), self.info.transform, self.tiling)
+            if isinstance(one, Failed) or one.array is None:
+                continue
+            top, left = (max(0, length - side) // 2 for length in (one.height, one.width))
+            cut = one.array[top : top + side, left : left + side]
+            whole = self.info.transform.prepare_unscaled(cut)
+            one = replace(one, height=cut.shape[0], width=cut.shape[1])
+            merged = torch.cat(list(merge(self._tile_rows(one, cut, self.tiling, []), *whole.valid.shape)))
+            cosines.append(F.cosine_similarity(self.patches_of(whole), merged, dim=-1)[whole.valid])
+            pictures += 1
+            if pictures == _COMPARED:
+                break
+        if not cosines:
+            return None
+        every = torch.cat(cosines)
+        return Agreement(float(every.mean()), float(every.quantile(0.01)), pictures)
 
     def patches_of(self, prepared: Prepared) -> Tensor:
         """[h, w, D] of one picture."""

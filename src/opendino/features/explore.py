@@ -26,7 +26,7 @@ class Overview:
     nearest first, m at most NEIGHBOURS; cosines: [n, m] of them. strangeness: [n], 1 minus the mean cosine to the 5
     nearest. usual: of each group the rows nearest to its middle, without those nearly equal to one before.
     doubles: groups of rows whose files are equal to the byte. pairs: the most alike rows of different files,
-    (row, row, cosine), most alike first.
+    (row, row, cosine), most alike first; nearly_equal: how many of such pairs are above NEARLY_EQUAL.
     """
 
     places: NDArray[np.float64]
@@ -37,6 +37,18 @@ class Overview:
     usual: tuple[tuple[int, ...], ...]
     doubles: tuple[tuple[int, ...], ...]
     pairs: tuple[tuple[int, int, float], ...]
+    nearly_equal: int
+
+
+def folders_agree(labels: Sequence[str | None], neighbours: NDArray[np.int64]) -> tuple[float, float] | None:
+    """How often the nearest picture has the same label, and how often a random other one would; None without two."""
+    places = [row for row, label in enumerate(labels) if label is not None]
+    counts = np.unique([labels[row] for row in places], return_counts=True)[1] if places else np.empty(0)
+    if len(counts) < 2 or neighbours.shape[1] == 0:
+        return None
+    share = np.mean([labels[int(neighbours[row, 0])] == labels[row] for row in places])
+    chance = (counts * (counts - 1)).sum() / (len(places) * (len(labels) - 1))
+    return float(share), float(chance)
 
 
 def look_over(vectors: NDArray[np.float32], hashes: Sequence[str], most_pairs: int = 12) -> Overview:
@@ -79,7 +91,14 @@ def look_over(vectors: NDArray[np.float32], hashes: Sequence[str], most_pairs: i
         tuple(_usual(np.flatnonzero(groups == group), unit) for group in range(int(groups.max()) + 1)),
         tuple(tuple(rows) for rows in same.values() if len(rows) > 1),
         tuple(pairs),
+        int(((upper > NEARLY_EQUAL) & (_numbers(hashes)[:, None] != _numbers(hashes))).sum()),
     )
+
+
+def _numbers(hashes: Sequence[str]) -> NDArray[np.int64]:
+    """[n]: equal numbers for equal hashes."""
+    numbers: NDArray[np.int64] = np.unique(list(hashes), return_inverse=True)[1]
+    return numbers
 
 
 def _places(unit: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -44,6 +44,18 @@ class Tiling:
         return cls(tile, max(1, round(tile * (1 - overlap))))
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """Cosine between patches of merged tiles and of the same picture in one piece.
+
+    mean: of all patches; worst: all but one patch in a hundred agree more. pictures: how many were compared.
+    """
+
+    mean: float
+    worst: float
+    pictures: int
+
+
 def starts(length: int, tile: int, step: int) -> list[int]:
     """Where tiles begin along a side: every patch is covered, the last tile is moved back to end with the side.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -31,6 +31,7 @@ from opendino.data.transform import Transform
 from opendino.errors import DataError, OpendinoError, UsageError
 from opendino.features.codec import Basis, PatchCodec, PatchKind, PatchLoss
 from opendino.features.identity import transform_hash
+from opendino.features.lattice import Agreement
 from opendino.features.precision import Drift
 from opendino.features.seal import BASIS, ROWS, SUMS, Damage, find_damage, find_fault, manifest_of, read_sums, seal
 from opendino.files import read_json, write_atomic, write_json
@@ -47,7 +48,7 @@ class StoreInfo:
     model: what was opened, a path or a name; card: its name, licence, source and what else travelled with it.
     source: the folder of the pictures; reading: how its files are read. dtype: number type of the forward pass. tile:
     side and step of tiles in pixels, or None. drift: against fp32, None for fp32. loss: of the kept patches, None for
-    none.
+    none. agreement: of merged tiles with whole pictures, None without tiles.
     """
 
     model: str
@@ -64,6 +65,7 @@ class StoreInfo:
     tile: tuple[int, int] | None = None
     drift: Drift | None = None
     loss: PatchLoss | None = None
+    agreement: Agreement | None = None
 
     @property
     def transform_hash(self) -> str:
@@ -83,13 +85,20 @@ class StoreInfo:
         if fields["format"] > FORMAT:
             fix = "update opendino"
             raise DataError(path, f"format {fields['format']} is newer than this opendino's {FORMAT}", fix)
+        readers: dict[str, Callable[[Any], Any]] = {
+            "transform": Transform.from_dict,
+            "reading": parse_reading,
+            "tile": tuple,
+            "drift": lambda told: Drift(**told),
+            "loss": lambda told: PatchLoss(**told),
+            "agreement": lambda told: Agreement(**told),
+        }
         try:
-            values = {name: fields[name] for name in cls.__dataclass_fields__}
-            values["transform"] = Transform.from_dict(values["transform"])
-            values["reading"] = parse_reading(values["reading"])
-            values["tile"] = values["tile"] and tuple(values["tile"])
-            values["drift"] = values["drift"] and Drift(**values["drift"])
-            values["loss"] = values["loss"] and PatchLoss(**values["loss"])
+            # A store of an earlier opendino lacks what came later; such fields have defaults.
+            values = {name: fields[name] for name in cls.__dataclass_fields__ if name in fields}
+            for name, parse in readers.items():
+                if values.get(name) is not None:
+                    values[name] = parse(values[name])
             return cls(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(path, f"is damaged ({error})", "make the store anew") from None

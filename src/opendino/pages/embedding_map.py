@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from opendino.features.explore import Overview
+from opendino.features.explore import NEARLY_EQUAL, Overview, folders_agree
 from opendino.pages.page import data_uri, png_bytes, write_page
 
 THUMB_PX = 144
@@ -39,6 +39,7 @@ def write_map_page(
     told: Told,
     names: Sequence[str],
     pictures: Sequence[np.ndarray | None],
+    labels: Sequence[str | None],
     overview: Overview,
     pca: Image.Image | None,
 ) -> Path:
@@ -46,7 +47,7 @@ def write_map_page(
 
     Args:
         names: ids of the n pictures; pictures: uint8 [H, W, 3] each, of any size, None where it cannot be read now.
-        overview: of the same n.
+        labels: folders of the n pictures where these are classes. overview: of the same n.
         pca: a sheet of a few pictures and their PCA maps.
     """
     odd = np.argsort(-overview.strangeness, kind="stable")[: min(ODD, len(names))]
@@ -74,6 +75,9 @@ def write_map_page(
         doubles=overview.doubles[:ODD],
         num_doubles=len(overview.doubles),
         pairs=overview.pairs,
+        nearly_equal=overview.nearly_equal,
+        alike=NEARLY_EQUAL,
+        folders=folders_agree(labels, overview.neighbours),
         odd=[(int(row), float(overview.strangeness[row])) for row in odd],
         pca=data_uri(png_bytes(pca)) if pca is not None else None,
     )

@@ -25,7 +25,7 @@
     return fill(place, row);
   };
   const map = document.getElementById("map");
-  const choose = (row) => {
+  const choose = (row, asked = true) => {
     map.querySelectorAll(".chosen").forEach((one) => one.classList.remove("chosen"));
     map.children[row].classList.add("chosen");
     const large = document.getElementById("large");
@@ -34,14 +34,16 @@
     document.getElementById("name").textContent = `${data.names[row]} · group ${data.groups[row] + 1}`;
     document.getElementById("near").replaceChildren(
       ...data.neighbours[row].map((other, place) => button(other, data.cosines[row][place].toFixed(3))));
-    document.getElementById("chosen").dataset.row = row;
+    const chosen = document.getElementById("chosen");
+    chosen.dataset.row = row;
+    if (asked) chosen.scrollIntoView({ block: "nearest" });
   };
   document.querySelectorAll(".one").forEach((place) => fill(place, Number(place.dataset.row)));
   data.places.forEach(([x, y], row) => {
     const place = button(row);
-    place.style.left = `${2 + 92 * x}%`;
-    place.style.top = `${2 + 92 * y}%`;
+    place.style.left = `calc(2px + (100% - 42px) * ${x})`;
+    place.style.top = `calc(2px + (100% - 42px) * ${y})`;
     map.append(place);
   });
-  choose(0);
+  choose(0, false);
 })();
