@@ -18,6 +18,8 @@ from torch import nn
 
 from opendino.cli.arguments import parse_arguments
 from opendino.cli.device import choose_device
+from opendino.cli.pictures import PictureArgs, name_other_reading
+from opendino.data.images import Reading
 from opendino.data.sources import Source, open_source
 from opendino.data.transform import Transform
 from opendino.errors import DataError, StoppedError, UsageError
@@ -35,7 +37,7 @@ SHOWN = 5
 
 
 @dataclass(frozen=True)
-class EmbedArgs:
+class EmbedArgs(PictureArgs):
     """Keep the features of every picture of a folder or tar in a store.
 
     Example: opendino embed PICTURES --model runs/photos-small --out photos.store
@@ -83,6 +85,8 @@ def embed(
     tile_px: int = 512,
     workers: int = 2,
     device: str = "auto",
+    skip: Path | bool = True,
+    reading: Reading | None = None,
     quiet: bool = True,
 ) -> Embedded:
     """Bring a feature store up to date with a folder; open it with `opendino.open_store`.
@@ -96,6 +100,7 @@ def embed(
         dtype: auto, fp32, bf16, fp16. patches: none, fp16, int8, pca.
         tile: also cut pictures larger than `tile_px` into tiles of that side, a quarter overlapping.
         workers: threads that read. quiet: no progress bar.
+        skip, reading: as for `data.sources.open_source`: by default the files beside the pictures.
     Returns:
         Embedded: what changed, what was skipped, the store's version.
     Raises:
@@ -106,7 +111,7 @@ def embed(
         where = _rank_device(device, ranks)
         opened: Any = model if isinstance(model, nn.Module) else load(model, where)
         named = str(opened.card["source"]) if isinstance(model, nn.Module) else _absolute(model)
-        source = open_source(Path(pictures))
+        source = open_source(Path(pictures), skip=skip, reading=reading)
         info = describe(
             opened,
             named,
@@ -134,7 +139,9 @@ def embed_into(
     quiet: bool,
 ) -> Embedded:
     """`features.embed.embed_source` with a progress bar, and Ctrl-C as a stop that can go on."""
-    console = Console(stderr=True, quiet=quiet or ranks.rank > 0)
+    console = Console(stderr=True, quiet=quiet or ranks.rank > 0, soft_wrap=True)
+    if said := name_other_reading(getattr(model, "card", {}), source.reading):
+        console.print(said)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"))
     with Progress(
         *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=console.quiet
@@ -211,8 +218,9 @@ def store_path(pictures: Path | str, out: Path | str | None) -> Path:
 def run(argv: Sequence[str]) -> int:
     """Parse, embed, print; returns the exit code."""
     args = parse_arguments(EmbedArgs, argv, "embed")
-    options = {name: value for name, value in vars(args).items() if name != "json"}
-    made = embed(**options, quiet=args.json)
+    theirs = {field.name for field in dataclasses.fields(PictureArgs)} | {"json"}
+    options = {name: value for name, value in vars(args).items() if name not in theirs}
+    made = embed(**options, **args.chosen(args.pictures), quiet=args.json)
     if os.environ.get("RANK", "0") != "0":
         return 0
     path = store_path(args.pictures, args.out)

@@ -19,7 +19,8 @@ from PIL import Image as PillowImage
 from opendino.cli.arguments import parse_arguments
 from opendino.cli.device import choose_device
 from opendino.cli.embed import describe, embed_into, picture_words
-from opendino.data.images import Image
+from opendino.cli.pictures import PictureArgs
+from opendino.data.images import Image, Reading
 from opendino.data.sources import Skipped, Source, open_source, subset
 from opendino.errors import DataError, UsageError
 from opendino.features.explore import look_over
@@ -36,7 +37,7 @@ PCA_PICTURES = 8
 
 
 @dataclass(frozen=True)
-class TryArgs:
+class TryArgs(PictureArgs):
     """See what a model makes of a folder of pictures: one page, no training.
 
     Example: opendino try PICTURES --model runs/photos-small
@@ -81,6 +82,8 @@ def try_(
     limit: int = 1000,
     size: int | None = None,
     device: str = "auto",
+    skip: Path | bool = True,
+    reading: Reading | None = None,
     quiet: bool = True,
 ) -> Tried:
     """Embed a folder and write one page about it: map, groups, doubles, odd ones out, PCA maps, neighbours by click.
@@ -91,6 +94,7 @@ def try_(
         out: folder for `try.html` and `features.store`; default NAME-try in the working directory.
         limit: at most so many pictures, spread evenly.
         size: short side in pixels that the model sees.
+        skip, reading: as for `data.sources.open_source`: by default the files beside the pictures.
     Raises:
         UsageError, DataError, WeightsError: as `embed`.
     """
@@ -102,7 +106,7 @@ def try_(
         raise UsageError("opendino try", "no model was named", ways)
     where = choose_device(device)
     opened: Any = load(model, where)
-    whole = open_source(Path(pictures))
+    whole = open_source(Path(pictures), skip=skip, reading=reading)
     source = _spread(whole, limit)
     folder = Path(out) if out is not None else Path(f"{Path(pictures).resolve().stem}-try")
     named = str(Path(model).resolve()) if Path(model).exists() else str(model)
@@ -148,7 +152,14 @@ def run(argv: Sequence[str]) -> int:
     """Parse, embed, draw, print; returns the exit code."""
     args = parse_arguments(TryArgs, argv, "try")
     tried = try_(
-        args.pictures, args.model, args.out, limit=args.limit, size=args.size, device=args.device, quiet=args.json
+        args.pictures,
+        args.model,
+        args.out,
+        limit=args.limit,
+        size=args.size,
+        device=args.device,
+        quiet=args.json,
+        **args.chosen(args.pictures),
     )
     if args.json:
         skipped = [{"id": one.id, "reason": one.reason} for one in tried.skipped]
