@@ -144,3 +144,31 @@ def test_a_pipe_of_pictures_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.jpg")
     with pytest.raises(DataError, match="1 not a regular file"):
         open_source(tmp_path)
+
+
+def test_every_command_takes_another_skip_list_and_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model remembers how its pictures were read, and features of pictures read otherwise are announced."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(6):
+        grey = (photo(number, 40, 40)[:, :, 0].astype(np.uint16) * 16).copy()
+        (pictures / f"{number}.png").write_bytes(encoded(grey, "PNG"))
+    (tmp_path / "mine.txt").write_text("5.png\n")
+    (pictures / "opendino-skip.txt").write_text("3.png\n4.png\n")
+    run, out = tmp_path / "run", tmp_path / "o.store"
+    flags = ["--skip", str(tmp_path / "mine.txt"), "--value-range", "0", "2000"]
+    small = ["--data.batch-size", "2", "--data.crops.global-px", "32", "--data.crops.num-locals", "0"]
+    assert main(["pretrain", str(pictures), *flags, "--steps", "1", "--out", str(run), *small]) == 0
+    assert "5 pictures" in capsys.readouterr().err
+    card = json.loads((run / "model/config.json").read_text())["opendino"]["card"]
+    assert card["reading"] == {"value_range": [0.0, 2000.0]}
+    assert main(["embed", str(pictures), "--model", str(run), "--out", str(out), *flags]) == 0
+    printed = capsys.readouterr()
+    assert f"{out}: 5 rows" in printed.out and "careful" not in printed.err
+    assert main(["embed", str(pictures), "--model", str(run), "--skip", "none", "--out", str(tmp_path / "all")]) == 0
+    printed = capsys.readouterr()
+    assert "all: 6 rows" in printed.out
+    words = "the model learned from pictures read with value_range [0.0, 2000.0]; these are read with nothing declared"
+    assert words in printed.err
+    assert main(["embed", str(pictures), "--model", str(run), "--skip", "gone.txt"]) == 3
+    assert "--skip gone.txt: no such file" in capsys.readouterr().err

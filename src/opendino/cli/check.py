@@ -16,12 +16,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from opendino.cli.arguments import parse_arguments
+from opendino.cli.pictures import ReadingArgs
 from opendino.data.beside import (
-    READING_NAME,
     SKIP_NAME,
     SkipEntry,
     path_beside,
-    read_reading,
     read_skip_list,
     write_skip_list,
 )
@@ -39,7 +38,7 @@ MAX_WORKERS = 8
 
 
 @dataclass(frozen=True)
-class CheckArgs:
+class CheckArgs(ReadingArgs):
     """Look through a folder of pictures before anything is learned from it.
 
     Example: opendino check PICTURES/
@@ -53,12 +52,6 @@ class CheckArgs:
     """Where to write; default: runs/check-NAME-HASH."""
     apply: bool = False
     """Also put the skip list beside the pictures, where every command honours it. Lines added by hand are kept."""
-    bands: tuple[int, ...] | None = None
-    """Bands to read, from 0; for files with other than 1, 3 or 4."""
-    value_range: tuple[float, float] | None = None
-    """Stored numbers that become black and white."""
-    nodata: float | None = None
-    """A stored number that means "not measured"."""
     follow: bool = False
     """Also enter links to folders."""
     workers: int | None = None
@@ -137,7 +130,7 @@ def run(argv: Sequence[str]) -> int:
         args.dir,
         out=args.out,
         apply=args.apply,
-        reading=_reading(args),
+        reading=args.reading(args.dir),
         follow=args.follow,
         workers=min(MAX_WORKERS, os.cpu_count() or 1) if args.workers is None else args.workers,
         quiet=args.json,
@@ -158,16 +151,6 @@ def run(argv: Sequence[str]) -> int:
     else:
         print(f"next: opendino pretrain {name}")
     return 0
-
-
-def _reading(args: CheckArgs) -> Reading | None:
-    """The file beside the pictures with the flags laid over it; None when there are no flags."""
-    flags = {name: getattr(args, name) for name in ("bands", "value_range", "nodata")}
-    given = {name: value for name, value in flags.items() if value is not None}
-    if not given:
-        return None
-    beside = path_beside(args.dir, READING_NAME)
-    return dataclasses.replace(read_reading(beside) if beside.exists() else Reading(), **given)
 
 
 def _default_out(folder: Path) -> Path:

@@ -19,6 +19,7 @@ from torch import nn
 from opendino.cli.arguments import parse_arguments
 from opendino.cli.device import choose_device
 from opendino.cli.model import ModelArgs, choose_model
+from opendino.cli.pictures import PictureArgs, name_other_reading
 from opendino.data.images import Reading
 from opendino.data.sources import Source, open_source
 from opendino.data.transform import Transform
@@ -37,7 +38,7 @@ ONE = Ranks()
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedArgs(ModelArgs):
+class EmbedArgs(PictureArgs, ModelArgs):
     """Keep the features of every picture of a folder or tar in a store.
 
     Example: opendino embed PICTURES --model runs/photos-small --out photos.store
@@ -93,6 +94,8 @@ def embed(
     only_newest: bool = False,
     workers: int = 2,
     device: str = "auto",
+    skip: Path | bool = True,
+    reading: Reading | None = None,
     quiet: bool = True,
 ) -> Embedded:
     """Bring a feature store up to date with a folder; open it with `opendino.open_store`.
@@ -109,6 +112,7 @@ def embed(
         verify: compare an existing store's files with their hashes first; what is damaged is made anew.
         only_newest: remove earlier versions and deleted rows from the disk at the end.
         workers: threads that read. quiet: no progress bar.
+        skip, reading: as for `data.sources.open_source`: by default the files beside the pictures.
     Returns:
         Embedded: what changed, what was skipped, the store's version.
     Raises:
@@ -120,7 +124,7 @@ def embed(
         chosen = choose_model(
             model, where, stride=stride, channels=channels, heads=heads, accept_licence=accept_licence
         )
-        source = open_source(Path(pictures))
+        source = open_source(Path(pictures), skip=skip, reading=reading)
         info = describe(
             chosen.model,
             chosen.named,
@@ -157,7 +161,9 @@ def embed_into(
     **options: Any,
 ) -> Embedded:
     """`features.embed.embed_source`, whose `options` it takes, with a progress bar, and Ctrl-C as a stop."""
-    console = Console(stderr=True, quiet=quiet or ranks.rank > 0)
+    console = Console(stderr=True, quiet=quiet or ranks.rank > 0, soft_wrap=True)
+    if said := name_other_reading(getattr(model, "card", {}), source.reading):
+        console.print(said)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"))
     with Progress(
         *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=console.quiet
@@ -228,8 +234,7 @@ def store_path(pictures: Path | str, out: Path | str | None) -> Path:
 def run(argv: Sequence[str]) -> int:
     """Parse, embed, print; returns the exit code."""
     args = parse_arguments(EmbedArgs, argv, "embed")
-    options = {name: value for name, value in vars(args).items() if name != "json"}
-    made = embed(**options, quiet=args.json)
+    made = embed(**args.options(args.pictures, "json"), quiet=args.json)
     if os.environ.get("RANK", "0") != "0":
         return 0
     path = store_path(args.pictures, args.out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,9 +27,12 @@ from opendino.cli.arguments import (
 from opendino.cli.claim import check_policy, claim
 from opendino.cli.device import choose_device
 from opendino.cli.fields import describe_fields, list_fields, split_fields
+from opendino.cli.pictures import PictureArgs
 from opendino.cli.plan import Plan, build_loader, build_method, choose_length
 from opendino.cli.protocol_watch import Planned, plan_protocols
 from opendino.cli.watchers import Watch, export_model
+from opendino.data.beside import stated_fields
+from opendino.data.images import Reading
 from opendino.data.sources import Source, open_source, split_stratified, subset
 from opendino.data.transform import Transform
 from opendino.errors import DataError, UsageError
@@ -80,6 +84,8 @@ def pretrain(
     grace: float | None = None,
     take_over: bool = False,
     fields: Sequence[str] = (),
+    skip: Path | bool = True,
+    reading: Reading | None = None,
     quiet: bool = False,
 ) -> PretrainResult:
     """Train a backbone on the pictures in `dir`; write model, report and checkpoints to `out`.
@@ -97,6 +103,7 @@ def pretrain(
         grace: seconds from a signal to the end, 60 by default; what cannot be saved by then is left.
         take_over: of a run directory that another machine holds and was not heard of for ten minutes.
         fields: config fields as on the command line: ["--optim.lr", "1e-3"].
+        skip, reading: as for `data.sources.open_source`: by default the files beside the pictures.
         quiet: print nothing.
     Raises:
         UsageError, DataError: bad arguments or pictures, in one line.
@@ -107,7 +114,7 @@ def pretrain(
     console = Console(quiet=quiet, stderr=True, highlight=False, soft_wrap=True)
     where = choose_device(device)
     folder = Path(dir)
-    source = open_source(folder)
+    source = open_source(folder, skip=skip, reading=reading)
     if len(source) < 2:
         raise DataError(folder, "holds one picture", "learning compares pictures: give at least 2, better 1,000")
     console.print(f"{len(source):,} pictures in {folder}{_left_out(source)}")
@@ -117,7 +124,7 @@ def pretrain(
     # What is wrong with the command is said before anything is written.
     first = plan.config()
     protocols = plan_protocols(first.watch.protocols, first.watch.protocols_limit, first.seed)
-    labelled = open_source(Path(val)) if val else None
+    labelled = open_source(Path(val), skip=skip is not False, reading=source.reading) if val else None
     if labelled is not None and not (labelled.classes and source.classes):
         lacking = val if not labelled.classes else folder
         raise UsageError(f"--val {val}", f"{lacking} has no class subfolders to score by", "leave --val out")
@@ -189,6 +196,7 @@ def _train(
         "licence": "yours: trained from random weights on your pictures",
         "source": f"opendino pretrain, recipe {config.recipe}, {config.steps} steps",
         "pictures": len(source),
+        "reading": stated_fields(source.reading),
     }
     if (config.method.micro_batch or config.data.batch_size) == 1 and config.method.koleo_weight > 0:
         console.print("one picture at a time: the KoLeo term is off, since it needs a neighbour to move away from")
@@ -244,7 +252,7 @@ def _train(
 
 
 @dataclass(frozen=True)
-class _Arguments:
+class _Arguments(PictureArgs):
     """Learn from pictures without labels.
 
     Example: opendino pretrain photos/ --minutes 30
@@ -298,7 +306,9 @@ def run(argv: Sequence[str]) -> int:
         return 0
     if arguments.dir is None:
         raise UsageError("opendino pretrain", "no pictures given", "for example: opendino pretrain photos/")
-    named = {key: value for key, value in vars(arguments).items() if key not in ("dir", "json", "fields")}
+    theirs = {field.name for field in dataclasses.fields(PictureArgs)} | {"dir", "json", "fields"}
+    named = {key: value for key, value in vars(arguments).items() if key not in theirs}
+    named |= arguments.chosen(arguments.dir)
     result = pretrain(arguments.dir, fields=fields, quiet=arguments.json, **named)
     if arguments.json:
         json.dump({k: str(v) if isinstance(v, Path) else v for k, v in vars(result).items()}, sys.stdout)
@@ -313,7 +323,7 @@ def _print_fields(arguments: _Arguments, flags: Sequence[str]) -> None:
         arguments.recipe,
         arguments.model,
         folder,
-        None if folder is None else open_source(folder),
+        None if folder is None else open_source(folder, **arguments.chosen(folder)),
         choose_length(arguments.recipe, arguments.steps, arguments.epochs, arguments.minutes),
         choose_device(arguments.device),
         fields=tuple(flags),

@@ -20,7 +20,8 @@ from opendino.cli.arguments import parse_arguments
 from opendino.cli.device import choose_device
 from opendino.cli.embed import describe, embed_into, picture_words
 from opendino.cli.model import ModelArgs, choose_model
-from opendino.data.images import Image
+from opendino.cli.pictures import PictureArgs
+from opendino.data.images import Image, Reading
 from opendino.data.sources import Skipped, Source, open_source, subset
 from opendino.errors import DataError, UsageError
 from opendino.features.explore import look_over
@@ -35,7 +36,7 @@ PCA_PICTURES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class TryArgs(ModelArgs):
+class TryArgs(PictureArgs, ModelArgs):
     """See what a model makes of a folder of pictures: one page, no training.
 
     Example: opendino try PICTURES --model runs/photos-small
@@ -82,6 +83,8 @@ def try_(
     limit: int = 1000,
     size: int | None = None,
     device: str = "auto",
+    skip: Path | bool = True,
+    reading: Reading | None = None,
     quiet: bool = True,
 ) -> Tried:
     """Embed a folder and write one page about it: map, groups, doubles, odd ones out, PCA maps, neighbours by click.
@@ -93,6 +96,7 @@ def try_(
         out: folder for `try.html` and `features.store`; default NAME-try in the working directory.
         limit: at most so many pictures, spread evenly.
         size: short side in pixels that the model sees.
+        skip, reading: as for `data.sources.open_source`: by default the files beside the pictures.
     Raises:
         UsageError, DataError, WeightsError: as `embed`.
     """
@@ -101,7 +105,7 @@ def try_(
         raise UsageError(f"--limit {limit}", "must be at least 2")
     where = choose_device(device)
     chosen = choose_model(model, where, stride=stride, channels=channels, heads=heads, accept_licence=accept_licence)
-    whole = open_source(Path(pictures))
+    whole = open_source(Path(pictures), skip=skip, reading=reading)
     source = _spread(whole, limit)
     folder = Path(out) if out is not None else Path(f"{Path(pictures).resolve().stem}-try")
     info = describe(
@@ -148,8 +152,7 @@ def try_(
 def run(argv: Sequence[str]) -> int:
     """Parse, embed, draw, print; returns the exit code."""
     args = parse_arguments(TryArgs, argv, "try")
-    options = {name: value for name, value in vars(args).items() if name not in ("json", "open")}
-    tried = try_(**options, quiet=args.json)
+    tried = try_(**args.options(args.pictures, "json", "open"), quiet=args.json)
     if args.json:
         skipped = [{"id": one.id, "reason": one.reason} for one in tried.skipped]
         print(json.dumps({**vars(tried), "page": str(tried.page), "store": str(tried.store), "skipped": skipped}))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cattrs
 
@@ -84,6 +85,15 @@ def declared_reading(pictures: Path) -> Reading:
     """How the pictures of a folder or tar are read: as the file beside them says, else in the usual way."""
     beside = path_beside(pictures, READING_NAME)
     return read_reading(beside) if patiently(beside.exists) else Reading()
+
+
+def stated_fields(reading: Reading) -> dict[str, Any]:
+    """What a Reading states beyond the default, as JSON values: what its file would hold, and a model's card keeps.
+    How large JPEGs are decoded is a matter of speed and left out.
+    """
+    plain = asdict(Reading())
+    found = {name: value for name, value in asdict(reading).items() if value != plain[name] and name != "at_least"}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
 def read_reading(path: Path) -> Reading:
