@@ -1,6 +1,7 @@
 """Attentive heads and video classification: published frame numbers, order of tokens, rotations, groups, skipping."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,9 +56,8 @@ def test_a_turn_keeps_distances_and_times():
     after = turned(tokens, torch.tensor([math.pi / 2, 0.3, 2.0]))
     torch.testing.assert_close(after[..., :-2], tokens[..., :-2])
     torch.testing.assert_close(after[0, :, -2], -tokens[0, :, -1])
-    torch.testing.assert_close(
-        torch.cdist(after[..., -2:], after[..., -2:]), torch.cdist(tokens[..., -2:], tokens[..., -2:])
-    )
+    apart, before = (torch.cdist(one[..., -2:], one[..., -2:]) for one in (after, tokens))
+    torch.testing.assert_close(apart, before)
 
 
 def test_the_coordinates_alone_can_be_learned_from():
@@ -85,13 +85,10 @@ def test_every_head_starts_equal_and_owns_its_parameters():
 
 
 def test_near_copies_never_lie_on_both_sides():
-    clips = [
-        Clip(layouts.Path(f"{g}{c}"), label, f"{label}/g{g}") for label in (0, 1) for g in range(6) for c in range(3)
-    ]
+    names = [(label, group) for label in (0, 1) for group in range(6) for _ in range(3)]
+    clips = [Clip(Path(f"{index}.avi"), label, f"{label}/g{group}") for index, (label, group) in enumerate(names)]
     held = held_out_groups(clips, 0)
-    sides = {
-        clip.group: {bool(held[i]) for i, other in enumerate(clips) if other.group == clip.group} for clip in clips
-    }
+    sides = {name: {bool(held[i]) for i, other in enumerate(names) if other == name} for name in names}
     assert all(len(side) == 1 for side in sides.values())
     assert sum(True in side for side in sides.values()) == 2  # one group of each class
 
@@ -104,7 +101,7 @@ def test_broken_videos_are_named_and_left_out(tmp_path):
     torch.manual_seed(0)
     model = build_model("conv_mini").eval()
     subject = Subject(model, Transform(size=48, patch=model.patch), "conv", "x")
-    job = Job(root, settings=layouts.VIDEO)
+    job = Job(root, settings={**layouts.VIDEO, "batch": 64})
     outcome = evaluate_actions(subject, open_actions(job), job)
     assert [one.id for one in outcome.skipped] == [broken.name]
     (score,) = outcome.scores
