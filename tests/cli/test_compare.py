@@ -30,7 +30,7 @@ def test_models_become_columns_with_their_paired_difference(tmp_path):
     assert done.models == ["start", "trained"]
     (line,) = done.lines
     assert (line.cells["start"].value, line.cells["trained"].value) == (50, 75)
-    assert line.note.startswith("trained minus start: +25 [") and "paired" in line.note
+    assert line.note.startswith("paired, minus start: trained +25 [")
     assert "| linear | pets | top1 |" in done.table.read_text() and "75.0" in done.page.read_text()
 
 

@@ -70,7 +70,7 @@ def test_two_models_stand_beside_each_other_with_their_paired_difference(models,
     assert names == ["seed-0", "seed-1"]
     (line,) = [one for one in lines if one.metric == "map"]
     gain = line.cells["seed-1"].value - line.cells["seed-0"].value
-    assert f"seed-1 minus seed-0: {gain:+.3g} [" in line.note
+    assert f"paired, minus seed-0: seed-1 {gain:+.3g} [" in line.note
     with open(done.out / "units.csv", newline="") as table:
         values = [
             float(row["value"]) for row in csv.DictReader(table) if row["metric"] == "map" and row["model"] == "seed-0"

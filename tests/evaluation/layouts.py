@@ -249,6 +249,65 @@ def plain_videos(root: Path) -> Path:
     return root
 
 
+def film(path: Path, kind: int, seed: int, frames: int = 5) -> None:
+    """A square that wanders, as a lossless video."""
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=5)
+        stream.width = stream.height = SIDE
+        stream.pix_fmt = "bgr0"
+        for index in range(frames):
+            array = picture(kind, seed, top=8, left=4 + 4 * index)[0]
+            for packet in stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+
+
+def ucf101(root: Path) -> Path:
+    lists = {"trainlist01.txt": [], "testlist01.txt": []}
+    names = ("ApplyEyeMakeup", "Archery")
+    for kind, name in enumerate(names):
+        for group in range(1, 6):
+            stem = f"{name}/v_{name}_g{group:02d}_c01.avi"
+            film(root / "UCF-101" / stem, kind, 10 * kind + group)
+            held = group < 3
+            lists["testlist01.txt" if held else "trainlist01.txt"].append(stem if held else f"{stem} {kind + 1}")
+    folder = root / "ucfTrainTestlist"
+    folder.mkdir()
+    for listing, lines in lists.items():
+        (folder / listing).write_text("\n".join(lines) + "\n")
+    (folder / "classInd.txt").write_text("".join(f"{kind + 1} {name}\n" for kind, name in enumerate(names)))
+    return root
+
+
+def ssv2(root: Path) -> Path:
+    templates = ("Pushing [something] left", "Holding [something]")
+    (root / "labels").mkdir(parents=True)
+    for part, first in (("train", 1), ("validation", 11)):
+        rows = [{"id": str(first + number), "template": templates[number % 2]} for number in range(5)]
+        (root / "labels" / f"{part}.json").write_text(json.dumps(rows))
+        for number, row in enumerate(rows):
+            film(root / "made.avi", number % 2, first + number)
+            (root / "made.avi").rename(root / f"{row['id']}.webm")  # the kind follows from the content
+    (root / "labels" / "labels.json").write_text(
+        json.dumps({name.replace("[", "").replace("]", ""): str(number) for number, name in enumerate(templates)})
+    )
+    return root
+
+
+def action_frames(root: Path) -> Path:
+    for part, count in (("train", 3), ("val", 2)):
+        for kind, name in enumerate(("run", "sit")):
+            for clip in range(count):
+                for index in range(3):
+                    array = picture(kind, clip + 50 * (part == "val"), left=4 + 4 * index)[0]
+                    save(root / part / name / f"clip{clip}" / f"{index}.png", array)
+    return root
+
+
 def roxford(root: Path) -> Path:
     names = [f"all_souls_{number:06d}" for number in range(8)]
     queries = ["all_souls_q0", "all_souls_q1"]
@@ -282,6 +341,8 @@ def any_pictures(root: Path) -> Path:
     return root
 
 
+VIDEO = {"frames": 3, "rows": 6, "grid": 2, "width": 48, "depth": 1, "epochs": 20}
+
 CASES = [
     ("knn", imagenet, {}),
     ("linear", imagenet, {}),
@@ -303,6 +364,9 @@ CASES = [
     ("discovery", coco, {"sweep": "false", "rows": 6}),
     ("vos", davis, {"rows": 6}),
     ("vos", plain_videos, {"rows": 6}),
+    ("video", ucf101, VIDEO),
+    ("video", ssv2, VIDEO),
+    ("video", action_frames, VIDEO),
     ("retrieval", roxford, {}),
     ("retrieval", amstertime, {}),
     ("retrieval", labelled_csv, {}),

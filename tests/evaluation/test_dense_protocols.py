@@ -44,6 +44,12 @@ def test_lanczos_and_the_dense_solver_agree(monkeypatch):
     assert abs(F.cosine_similarity(torch.tensor(vector), torch.tensor(dense_vector), dim=0)) > 1 - 1e-8
 
 
+def test_patches_that_are_all_unlike_are_still_cut():
+    """All eigenvalues but one are equal then, and LAPACK found none when asked for two of them."""
+    left, top, right, bottom = token_cut(torch.eye(96).reshape(8, 12, 96), 0.8).box
+    assert 0 <= left < right <= 12 and 0 <= top < bottom <= 8
+
+
 def test_a_picture_of_equal_patches_has_no_cut():
     assert token_cut(torch.ones(3, 5, 4), 0.2).box == (0, 0, 5, 3)
 

@@ -70,7 +70,8 @@ def second_eigenvector(graph: NDArray[np.float64]) -> tuple[float, NDArray[np.fl
     normed = graph * root[:, None] * root
     count = len(graph)
     if count <= DENSE_TOKENS:
-        values, vectors = eigh(normed, subset_by_index=[count - 2, count - 1])
+        # All of them: asked for two alone, LAPACK finds none where many eigenvalues are equal, as above a high tau.
+        values, vectors = (part[..., -2:] for part in eigh(normed))
     else:
         values, vectors = eigsh(normed, k=2, which="LA", v0=np.sqrt(np.arange(1, count + 1) / count))
     second = int(np.argsort(values)[0])

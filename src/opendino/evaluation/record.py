@@ -104,7 +104,7 @@ def to_lines(records: Sequence[Record]) -> tuple[list[Line], list[str]]:
     """Table lines and model names of all records together, in the order met.
 
     Two models of one name are told apart by the start of their weights' hashes. A line with two models or more and
-    values of the same units says the paired difference of the last to the first.
+    values of the same units says the paired difference of each to the first.
     """
     by_hash = {result.model_hash: str(result.config["model"]) for record in records for result in record.results}
     names = {
@@ -137,9 +137,7 @@ def _line(key: Key, found: Mapping[str, tuple[Record, Result]]) -> Line:
         *key,
         n=first.n,
         unit=str(first.config.get("unit", "unit")),
-        cells={
-            model: Cell(result.value, *(result.interval or (result.value,) * 2)) for model, (_, result) in found.items()
-        },
+        cells={model: Cell(result.value, *(result.interval or (None, None))) for model, (_, result) in found.items()},
         high_is_good=bool(first.config.get("high_is_good", True)),
         published=words,
         note="; ".join(notes),
@@ -147,12 +145,13 @@ def _line(key: Key, found: Mapping[str, tuple[Record, Result]]) -> Line:
 
 
 def _paired(key: Key, found: Mapping[str, tuple[Record, Result]]) -> str | None:
-    if len(found) < 2:
-        return None
-    (first, (one, before)), *_, (last, (other, after)) = found.items()
+    """Every other model minus the first, over the same units; None where there is nothing to pair."""
+    (first, (one, before)), *others = found.items()
     left = one.units.get((key, str(before.config["model"])))
-    right = other.units.get((key, str(after.config["model"])))
-    if not left or not right or left.keys() != right.keys() or (one.units is other.units and first == last):
-        return None
-    gain = paired_bootstrap([left[unit] for unit in left], np.array([right[unit] for unit in left]))
-    return f"{last} minus {first}: {gain.value:+.3g} [{gain.low:.3g}, {gain.high:.3g}], paired"
+    gains = []
+    for name, (other, after) in others:
+        right = other.units.get((key, str(after.config["model"])))
+        if left and right and left.keys() == right.keys():
+            gain = paired_bootstrap([left[unit] for unit in left], np.array([right[unit] for unit in left]))
+            gains.append(f"{name} {gain.value:+.3g} [{gain.low:.3g}, {gain.high:.3g}]")
+    return f"paired, minus {first}: {', '.join(gains)}" if gains else None

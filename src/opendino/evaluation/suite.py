@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from opendino.errors import UsageError
 from opendino.evaluation import (
+    actions,
     classification,
     depth,
     discovery,
@@ -19,6 +20,7 @@ from opendino.evaluation import (
     shifts,
     vos,
 )
+from opendino.evaluation.datasets import actions as actions_sets
 from opendino.evaluation.datasets import boxes, classes, depths, instances, masks, variants, videos
 from opendino.evaluation.datasets import keypoints as keypoint_sets
 from opendino.evaluation.protocol import Entry
@@ -37,7 +39,6 @@ NOT_BUILT = tuple(
         ),
         ("normals", "surface normals", "NYUv2", "needs a DPT head; the metric is there"),
         ("corr-navi", "3D correspondence", "NAVI", "the metric is there, the reader is not"),
-        ("video", "action recognition by an attentive probe", "UCF101, SSv2, K400", "needs PyAV and the probe"),
         ("retrieval-met", "artworks with distractors: GAP", "Met", "the metric is there, the reader is not"),
         ("det", "detection", "COCO, COCO-O", "the Plain-DETR head comes with a later issue"),
         ("seg-m2f", "segmentation with Mask2Former", "ADE20k, COCO-Stuff", "the head comes with a later issue"),
@@ -166,6 +167,15 @@ ENTRIES = (
         open=videos.open_videos,
         score=vos.evaluate_vos,
         settings={"rows": 30, "layer": -1, "context": 7, "window": 12, "k": 5, "temperature": 0.2},
+    ),
+    Entry(
+        "video",
+        "action recognition by 18 attentive heads on patches of a few frames",
+        "UCF101, SSv2, any class folders of videos",
+        actions_sets.LAYOUT,
+        open=actions_sets.open_actions,
+        score=actions.evaluate_actions,
+        settings={"frames": 16, "rows": 16, "grid": 4, "width": 192, "depth": 4, "epochs": 20.0, "batch": 64},
     ),
     Entry(
         "retrieval",

@@ -90,6 +90,7 @@ def write_results_page(
         written_words=time.strftime("%Y-%m-%d %H:%M:%S"),
         lead=lead,
         models=models,
+        published=any(line.published for line in lines),
         lines=[
             {
                 "line": line,

@@ -1,0 +1,121 @@
+"""Sets of videos with a class each: UCF101 and Something-Something v2 as published, and plain folders of classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from opendino.errors import DataError
+from opendino.evaluation.datasets.units import evenly, hash_ids
+from opendino.evaluation.protocol import Job
+from opendino.files import read_json
+
+LAYOUT = (
+    "UCF-101/CLASS/v_CLASS_gNN_cNN.avi and ucfTrainTestlist/{trainlist01,testlist01,classInd}.txt; "
+    "SSv2: ID.webm and labels/{train,validation,labels}.json; or {train,val}/CLASS/VIDEO"
+)
+_GROUP = re.compile(r"_(g\d+)_c\d+$")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video, its class, and what it was cut from: clips of one group are near copies."""
+
+    path: Path
+    label: int
+    group: str
+
+
+@dataclass(frozen=True)
+class Actions:
+    """Clips of both parts; classes in order of their numbers."""
+
+    name: str
+    split_hash: str
+    classes: Sequence[str]
+    train: Sequence[Clip]
+    val: Sequence[Clip]
+
+    def words(self) -> str:
+        """Videos and classes."""
+        return f"{len(self.train):,} + {len(self.val):,} videos, {len(self.classes)} classes"
+
+
+def open_actions(job: Job) -> Actions:
+    """Recognise the layout; `--limit` takes videos evenly over each part. Raises DataError."""
+    root = job.data
+    if (root / "ucfTrainTestlist").is_dir():
+        return _ucf(root, job)
+    if (root / "labels" / "labels.json").is_file():
+        return _ssv2(root, job)
+    parts = {part: root / part for part in ("train", "val")}
+    if all(folder.is_dir() for folder in parts.values()):
+        classes = sorted(path.name for path in parts["train"].iterdir() if path.is_dir())
+        train, val = (
+            [
+                Clip(video, number, f"{name}/{video.stem}")
+                for number, name in enumerate(classes)
+                for video in sorted((folder / name).glob("*"))
+            ]
+            for folder in parts.values()
+        )
+        return _build(root.resolve().name, root, classes, train, val, job)
+    raise DataError(root, "is no set of videos that is known", f"expected: {LAYOUT}")
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise DataError(path, "is missing", f"expected: {LAYOUT}")
+    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+
+
+def _ucf(root: Path, job: Job) -> Actions:
+    """Class numbers in classInd.txt start at 1."""
+    lists = root / "ucfTrainTestlist"
+    numbers = {name: int(number) - 1 for number, name in (line.split() for line in _lines(lists / "classInd.txt"))}
+
+    def clips(listing: str) -> list[Clip]:
+        found = []
+        for line in _lines(lists / listing):
+            path = line.split()[0]
+            name, stem = path.split("/")[0], Path(path).stem
+            if name not in numbers:
+                raise DataError(lists / listing, f"names the class {name}, classInd.txt does not")
+            group = _GROUP.search(stem)
+            found.append(Clip(root / "UCF-101" / path, numbers[name], f"{name}/{group.group(1) if group else stem}"))
+        return found
+
+    classes = sorted(numbers, key=lambda name: numbers[name])
+    return _build("ucf101", root, classes, clips("trainlist01.txt"), clips("testlist01.txt"), job)
+
+
+def _ssv2(root: Path, job: Job) -> Actions:
+    """The class is the template without its brackets."""
+    numbers = {str(name): int(number) for name, number in read_json(root / "labels" / "labels.json").items()}
+
+    def clips(part: str) -> list[Clip]:
+        try:
+            return [
+                Clip(
+                    root / f"{int(one['id'])}.webm",
+                    numbers[one["template"].replace("[", "").replace("]", "")],
+                    str(one["id"]),
+                )
+                for one in read_json(root / "labels" / f"{part}.json")
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(root / "labels" / f"{part}.json", f"is no list of ids and templates ({error})") from None
+
+    classes = sorted(numbers, key=lambda name: numbers[name])
+    return _build("ssv2", root, classes, clips("train"), clips("validation"), job)
+
+
+def _build(
+    name: str, root: Path, classes: Sequence[str], train: Sequence[Clip], val: Sequence[Clip], job: Job
+) -> Actions:
+    train, val = evenly(list(train), job.limit), evenly(list(val), job.limit)
+    if not train or not val:
+        raise DataError(root, "holds no video on one side", f"expected: {LAYOUT}")
+    return Actions(name, hash_ids([clip.path.name for clip in [*train, *val]]), classes, train, val)
