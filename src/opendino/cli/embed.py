@@ -73,10 +73,6 @@ def embed(
     model: str | Path | nn.Module | None = None,
     out: Path | str | None = None,
     *,
-    stride: int | None = None,
-    channels: int | None = None,
-    heads: int | None = None,
-    accept_licence: bool = False,
     size: int | None = None,
     crop: bool = False,
     dtype: str = "auto",
@@ -86,19 +82,20 @@ def embed(
     workers: int = 2,
     device: str = "auto",
     quiet: bool = True,
+    **changes: Any,
 ) -> Embedded:
     """Bring a feature store up to date with a folder; open it with `opendino.open_store`.
 
     Args:
         pictures: folder, tar, or folder of tars.
         model: what `opendino.load` takes, or a backbone that it returned; None is the best at hand.
-        stride, channels, heads, accept_licence: see `opendino.load`.
         out: the store, made if missing; default NAME.store in the working directory.
         size: short side in pixels, rounded to whole patches; default the model's own.
         crop: the middle square instead of the whole picture.
         dtype: auto, fp32, bf16, fp16. patches: none, fp16, int8, pca.
         tile: also cut pictures larger than `tile_px` into tiles of that side, a quarter overlapping.
         workers: threads that read. quiet: no progress bar.
+        changes: stride=, channels=, mean= and what else `cli.model.choose_model` takes.
     Returns:
         Embedded: what changed, what was skipped, the store's version.
     Raises:
@@ -107,9 +104,7 @@ def embed(
     """
     with launched_ranks() as ranks:
         where = _rank_device(device, ranks)
-        chosen = choose_model(
-            model, where, stride=stride, channels=channels, heads=heads, accept_licence=accept_licence
-        )
+        chosen = choose_model(model, where, **changes)
         source = open_source(Path(pictures))
         info = describe(
             chosen.model,
