@@ -132,3 +132,5 @@ def test_flags_that_a_model_has_no_use_for_are_one_line(tmp_path):
     opened = choose_model(model).model
     again = choose_model(opened)
     assert again.model is opened and again.named == opened.card["source"]
+    with pytest.raises(UsageError, match="is open already"):
+        choose_model(opened, stride=4)

@@ -40,7 +40,7 @@ def test_the_passport_says_it_all(folder, capsys, monkeypatch):
         "none of the family",
         "dim 64, depth 2, heads 1",
         "float32",
-        "64 px, square, mean (0.1, 0.2, 0.3)",
+        "64 px, square, bilinear, mean (0.1, 0.2, 0.3)",
         "CC0-1.0",
         "a test",
         digest,

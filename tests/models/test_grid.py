@@ -7,11 +7,11 @@ import torch
 
 from opendino.data.transform import Transform
 from opendino.errors import ShapeError, UsageError, WeightsError
-from opendino.models.channels import adapt_stem
 from opendino.models.convnext import ConvNeXtConfig
 from opendino.models.dinov2 import Dinov2Config
 from opendino.models.family import build_from_config
 from opendino.models.rope import patch_centres
+from opendino.models.stem import adapt_stem
 from opendino.models.vit import ViTConfig
 from opendino.weights import load, write_model
 from tests.models.parity import gap, images, randomise

@@ -121,7 +121,7 @@ def test_weights_of_another_patch_size(folder):
         return tensors
 
     edit_tensors(folder, change)
-    message = refused(folder, "/14", "/16 is asked", "set patch_size to 14", "take weights made with /16")
+    message = refused(folder, "/14", "/16 is asked", "set patch_size to 14", "--resample-patch 16")
     total = len(load_file(folder / "model.safetensors"))
     assert f"{total - 1} of {total} tensors match" in message
 

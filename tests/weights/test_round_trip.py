@@ -155,7 +155,7 @@ def test_shards_open_like_one_file(tmp_path):
         weight_map |= dict.fromkeys(part, shard)
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     assert torch.equal(load(tmp_path)(images(32, 32)).cls, model(images(32, 32)).cls)
-    for bad in ("../model-00000.safetensors", "/etc/passwd", "x.bin", 3):
+    for bad in ("../model-00000.safetensors", "/etc/passwd", "x.pth", 3):
         (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": bad}}))
         with pytest.raises(WeightsError, match="shard name"):
             load(tmp_path)
@@ -215,3 +215,20 @@ def test_loading_leaves_the_global_generator_alone(tmp_path):
         state = torch.get_rng_state()
         load(tmp_path / name)
         assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_shards_of_a_pickled_model(tmp_path):
+    """pytorch_model.bin.index.json, as transformers 4 wrote it for large models."""
+    torch.manual_seed(0)
+    write_model(tmp_path, build_from_config(ViTConfig(dim=64, depth=2, heads=1, hidden=96)), Transform(), {})
+    tensors = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    names = sorted(tensors)
+    shards = {"a-00001-of-00002.bin": names[::2], "a-00002-of-00002.bin": names[1::2]}
+    for shard, part in shards.items():
+        torch.save({name: tensors[name] for name in part}, tmp_path / shard)
+    index = {"metadata": {}, "weight_map": {name: shard for shard, part in shards.items() for name in part}}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    model = load(tmp_path)
+    assert model.card["coverage"] == f"{len(names)}/{len(names)} tensors, 0 unexpected"
+    assert torch.equal(model.cls_token, tensors["embeddings.cls_token"])

@@ -19,7 +19,7 @@ from opendino.cli.arguments import parse_arguments
 from opendino.cli.device import choose_device
 from opendino.files import free_bytes
 from opendino.models.family import FAMILY, build_model
-from opendino.weights.where import candidates, search_folders
+from opendino.weights.where import candidates, own_folder, search_folders
 
 _LIBRARIES = (
     "torch",
@@ -85,7 +85,6 @@ def doctor(device: str = "auto") -> Diagnosis:
     where = choose_device(device)
     dtypes = tuple(name for name in ("float32", "bfloat16", "float16") if _works(where, name))
     memory = _free_memory(where)
-    cache = search_folders()[-2][1]
     return Diagnosis(
         device=str(where),
         device_name=torch.cuda.get_device_name(where) if where.type == "cuda" else platform.machine(),
@@ -95,7 +94,7 @@ def doctor(device: str = "auto") -> Diagnosis:
         dtypes=dtypes,
         attention=_attention(where),
         versions={name: found for name in _LIBRARIES if (found := _version(name))},
-        disk_bytes={str(path): free_bytes(path) for path in (cache, Path.cwd())},
+        disk_bytes={str(path): free_bytes(path) for path in (own_folder(), Path.cwd())},
         weights={name: str(path) for name, spec in FAMILY.items() for _, path in list(candidates(spec))[:1]},
         speed=_measure(where, "bfloat16" if where.type == "cuda" else "float32", memory),
     )

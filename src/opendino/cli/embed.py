@@ -80,10 +80,6 @@ def embed(
     model: str | Path | nn.Module | None = None,
     out: Path | str | None = None,
     *,
-    stride: int | None = None,
-    channels: int | None = None,
-    heads: int | None = None,
-    accept_licence: bool = False,
     size: int | None = None,
     crop: bool = False,
     dtype: str = "auto",
@@ -97,13 +93,13 @@ def embed(
     skip: Path | bool = True,
     reading: Reading | None = None,
     quiet: bool = True,
+    **changes: Any,
 ) -> Embedded:
     """Bring a feature store up to date with a folder; open it with `opendino.open_store`.
 
     Args:
         pictures: folder, tar, or folder of tars.
         model: what `opendino.load` takes, or a backbone that it returned; None is the best at hand.
-        stride, channels, heads, accept_licence: see `opendino.load`.
         out: the store, made if missing; default NAME.store in the working directory.
         size: short side in pixels, rounded to whole patches; default the model's own.
         crop: the middle square instead of the whole picture.
@@ -113,6 +109,7 @@ def embed(
         only_newest: remove earlier versions and deleted rows from the disk at the end.
         workers: threads that read. quiet: no progress bar.
         skip, reading: as for `data.sources.open_source`: by default the files beside the pictures.
+        changes: stride=, channels=, mean= and what else `cli.model.choose_model` takes.
     Returns:
         Embedded: what changed, what was skipped, the store's version.
     Raises:
@@ -121,9 +118,7 @@ def embed(
     """
     with launched_ranks() as ranks:
         where = _rank_device(device, ranks)
-        chosen = choose_model(
-            model, where, stride=stride, channels=channels, heads=heads, accept_licence=accept_licence
-        )
+        chosen = choose_model(model, where, **changes)
         source = open_source(Path(pictures), skip=skip, reading=reading)
         info = describe(
             chosen.model,

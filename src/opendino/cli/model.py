@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from opendino.cli.arguments import OptionalCount, OptionalText, Switch
+from opendino.errors import UsageError
 from opendino.weights import load
 
 
@@ -23,6 +25,12 @@ class ModelArgs:
     """Pixels from patch to patch; below the patch side they overlap, and maps become finer and slower."""
     channels: OptionalCount = None
     """Input channels; weights made for RGB are spread over them by the mean, as for a grey picture."""
+    resample_patch: OptionalCount = None
+    """Patch side in pixels that the weights are resampled to."""
+    mean: OptionalText = None
+    """Mean of each channel in [0, 1], with commas, instead of the model's own; recorded with what is made."""
+    std: OptionalText = None
+    """Standard deviation of each channel, as --mean."""
     heads: OptionalCount = None
     """Attention heads, for a file whose shapes do not tell."""
     accept_licence: Switch = False
@@ -43,18 +51,46 @@ def choose_model(
     *,
     stride: int | None = None,
     channels: int | None = None,
+    resample_patch: int | None = None,
+    mean: str | Sequence[float] | None = None,
+    std: str | Sequence[float] | None = None,
     heads: int | None = None,
     accept_licence: bool = False,
 ) -> Chosen:
     """What was named, or a model that is open already, or, for None, the best at hand; standard error says which.
 
-    Raises WeightsError or UsageError in one line, see `opendino.load`.
+    Args:
+        stride, channels, heads: see `opendino.load`; resample_patch is its `patch`.
+        mean, std: of each channel, in the place of those in its transform; numbers, or text with commas.
+    Raises:
+        UsageError: changes to a model that is open already. Else as `opendino.load`.
     """
-    if isinstance(what, nn.Module):
-        return Chosen(what, str(what.card["source"]))  # type: ignore[index]
-    changes = {"stride": stride, "channels": channels, "heads": heads}
+    changes = {"stride": stride, "channels": channels, "patch": resample_patch, "heads": heads}
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    if isinstance(what, nn.Module):
+        if given or mean or std:
+            raise UsageError("model", "is open already", "give its changes to opendino.load, or set model.transform")
+        return Chosen(what, str(what.card["source"]))  # type: ignore[index]
     model: Any = load(what, device, accept_licence=accept_licence, **given)
+    _normalise_by(model, mean, std)
     if what is None:
         return Chosen(model, str(model.card["name"]))
     return Chosen(model, str(Path(what).resolve()) if Path(what).exists() else str(what))
+
+
+def model_changes(args: ModelArgs) -> dict[str, Any]:
+    """The flags beside --model, as `choose_model` takes them."""
+    return {field.name: getattr(args, field.name) for field in fields(ModelArgs) if field.name != "model"}
+
+
+def _normalise_by(model: Any, mean: str | Sequence[float] | None, std: str | Sequence[float] | None) -> None:
+    given = {name: _numbers(name, value) for name, value in (("mean", mean), ("std", std)) if value is not None}
+    if given:
+        model.transform = replace(model.transform, **given)
+
+
+def _numbers(name: str, value: str | Sequence[float]) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in (value.split(",") if isinstance(value, str) else value))
+    except ValueError:
+        raise UsageError(f"--{name} {value}", "must be numbers with commas", "for example 0.43,0.41,0.30") from None

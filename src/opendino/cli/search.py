@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from rich.table import Table
 
 from opendino.cli.arguments import parse_arguments
 from opendino.cli.device import choose_device
-from opendino.cli.model import choose_model
 from opendino.data.beside import declared_reading
 from opendino.data.images import Image, load_file, read
 from opendino.data.sources import decode_id, open_source
@@ -34,6 +33,7 @@ from opendino.files import write_atomic
 from opendino.pages.found import Cell, found_sheet
 from opendino.pages.page import png_bytes
 from opendino.pages.sheet import as_rgb
+from opendino.weights import load
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def run(argv: Sequence[str]) -> int:
 def _embed_one(store: Store, image: Image, model: str | Path | None, device: str) -> dict[str, NDArray[np.float32]]:
     where = choose_device(device)
     # With the changes (stride, channels, heads) that it was embedded with.
-    opened = choose_model(model or store.info.model, where, **store.info.card.get("changed", {})).model
+    opened: Any = load(model or store.info.model, where, **store.info.card.get("changed", {}))
     store.require(model_hash(opened), store.info.transform_hash)
     prepared = store.info.transform.prepare(image)
     features = run_model(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from opendino.cli.arguments import OptionalCount, OptionalPath, OptionalText, Switch, parse_arguments
 from opendino.cli.device import choose_device
-from opendino.cli.model import ModelArgs, choose_model
+from opendino.cli.model import ModelArgs, choose_model, model_changes
 from opendino.data.beside import declared_reading
 from opendino.data.images import read
 from opendino.data.transform import Transform
@@ -87,16 +87,13 @@ def show(
     images: Sequence[Path | str],
     model: Path | str | None = None,
     *,
-    stride: int | None = None,
-    channels: int | None = None,
-    heads: int | None = None,
-    accept_licence: bool = False,
     out: Path | str | None = None,
     size: int | None = None,
     layer: int | None = None,
     point: tuple[int, int] | None = None,
     foreground: bool = False,
     device: str = "auto",
+    **changes: Any,
 ) -> Path:
     """Draw what a model sees in pictures and write it as one PNG.
 
@@ -104,19 +101,18 @@ def show(
         kind: "pca", "similarity" or "attention".
         images: picture files, taken whole: the short side becomes `size`, the long side the nearest number of patches.
         model: what `opendino.load` takes; None is the best at hand.
-        stride, channels, heads, accept_licence: see `opendino.load`.
         out: the PNG; by default `KIND-NAME.png` in the working directory.
         size: short side in pixels; rounded to whole patches.
         layer: from 0, negative from the end; None is the last one after the final norm.
         point: (y, x) in pixels of the first picture, for similarity.
         foreground: for pca, see `pages.pca.fit`.
+        changes: stride=, channels=, mean= and what else `cli.model.choose_model` takes.
     Returns:
         The path of the PNG.
     Raises:
         UsageError: unknown kind, no such layer or point, a model without attention. DataError, WeightsError: what
             cannot be read.
     """
-    changes = {"stride": stride, "channels": channels, "heads": heads, "accept_licence": accept_licence}
     return _draw(kind, images, model, changes, out, size, layer, point, foreground, device).path
 
 
@@ -129,7 +125,7 @@ def run(argv: Sequence[str]) -> int:
         args.kind,
         args.images,
         args.model,
-        {name: getattr(args, name) for name in ("stride", "channels", "heads", "accept_licence")},
+        model_changes(args),
         args.out,
         args.size,
         args.layer,

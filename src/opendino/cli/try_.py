@@ -76,27 +76,24 @@ def try_(
     model: str | Path | None = None,
     out: Path | str | None = None,
     *,
-    stride: int | None = None,
-    channels: int | None = None,
-    heads: int | None = None,
-    accept_licence: bool = False,
     limit: int = 1000,
     size: int | None = None,
     device: str = "auto",
     skip: Path | bool = True,
     reading: Reading | None = None,
     quiet: bool = True,
+    **changes: Any,
 ) -> Tried:
     """Embed a folder and write one page about it: map, groups, doubles, odd ones out, PCA maps, neighbours by click.
 
     Args:
         pictures: folder, tar, or folder of tars.
         model: what `opendino.load` takes; None is the best at hand.
-        stride, channels, heads, accept_licence: see `opendino.load`.
         out: folder for `try.html` and `features.store`; default NAME-try in the working directory.
         limit: at most so many pictures, spread evenly.
         size: short side in pixels that the model sees.
         skip, reading: as for `data.sources.open_source`: by default the files beside the pictures.
+        changes: stride=, channels=, mean= and what else `cli.model.choose_model` takes.
     Raises:
         UsageError, DataError, WeightsError: as `embed`.
     """
@@ -104,7 +101,7 @@ def try_(
     if limit < 2:
         raise UsageError(f"--limit {limit}", "must be at least 2")
     where = choose_device(device)
-    chosen = choose_model(model, where, stride=stride, channels=channels, heads=heads, accept_licence=accept_licence)
+    chosen = choose_model(model, where, **changes)
     whole = open_source(Path(pictures), skip=skip, reading=reading)
     source = _spread(whole, limit)
     folder = Path(out) if out is not None else Path(f"{Path(pictures).resolve().stem}-try")

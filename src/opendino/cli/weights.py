@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from opendino.cli.arguments import parse_arguments
+from opendino.cli.arguments import OptionalCount, parse_arguments
 from opendino.errors import UsageError
 from opendino.weights.load import load
 from opendino.weights.passport import Passport, read_passport
@@ -38,6 +38,8 @@ class WeightsArgs:
     """Write the weights again: hf (a folder for transformers and opendino) or official (a flat .pth)."""
     out: Path | None = None
     """The folder to write to, with --to."""
+    heads: OptionalCount = None
+    """Attention heads, for a file whose shapes do not tell."""
     partial: bool = False
     """With --to: take what fits, leave fresh values for the rest."""
     accept_licence: bool = False
@@ -51,6 +53,7 @@ def weights(
     *,
     to: Literal["hf", "official"] | None = None,
     out: Path | None = None,
+    heads: int | None = None,
     partial: bool = False,
     accept_licence: bool = False,
 ) -> Passport:
@@ -61,10 +64,11 @@ def weights(
     if (to is None) != (out is None):
         raise UsageError("--to and --out", "belong together", "for example --to hf --out FOLDER")
     origin = locate(str(what), accept_licence=accept_licence)
-    passport = read_passport(origin.path, origin)
+    passport = read_passport(origin.path, origin, heads=heads)
     if out is not None:
-        model: Any = load(origin.path, partial=partial)
-        card = {name: value for name, value in model.card.items() if name not in ("ignored", "layout")}
+        given = {} if heads is None else {"heads": heads}
+        model: Any = load(origin.path, partial=partial, **given)  # type: ignore[arg-type]
+        card = {name: value for name, value in model.card.items() if name not in ("ignored", "layout", "changed")}
         card |= {"licence": passport.licence, "source": passport.source, "made_from_sha256": passport.digest}
         card["name"] = origin.name or card["name"]
         if to == "hf":
@@ -77,7 +81,7 @@ def weights(
 def run(argv: Sequence[str]) -> int:
     """Parse, print, convert; 0 when the file covers a whole model, else 3."""
     args = parse_arguments(WeightsArgs, argv, "weights")
-    passport = weights(args.what, to=args.to, out=args.out, partial=args.partial, accept_licence=args.accept_licence)
+    passport = weights(**{name: value for name, value in vars(args).items() if name != "json"})
     if args.json:
         print(json_module.dumps({**asdict(passport), "file": str(passport.file)}, indent=2))
     else:
@@ -118,7 +122,10 @@ def _rows(passport: Passport) -> list[tuple[str, str]]:
             "numbers",
             f"{passport.params:,} in {', '.join(f'{n} {kind}' for kind, n in passport.dtypes.items())} tensors",
         ),
-        ("transform", f"{transform.size} px, {transform.mode}, mean {transform.mean}, std {transform.std}"),
+        (
+            "transform",
+            f"{transform.size} px, {transform.mode}, {transform.filter}, mean {transform.mean}, std {transform.std}",
+        ),
         ("licence", passport.licence),
         ("source", passport.source),
         (

@@ -80,13 +80,13 @@ def refuse(coverage: Coverage, config: Config, where: object, probably: str) -> 
 def _refuse_stem(has: tuple[int, ...], config: Config, where: object, count: str) -> None:
     if isinstance(config, ViTConfig) and has[-1] != config.patch:
         cause = f"the weights have patches /{has[-1]}, /{config.patch} is asked ({count})"
-        fix = f"set patch_size to {has[-1]} in config.json, or take weights made with /{config.patch}"
+        fix = f"set patch_size to {has[-1]} in config.json; then --resample-patch {config.patch} changes them"
         raise WeightsError(where, cause, fix)
     channels = config.channels if hasattr(config, "channels") else 3
     if has[1] != channels:
         cause = f"the weights have {has[1]} input channels, {channels} are asked ({count})"
         raise WeightsError(
-            where, cause, f"set num_channels to {has[1]} in config.json and load with channels={channels}"
+            where, cause, f"set num_channels to {has[1]} in config.json; --channels {channels} then spreads them"
         )
 
 

@@ -11,10 +11,11 @@ from opendino.errors import DataError, UsageError, WeightsError
 from opendino.files import read_json
 from opendino.models.dinov2 import Dinov2Config
 from opendino.models.family import ModelSpec
-from opendino.weights.read import INDEX
+from opendino.weights.read import INDICES
 
 WEIGHTS = "model.safetensors"
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+USUAL = (WEIGHTS, INDICES[0], "pytorch_model.bin", INDICES[1], "state.safetensors")
 _FIX = "give a weights file, a run directory, or a folder of config.json and model.safetensors"
 
 
@@ -28,7 +29,7 @@ def find_weights(path: Path) -> Path:
     if not path.is_dir():
         raise WeightsError(path, "no such file or folder", _FIX)
     for folder in (path, path / "model"):
-        for name in (WEIGHTS, INDEX, "pytorch_model.bin", "state.safetensors"):
+        for name in USUAL:
             if (folder / name).is_file():
                 return folder / name
     others = [file for file in sorted(path.iterdir()) if file.suffix in ENDINGS and file.is_file()]
@@ -60,9 +61,9 @@ def read_config(file: Path) -> tuple[Any, Path] | None:
         )
     if path.is_file():
         raw = read_object(path)
-        lone = file.name not in (WEIGHTS, INDEX, "pytorch_model.bin", "state.safetensors")
+        lone = file.name not in USUAL
         return None if lone and not (isinstance(raw, dict) and "model_type" in raw) else (raw, path)
-    if file.name in (WEIGHTS, INDEX) and any(file.parent.glob("*.json")):
+    if file.name in (WEIGHTS, *INDICES) and any(file.parent.glob("*.json")):
         read_object(path)  # in a model folder a config that is missing is damage; this says so
     return None
 

@@ -12,14 +12,18 @@ from torch import Tensor, nn
 
 from opendino.data.transform import Transform
 from opendino.errors import WeightsError
-from opendino.models.channels import adapt_stem, stem_name
+from opendino.models.dinov2 import Dinov2Config
 from opendino.models.family import FAMILY, Config, ModelSpec, build_from_config, changed
+from opendino.models.stem import adapt_stem, resample_patch, stem_name
+from opendino.models.vit import ViTConfig
 from opendino.weights.coverage import check_copies, measure, refuse
-from opendino.weights.folder import read_transform
+from opendino.weights.folder import USUAL, read_transform
 from opendino.weights.keys import Layout, Rule, State, shapes_in_file, to_ours
 from opendino.weights.opened import Opened, empty_model, open_weights, probably
 from opendino.weights.recognise import is_named
 from opendino.weights.where import Origin, locate
+
+_DINOV3 = "DINOv3 weights are under the DINOv3 License"
 
 
 def load(
@@ -40,8 +44,8 @@ def load(
             mirror (`weights.where`); None takes the best model at hand.
         partial: take what fits; the rest keeps fresh values and stands in `.card["coverage"]`.
         accept_licence: accept the licence of a mirror without being asked; remembered.
-        overrides: fields of the config, such as stride=8 (overlapping patches), channels=4 (`models.channels` has the
-            rule), drop_path=0.3, heads=6 (where no shape tells it).
+        overrides: fields of the config, such as stride=8 (overlapping patches), channels=4 or patch=14 (`models.stem`
+            has the rules), drop_path=0.3, heads=6 (where no shape tells it).
     Returns:
         The backbone (`models.contract.Backbone`), fp32, in eval mode, with `.transform` (`data.transform.Transform`,
         what pictures must go through) and `.card` (dict with name, licence, source, layout, coverage, and `ignored`:
@@ -51,7 +55,7 @@ def load(
         WeightsError: in one line, for everything that is missing, unsafe, unknown or does not fit.
     """
     origin = locate(what, accept_licence=accept_licence)
-    opened = open_weights(origin.path, heads=overrides.get("heads"))
+    opened = origin.opened or open_weights(origin.path, heads=overrides.get("heads"))
     if origin.name is not None and not is_named(opened.names, origin.name):
         holds = " or ".join(opened.names) or "a model of no known size"
         raise WeightsError(
@@ -116,7 +120,9 @@ def make_card(opened: Opened, origin: Origin, spec: ModelSpec | None) -> dict[st
     """Name, licence and source: the file's own card, else what the family says of these weights."""
     ours = opened.raw.get("opendino") if isinstance(opened.raw, Mapping) else None
     own = ours.get("card") if isinstance(ours, dict) else None
-    card: dict[str, Any] = {"name": opened.file.parent.name, "licence": "not stated", "source": str(opened.file.parent)}
+    lone = opened.file.name not in USUAL
+    named = opened.file if lone else opened.file.resolve().parent
+    card: dict[str, Any] = {"name": named.stem if lone else named.name, "licence": "not stated", "source": str(named)}
     if isinstance(own, dict):
         card |= own
     elif spec is not None and origin.name is not None:
@@ -124,7 +130,8 @@ def make_card(opened: Opened, origin: Origin, spec: ModelSpec | None) -> dict[st
     elif spec is not None:
         card |= {"name": spec.name, "licence": f"not stated; the released {spec.name} is under {spec.licence}"}
     else:
-        card["licence"] = "not stated; released DINOv3 weights are under the DINOv3 License"
+        released = "DINOv2 weights are under Apache-2.0" if isinstance(opened.config, Dinov2Config) else _DINOV3
+        card["licence"] = f"not stated; released {released}"
     return {**card, "layout": opened.layout.name, "coverage": str(opened.coverage), "ignored": opened.ignored}
 
 
@@ -140,12 +147,15 @@ def _build(opened: Opened, partial: bool) -> nn.Module:
 
 
 def _changed(model: nn.Module, config: Config, overrides: Mapping[str, Any]) -> nn.Module:
-    """The same weights in a module of a changed config, whose shapes may differ in the input channels alone."""
+    """The same weights in a module of a changed config, whose shapes may differ in the first convolution alone."""
     wanted = changed(config, overrides)
     state = model.state_dict()
     if getattr(wanted, "channels", 3) != getattr(config, "channels", 3):
         stem = stem_name(model)
         state[stem] = adapt_stem(state[stem], wanted.channels)
+    if isinstance(wanted, ViTConfig):
+        stem = stem_name(model)
+        state[stem] = resample_patch(state[stem], wanted.patch)
     other = empty_model(wanted)
     for name, tensor in other.state_dict().items():
         if name not in state or state[name].shape != tensor.shape:
@@ -155,12 +165,14 @@ def _changed(model: nn.Module, config: Config, overrides: Mapping[str, Any]) -> 
 
 
 def _for_shape(transform: Transform, config: Config) -> Transform:
-    """The transform with the channels and the stride of a model; other channels get the average of mean and std."""
+    """The transform with the channels, patch and stride of a model; other channels get the average of mean and std."""
     channels, stride = getattr(config, "channels", 3), getattr(config, "stride", None)
     mean, std = transform.mean, transform.std
     if channels != len(mean):
         mean, std = ((sum(values) / len(values),) * channels for values in (mean, std))
-    return replace(transform, mean=mean, std=std, stride=None if stride == transform.patch else stride)
+    patch = config.patch if isinstance(config, ViTConfig) else transform.patch
+    size = max(1, transform.size // patch) * patch
+    return replace(transform, size=size, mean=mean, std=std, patch=patch, stride=None if stride == patch else stride)
 
 
 def _fits(rule: Rule, tensors: State, ours: State) -> bool:

@@ -57,7 +57,7 @@ def open_weights(path: Path, heads: int | None = None) -> Opened:
         heads = _stated_heads(beside) if heads is None else heads
         config = infer_config(*known, found.tensors, heads, file)
         if heads is None and heads_are_assumed(config, found.tensors):
-            ignored = [f"heads: {config.heads} assumed, of 64 features each; heads=N says otherwise"]  # type: ignore[union-attr]
+            ignored = [f"heads: {config.heads} assumed, of 64 features each; --heads N (heads=N) says otherwise"]  # type: ignore[union-attr]
     else:
         some = ", ".join(name[:60] for name in sorted(names)[:2])
         cause = f"keys look like {some}: no layout that is known"
@@ -88,7 +88,8 @@ def probably(opened: Opened) -> str:
     names = names_of(config)
     if names:
         return f"the tensors look like {' or '.join(names)} in {known[0].name} names"
-    return f"the tensors have {known[0].name} names; weights and config.json must belong together"
+    together = "; weights and config.json must belong together" if opened.raw is not None else ""
+    return f"the tensors have {known[0].name} names, of no model of the family{together}"
 
 
 def empty_model(config: Config) -> nn.Module:

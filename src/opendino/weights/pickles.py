@@ -1,7 +1,7 @@
 """Tensors from PyTorch pickles (.pth, .pt, .bin, .ckpt), treated as hostile: nothing in them is ever executed.
 
-`torch.load(weights_only=True)` alone, never anything else when that fails; before it the archive is checked, after it
-only plain tensors are kept.
+This is what `apart` runs in a process of its own: `torch.load(weights_only=True)` alone, never anything else when that
+fails; before it the archive is checked, after it only plain tensors are kept.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ def _check_archive(path: Path) -> None:
     names = [member.filename for member in members]
     if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
         raise WeightsError(path, "is a TorchScript archive, which holds code: refused", FIX)
+    if not any(name.endswith("data.pkl") for name in names):
+        raise WeightsError(path, "is a zip archive without weights", "give a file that torch.save wrote, or unpack it")
     size = path.stat().st_size
     if any(member.compress_type != zipfile.ZIP_STORED or member.file_size > size for member in members):
         raise WeightsError(path, "is an archive with compressed members, which torch does not write: refused", FIX)

@@ -1,8 +1,12 @@
-"""Tensors from disk, treated as untrusted and told by content: safetensors with a checked header, PyTorch pickles."""
+"""Tensors from disk, treated as untrusted and told by content: safetensors with a checked header, PyTorch pickles.
+
+A pickle is opened in another process (`apart`); this one only ever opens safetensors.
+"""
 
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +15,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from opendino.errors import WeightsError
-from opendino.weights.pickles import read_pickle
+from opendino.weights.apart import read_apart
 
 MAX_HEADER_BYTES = 100_000_000  # the reference reader's own cap
 MAX_TENSORS, MAX_RANK, MAX_NAME = 100_000, 8, 512
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
-INDEX = "model.safetensors.index.json"
+INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _NOT_WEIGHTS = {
     b"GGUF": "a GGUF file",
     b"\x89HDF": "an HDF5 file",
@@ -27,7 +31,7 @@ _NOT_WEIGHTS = {
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of one file, or of the safetensors shards that an index file names, on the CPU.
+    """All tensors of one file, or of the shards that an index file names, on the CPU.
 
     Raises WeightsError in one line for anything else; nothing in the file is ever executed.
     """
@@ -35,6 +39,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return _read_file(path)
     tensors: dict[str, Tensor] = {}
     for shard in sorted(_shards(path)):
+        # Links are followed, since Hugging Face's cache is made of them, but only to a regular file.
+        if not (path.parent / shard).is_file():
+            raise WeightsError(path, f"shard {shard[:60]} is missing, or no regular file", "copy or download it again")
         for name, tensor in _read_file(path.parent / shard).items():
             if name in tensors:
                 raise WeightsError(path, f"tensor {name[:60]} stands in two shards")
@@ -56,8 +63,11 @@ def file_kind(path: Path) -> str:
     for magic, what in _NOT_WEIGHTS.items():
         if start.startswith(magic):
             raise WeightsError(path, f"is {what}: refused", "convert it to safetensors where it came from")
-    if start.startswith((b"PK\x03\x04", b"\x80")) or path.suffix in PICKLES:
+    if start.startswith((b"PK\x03\x04", b"\x80")):
         return "pickle"
+    if path.suffix in PICKLES:
+        what = "is empty" if not start else "is no file that torch.save writes"
+        raise WeightsError(path, f"{what}: refused", "copy or download it again")
     if path.suffix == ".safetensors":
         return "safetensors"
     raise WeightsError(path, "is no model", "give a run directory, a model folder, a .safetensors or a .pth file")
@@ -78,11 +88,17 @@ def _web_page(path: Path) -> tuple[str, str]:
 def _read_file(path: Path) -> dict[str, Tensor]:
     try:
         if file_kind(path) == "pickle":
-            return read_pickle(path)
-        _check_header(path)
-        return load_file(path)
+            # What is mapped into memory stays readable when its file is gone.
+            with tempfile.TemporaryDirectory(prefix="opendino-", ignore_cleanup_errors=True) as folder:
+                return _read_safetensors(read_apart(path, Path(folder)))
+        return _read_safetensors(path)
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise WeightsError(path, f"cannot be read as safetensors ({error})", "copy or download it again") from None
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    _check_header(path)
+    return load_file(path)
 
 
 def _check_header(path: Path) -> None:
@@ -92,7 +108,8 @@ def _check_header(path: Path) -> None:
         length = int.from_bytes(file.read(8), "little")
         if size < 10 or not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
             raise ValueError(f"header of {length} bytes in a file of {size} bytes")
-        header = json.loads(file.read(length), object_pairs_hook=_without_twins)
+        text = file.read(length)
+    header = json.loads(text, object_pairs_hook=_without_twins) if text.startswith(b"{") else None
     if not isinstance(header, dict) or len(header) > MAX_TENSORS:
         raise ValueError(f"header is no object of at most {MAX_TENSORS} tensors")
     for name, entry in header.items():
@@ -114,8 +131,8 @@ def _shards(path: Path) -> set[str]:
         index = json.loads(path.read_text())
         shards = set(index["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise WeightsError(path, "is no index of safetensors shards", "copy or download it again") from None
+        raise WeightsError(path, "is no index of shards", "copy or download it again") from None
     for shard in shards:
-        if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(".safetensors"):
-            raise WeightsError(path, f"shard name {str(shard)[:60]!r} is no plain .safetensors name: refused")
+        if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith((".safetensors", ".bin")):
+            raise WeightsError(path, f"shard name {str(shard)[:60]!r} is no plain .safetensors or .bin name: refused")
     return shards

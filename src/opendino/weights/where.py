@@ -17,7 +17,7 @@ from opendino.models.dinov2 import Dinov2Config
 from opendino.models.family import FAMILY, ModelSpec
 from opendino.weights.hub import Refused, Unreachable, download, has_token
 from opendino.weights.licences import accepted
-from opendino.weights.opened import open_weights
+from opendino.weights.opened import Opened, open_weights
 from opendino.weights.recognise import is_named
 
 Download = Callable[[str], Path]
@@ -36,11 +36,15 @@ _OPEN_DEFAULT = "dinov2_vitb14_reg"
 
 @dataclass(frozen=True)
 class Origin:
-    """path: a weights file or model folder. name: the family member that it is, where a name was looked for."""
+    """path: a weights file or model folder. name: the family member that it is, where a name was looked for.
+
+    opened: its content, where looking for the name has read it already.
+    """
 
     path: Path
     name: str | None = None
     source: str | None = None
+    opened: Opened | None = None
 
 
 def say_on_stderr(line: str) -> None:
@@ -71,12 +75,12 @@ def locate(
 def at_hand(spec: ModelSpec, say: Say = say_on_stderr, why: str = "") -> Origin | None:
     """The weights of a model in the folders that are searched, or None; `why` comes before the line that is said."""
     for place, path in candidates(spec):
-        problem = _problem(path, spec)
-        if problem:
-            say(f"{path} is called {spec.name} but {problem}: passed over")
+        found = _check(path, spec)
+        if isinstance(found, str):
+            say(f"{path} is called {spec.name} but {found}: passed over")
             continue
         say(f"{why}{spec.name} from {path} ({place}; {spec.licence})")
-        return Origin(path, spec.name, f"{spec.source}; read from {path.name}")
+        return Origin(path, spec.name, f"{spec.source}; read from {path.name}", found)
     return None
 
 
@@ -132,8 +136,8 @@ def _file_names(spec: ModelSpec) -> list[str]:
     return [spec.name, official, *hubs]
 
 
-def _problem(path: Path, spec: ModelSpec) -> str | None:
-    """What keeps a file from being the model that its name says; None when nothing does."""
+def _check(path: Path, spec: ModelSpec) -> Opened | str:
+    """The content of a file, or in words what keeps it from being the model that its name says."""
     try:
         opened = open_weights(path)
     except WeightsError as error:
@@ -145,7 +149,7 @@ def _problem(path: Path, spec: ModelSpec) -> str | None:
         return f"is incomplete ({opened.coverage})"
     if card.get("name") not in (None, spec.name):
         return f"its card says {str(card.get('name'))[:60]}"
-    return None
+    return opened
 
 
 def _best(download: Download, say: Say) -> Origin:

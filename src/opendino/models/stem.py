@@ -1,7 +1,9 @@
-"""Weights made for RGB, on pictures of another number of channels."""
+"""The first convolution of given weights, for pictures of other channels or patches of another side."""
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opendino.errors import UsageError
@@ -22,10 +24,25 @@ def adapt_stem(weight: Tensor, channels: int) -> Tensor:
     return (weight.sum(1, keepdim=True) / channels).expand(-1, channels, -1, -1).contiguous()
 
 
+def resample_patch(weight: Tensor, patch: int) -> Tensor:
+    """The projection [D, C, P, P] of patches, for patches of side `patch`: [D, C, patch, patch].
+
+    The least-squares solution of FlexiViT (arXiv 2212.08013): a patch that is enlarged bilinearly, linear operator B,
+    gets the token that it had, B(x) . new = x . old. With the side as it was, the weight itself.
+    """
+    before = weight.shape[-1]
+    if patch == before:
+        return weight
+    basis = torch.eye(before * before, dtype=torch.float64).reshape(-1, 1, before, before)
+    enlarge = F.interpolate(basis, size=(patch, patch), mode="bilinear", antialias=patch < before).flatten(1)
+    flat = weight.double().flatten(2) @ torch.linalg.pinv(enlarge).T
+    return flat.to(weight.dtype).reshape(*weight.shape[:2], patch, patch).contiguous()
+
+
 def stem_name(model: nn.Module) -> str:
     """The name of the first convolution's weight. Raises UsageError for the small students, whose stems differ."""
     names = model.state_dict().keys()
     for name in STEMS:
         if name in names:
             return name
-    raise UsageError("channels", "this kind of model has no rule for other channels", "train it on them")
+    raise UsageError("channels", "this kind of model has no rule for other ones", "train it on them")
