@@ -108,16 +108,37 @@ def test_minutes_become_steps_once(pictures, tmp_path):
     assert json.loads((out / "config.json").read_text())["steps"] == steps
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(pictures, tmp_path, capsys, monkeypatch):
+def test_ctrl_c_says_so_at_once_saves_without_a_look_and_tells_how_to_go_on(pictures, tmp_path, capfd, monkeypatch):
     from opendino.cli import watchers
 
-    def interrupt(self, step, method):
+    looked = []
+
+    def interrupt(self, step, loss, grad_norm):
         if step == 3:
             signal.raise_signal(signal.SIGINT)
+            assert "stopping after this step and saving" in capfd.readouterr().err
 
-    monkeypatch.setattr(watchers.Watch, "_report", interrupt)
-    assert pretrain(pictures, tmp_path / "run", "--steps", "6") == 75
-    assert "stopped at step 3 of 6 by SIGINT, saved" in capsys.readouterr().err
+    monkeypatch.setattr(watchers.Watch, "on_step", interrupt)
+    monkeypatch.setattr(watchers.Watch, "_health", lambda self, step, method: looked.append(step))
+    assert pretrain(pictures, tmp_path / "run", "--steps", "6", "--watch.health-every", "1") == 75
+    assert "stopped at step 3 of 6 by SIGINT, saved" in capfd.readouterr().err
+    assert looked == [0, 1, 2]
+
+
+def test_short_runs_look_seldom(pictures, tmp_path):
+    run = tmp_path / "run"
+    assert pretrain(pictures, run, "--steps", "23") == 0
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["kind"] == "health"] == [0, 10, 20, 23]
+    assert [row["step"] for row in rows if row["kind"] == "knn"] == [0, 20, 23]
+
+
+def test_a_folder_of_other_files_is_no_place_for_a_run(pictures, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    assert pretrain(pictures, tmp_path / "mine", "--steps", "2") == 2
+    assert "holds other files and no run" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
 def test_changed_pictures_are_counted_and_refused_unless_allowed(tmp_path, capsys):

@@ -104,7 +104,7 @@ def test_non_finite_features_never_look_healthy():
 
 def test_words_name_the_numbers():
     assert in_words(HEALTHY, sick(information=0.01, rank=9.0)) == (
-        "targets are spread (4.0 of 5.5 nats), 31 of 64 prototypes in use, features use 24 of 64 directions "
+        "targets are spread (4.0 of 5.5 nats), 31 of at most 64 prototypes in use, features use 24 of 64 directions "
         "(9 at the start), predictions tell 0.80 nats, 0.01 at the start"
     )
     assert in_words(sick(teacher_entropy=5.5)).startswith("outputs are uniform (5.5 of 5.5 nats)")

@@ -36,6 +36,17 @@ VERBS = {
 _MODULES = {"try": "try_"}
 
 
+EXTRAS = {
+    **dict.fromkeys(("lance", "pyarrow"), "store"),
+    **dict.fromkeys(("sklearn", "scipy"), "eval"),
+    **dict.fromkeys(("tifffile", "imagecodecs", "pydicom", "nibabel"), "sci"),
+    "av": "video",
+    "huggingface_hub": "hub",
+    "skimage": "demo",
+}
+"""Which extra brings a library that may be missing."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `opendino ARGV` and return its exit code; every expected failure is one line on standard error."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -64,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if debug:
             traceback.print_exc()
-        print(f"opendino: {error.name} is not installed; pip install {error.name}, or 'opendino[all]'", file=sys.stderr)
+        extra = EXTRAS.get(str(error.name).partition(".")[0], "all")
+        print(f"opendino: {error.name} is not installed; pip install 'opendino[{extra}]'", file=sys.stderr)
         return 1
     except Exception as error:  # the last line of defence: a bug is still one line, with the way to its trace
         if debug:

@@ -83,7 +83,7 @@ def _complaint(box: str, argv: Sequence[str], command: str) -> UsageError:
         flag, count = found.groups()
         return UsageError(_as_typed(flag, argv), "needs a value" if count == "1" else f"needs {count} values", fix)
     if found := re.search(r"Missing from .*?: (--\S+|\S+)", words):
-        return UsageError(command, f"{found.group(1)} is missing", fix)
+        return UsageError(found.group(1), "is missing", fix)
     if found := re.search(r"Unrecognized options: (\S+)", words):
         return UsageError(found.group(1), "not expected here", fix)
     return UsageError(command, words or "not understood", fix)

@@ -239,7 +239,8 @@ def _train(
     best = watch.carry.get("best")
     if best and knn and best["value"] > knn[-1]:
         console.print(f"best k-NN {best['value']:.1f} % at step {best['step']:,}: {run.best_model}")
-    console.print(f"model:  {run.model}\nreport: {report}\nnext:   opendino show pca IMAGE --model {run.path}")
+    opens = "" if FAMILY[config.model.name].kind in ("vit", "convnext") else " (opens with opendino.load alone)"
+    console.print(f"model:  {run.model}{opens}\nreport: {report}\nnext:   opendino show pca IMAGE --model {run.path}")
     return PretrainResult(
         run=run.path,
         model=run.model,

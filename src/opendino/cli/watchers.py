@@ -35,6 +35,8 @@ from opendino.weights import write_model
 PROBE_IMAGES = 64
 CALIBRATION_IMAGES = 512
 PICTURE_IMAGES = 6
+LEAST_STEPS = {"health": 10, "knn": 20, "picture": 20, "protocols": 20}
+"""Shares of a short run are at least so many steps: looking must not cost more than learning."""
 
 
 @dataclass
@@ -85,10 +87,10 @@ class Watch:
     def watchers(self) -> list[Watcher]:
         """In the order in which they are called at a step: the report comes last and shows what the others wrote."""
         watch, total = self.config.watch, self.config.steps
-        every = {
-            name: max(1, to_steps(getattr(watch, f"{name}_every"), total))
-            for name in ("health", "knn", "picture", "protocols")
-        }
+        every = {}
+        for name, least in LEAST_STEPS.items():
+            length = getattr(watch, f"{name}_every")
+            every[name] = max(least if isinstance(length, float) else 1, to_steps(length, total))
         found = [Watcher(every["health"], self._health), Watcher(every["picture"], self._picture)]
         if self.knn is not None:
             found.append(Watcher(every["knn"], self._knn))

@@ -195,7 +195,7 @@ def in_words(health: Health, first: Health | None = None) -> str:
     rank_before = "" if first is None else f" ({first.rank:.0f} at the start)"
     return (
         f"{state} ({health.teacher_entropy:.1f} of {health.max_entropy:.1f} nats), "
-        f"{health.prototypes_in_use} of {health.prototypes_possible} prototypes in use, "
+        f"{health.prototypes_in_use} of at most {health.prototypes_possible} prototypes in use, "
         f"features use {health.rank:.0f} of {health.rank_max} directions{rank_before}, "
         f"predictions tell {health.information:.2f} nats{before}"
     )

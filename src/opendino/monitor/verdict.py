@@ -92,8 +92,8 @@ def judge(rows: Sequence[Row], total_steps: int) -> Verdict:
         return Verdict(
             "unlabelled",
             f"outputs are alive: predictions tell {last.information:.2f} nats ({first.information:.2f} at the start), "
-            f"{last.prototypes_in_use} of {last.prototypes_possible} prototypes in use ({place}); whether features get "
-            "better only labels can tell: put pictures into one folder per class",
+            f"{last.prototypes_in_use} of at most {last.prototypes_possible} prototypes in use ({place}); "
+            "whether features get better only labels can tell: put pictures into one folder per class",
         )
     return Verdict("unknown", f"unknown: only the loss was recorded, and a falling loss alone proves nothing ({place})")
 

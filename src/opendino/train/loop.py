@@ -176,8 +176,9 @@ def train(
                     **method.scalars(step - 1),
                 )
             on_step(step, result, images_per_s)
-            with speed.paused():
-                watch(step)
+            if not stop.asked or step == config.steps:  # who wants to stop does not wait for a look
+                with speed.paused():
+                    watch(step)
             # Not amid steps that failed: what a roll-back goes to should be from before them.
             wanted = result.finite and (stop.save or saves.is_due(step))
             if wanted or stop.asked or step == config.steps:

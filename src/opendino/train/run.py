@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from opendino.errors import OpendinoError
+from opendino.errors import OpendinoError, UsageError
 from opendino.files import exclusive, sweep_temporary, write_atomic, write_json
 from opendino.train.config import RunConfig, load_config, to_dict
 from opendino.train.lease import Lease, hold_lease
@@ -80,9 +80,12 @@ def open_run(path: Path, *, take_over: bool = False) -> Iterator[RunDirectory]:
     """Make the directory, lock it for the time of the block, and clear what a killed writer left.
 
     take_over: also from a trainer on another machine that was not heard of for ten minutes.
-    Raises UsageError when another process trains in it, OpendinoError when it cannot be written.
+    Raises UsageError when another process trains in it or it holds other things than a run, OpendinoError when it
+    cannot be written.
     """
     run = RunDirectory(path)
+    if path.is_dir() and not (path / "run.lock").exists() and any(path.iterdir()):
+        raise UsageError(path, "holds other files and no run", "choose another --out, or an empty folder")
     try:
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         run.pictures.mkdir(exist_ok=True)

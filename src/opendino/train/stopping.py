@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -35,6 +36,8 @@ class StopRequest:
         self.asked = signal.Signals(number).name
         if self.grace_s <= 0:
             raise _StopNow
+        # No print: a handler may interrupt one. The line feed leaves the progress bar alone.
+        os.write(2, b"\nstopping after this step and saving; once more stops at once, without saving\n")
         signal.setitimer(signal.ITIMER_REAL, self.grace_s)
 
 

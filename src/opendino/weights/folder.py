@@ -16,6 +16,7 @@ from opendino.weights.read import INDICES
 WEIGHTS = "model.safetensors"
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 USUAL = (WEIGHTS, INDICES[0], "pytorch_model.bin", INDICES[1], "state.safetensors")
+RUN_MODELS = ("model", "model-best", "model-start")
 _FIX = "give a weights file, a run directory, or a folder of config.json and model.safetensors"
 
 
@@ -28,7 +29,8 @@ def find_weights(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise WeightsError(path, "no such file or folder", _FIX)
-    for folder in (path, path / "model"):
+    # A run that still trains has no model/ yet, but its best weights so far, or those of the start.
+    for folder in (path, *(path / name for name in RUN_MODELS)):
         for name in USUAL:
             if (folder / name).is_file():
                 return folder / name
@@ -56,7 +58,7 @@ def read_config(file: Path) -> tuple[Any, Path] | None:
     if file.name == "state.safetensors" and not path.is_file():
         run = file.parent.parent.parent
         path = next(
-            (run / name / "config.json" for name in ("model", "model-start") if (run / name / "config.json").is_file()),
+            (run / name / "config.json" for name in RUN_MODELS if (run / name / "config.json").is_file()),
             path,
         )
     if path.is_file():

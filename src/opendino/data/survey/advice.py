@@ -31,7 +31,7 @@ def _broken(summary: Summary) -> list[str]:
         share = bad / summary.files
         words = f"{bad:,} of {summary.files:,} pictures cannot be read ({share:.2%}); the skip list leaves them out."
         if share > MAX_BAD:
-            words += " Training stops above 1 %, so use the list or mend the files."
+            words += " Training bears ten, or 1 % of many; with the list it never meets them."
         said.append(words)
     if "unsupported" in summary.bad:
         said.append(f"Unsupported: {summary.causes['unsupported']}.")
