@@ -3,6 +3,8 @@
 import itertools
 import os
 import random
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -343,3 +345,45 @@ def test_f78_any_order_of_changes_gives_what_a_dictionary_says(net, tmp_path, mo
                     np.testing.assert_allclose(found, vector[expected[id]], rtol=1e-4, atol=1e-5)
             assert {one.id for one in store.skipped()} == broken
     assert versions
+
+
+FILL = """
+import subprocess, sys
+from pathlib import Path
+import opendino
+from opendino.errors import OpendinoError
+from opendino.features import embed as chunks, writer
+from opendino.features.store import open_store
+
+pictures, model, disk, fresh = map(Path, sys.argv[1:])
+chunks.CHUNK, writer.COMMIT_SECONDS, writer.COMMIT_SHARE, writer.COMPACT_FRAGMENTS = 4, 0.0, 0.0, 4
+net, full = opendino.load(model), 0
+opendino.embed(pictures, net, fresh, dtype="fp32")
+for size in range(8, 400, 28):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", disk], check=True)
+    try:
+        opendino.embed(pictures, net, disk / "s", dtype="fp32")
+    except OpendinoError as error:
+        full += 1
+        assert "cannot be written" in str(error) and "No space left" in str(error), error
+    subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+    opendino.embed(pictures, net, disk / "s", dtype="fp32")
+    assert open_store(disk / "s").table().equals(open_store(fresh).table()), size
+    assert open_store(disk / "s", verify=True).damaged == ()
+    subprocess.run(["umount", disk], check=True)
+print("full", full)
+"""
+
+
+@pytest.mark.slow
+def test_f74_a_disk_that_fills_up_inside_lance(pictures, tmp_path):
+    """A real small disk, full at many different writes of ours and of Lance."""
+    model = save_vit(tmp_path / "model")
+    (tmp_path / "disk").mkdir()
+    line = ["unshare", "-rm", sys.executable, "-c", FILL]
+    line += [str(one) for one in (pictures, model, tmp_path / "disk", tmp_path / "fresh")]
+    done = subprocess.run(line, capture_output=True, text=True)
+    if "unshare failed" in done.stderr:
+        pytest.skip("no namespaces here: a full disk was not made")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout.split()[-1]) >= 3, "the disk was never full: the test tried nothing"

@@ -126,6 +126,7 @@ def embed_source(
 def _plan(
     source: Source, model: nn.Module, info: StoreInfo, path: Path, device: Any, automatic: bool, verify: bool
 ) -> _Plan:
+    """Begin the store or open it, take out what is stale, and say what is to be made."""
     kept = read_info(path)
     mended: list[str] = []
     if kept is None:
@@ -147,6 +148,8 @@ def _plan(
         raise UsageError(path, cause, "choose another --out")
     # Rows that go are deleted before their successors come: a kill in between leaves work to do, never a double.
     gone = [*found.removed, *found.changed]
+    if mended:  # tiles of a picture whose own row was lost
+        gone += [source.id(index) for index in found.pending]
     for start in range(0, len(gone), _IDS_AT_ONCE):
         fault_point("store.delete")
         rows.delete(f"picture IN ({', '.join(map(quoted, gone[start : start + _IDS_AT_ONCE]))})")
