@@ -21,7 +21,7 @@ from opendino.cli.check import check
 from opendino.data import watch
 from opendino.data.images import Reading
 from opendino.data.sources import open_source
-from opendino.data.survey import Records, take, take_survey
+from opendino.data.survey import Records, duplicates, take, take_survey
 from opendino.data.survey.duplicates import MAX_BUCKET, NEAR_BITS, group_pairs, near_pairs
 from opendino.data.survey.measure import Measured, difference_hash, measure
 from tests.data.drawing import encoded, photo
@@ -270,6 +270,13 @@ def test_near_pairs_are_those_of_all_pairs() -> None:
                 expected.add((first, second, differ))
     found = list(near_pairs(hashes))
     assert len(found) == len(set(found)) and set(found) == expected and len(expected) > 40
+
+
+def test_pieces_of_the_hash_are_scattered_over_the_picture() -> None:
+    """Else pictures of a smooth ground share a piece by the thousand, and near pairs of 10^5 take minutes."""
+    assert sorted(duplicates._SCATTERED) == list(range(256))
+    for piece in duplicates._SCATTERED.reshape(16, 16):
+        assert sorted(piece // 16) == sorted(piece % 16) == list(range(16))
 
 
 def test_many_equal_hashes_take_bounded_time() -> None:
