@@ -57,12 +57,10 @@ def thumbnail(array: np.ndarray) -> str:
 def write_check_page(path: Path, title: str, summary: Summary, said: Said, shots: Shots) -> Path:
     """Write the page as one file that needs no network."""
     bad = sum(named.count for named in summary.bad.values())
-    suspicious = sum(named.count for named in summary.suspicious.values())
     tiles = [
         Tile("pictures", f"{summary.files:,}", f"{summary.bytes / 1e6:,.1f} MB"),
         Tile("cannot be read", f"{bad:,}", f"{bad / summary.files:.2%}" if bad else "all can"),
         Tile("copies", f"{summary.exact_copies:,}", f"{summary.near_copies:,} more nearly so"),
-        Tile("suspicious", f"{suspicious:,}", "see below" if suspicious else ""),
     ]
     if summary.classes:
         sizes = summary.classes.values()
