@@ -21,7 +21,7 @@ from opendino.cli.check import check
 from opendino.data import watch
 from opendino.data.images import Reading
 from opendino.data.sources import open_source
-from opendino.data.survey import Records, take, take_survey
+from opendino.data.survey import Records, duplicates, take, take_survey
 from opendino.data.survey.duplicates import MAX_BUCKET, NEAR_BITS, group_pairs, near_pairs
 from opendino.data.survey.measure import Measured, difference_hash, measure
 from tests.data.drawing import encoded, photo
@@ -213,6 +213,44 @@ def test_a_decoder_that_crashes_or_never_ends_costs_one_picture(
     assert all(row.width == 64 for row in rows if not row.reason)
 
 
+def test_folders_that_are_no_classes_are_named(tmp_path: Path) -> None:
+    for folder, count in (("train", 120), ("test", 4), ("masks", 3)):
+        for number in range(count):
+            path = tmp_path / "all" / folder / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            array = photo(number, 40, 40)
+            mask = (array[:, :, 0] > 128).astype(np.uint8) * 255
+            path.write_bytes(encoded(mask if folder == "masks" else array, "PNG"))
+    result = check(tmp_path / "all", out=tmp_path / "out")
+    words = " ".join(result.advice)
+    for part in (
+        "folders test, train are named as parts of a data set",
+        "3 pictures lie in masks",
+        "Classes of fewer than 5 pictures: 2",
+        "uneven, 3 to 120 pictures",
+    ):
+        assert part in words
+    assert "choose the right folder" in result.verdict
+    assert result.summary.suspicious["two values: a mask or a scan"].count == 3
+
+
+def test_one_range_is_proposed_for_one_type_of_numbers_only(tmp_path: Path) -> None:
+    folder = tmp_path / "all"
+    folder.mkdir()
+    for number in range(3):
+        PillowImage.fromarray(photo(number)[:, :, 0].astype(np.float32) * 10).save(folder / f"{number}.tif")
+    result = check(folder, out=tmp_path / "out")
+    assert "declare the range of the numbers" in result.verdict
+    assert any('Declare one range for all: {"value_range": [' in line for line in result.advice)
+    PillowImage.fromarray(photo(9)[:, :, 0].astype(np.int32) * 1000 - 9).save(folder / "9.tif")
+    advice = check(folder, out=tmp_path / "out").advice
+    assert any("of 2 types (F, int32x1), which no one range fits" in line for line in advice)
+    sound = tmp_path / "sound"
+    sound.mkdir()
+    (sound / "1.png").write_bytes(encoded(photo(1), "PNG"))
+    assert check(sound, out=tmp_path / "out2").verdict == "Ready to use: 1 picture."
+
+
 # Duplicates
 
 
@@ -232,6 +270,13 @@ def test_near_pairs_are_those_of_all_pairs() -> None:
                 expected.add((first, second, differ))
     found = list(near_pairs(hashes))
     assert len(found) == len(set(found)) and set(found) == expected and len(expected) > 40
+
+
+def test_pieces_of_the_hash_are_scattered_over_the_picture() -> None:
+    """Else pictures of a smooth ground share a piece by the thousand, and near pairs of 10^5 take minutes."""
+    assert sorted(duplicates._SCATTERED) == list(range(256))
+    for piece in duplicates._SCATTERED.reshape(16, 16):
+        assert sorted(piece // 16) == sorted(piece % 16) == list(range(16))
 
 
 def test_many_equal_hashes_take_bounded_time() -> None:

@@ -26,10 +26,20 @@ from opendino.data.beside import (
 )
 from opendino.data.images import ImageError, Reading
 from opendino.data.sources import Source, encode_id, open_source
-from opendino.data.survey import Records, Summary, advise, near_groups, propose_skips, summarise, take_survey
+from opendino.data.survey import (
+    Records,
+    Summary,
+    advise,
+    judge,
+    near_groups,
+    next_command,
+    propose_skips,
+    summarise,
+    take_survey,
+)
 from opendino.errors import OpendinoError, UsageError
 from opendino.files import exclusive, write_json
-from opendino.pages.check_page import Shot, Shots, thumbnail, write_check_page
+from opendino.pages.check_page import Said, Shot, Shots, thumbnail, write_check_page
 
 SAMPLE, OF_EACH, GROUPS = 24, 6, 8
 FEW_PICTURES = 200
@@ -62,10 +72,11 @@ class CheckArgs(ReadingArgs):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """page, skip_list: files; measured: pictures measured now, the others were known."""
+    """verdict: one sentence; page, skip_list: files; measured: pictures measured now, the others were known."""
 
     summary: Summary
     advice: tuple[str, ...]
+    verdict: str
     page: Path
     skip_list: Path
     measured: int
@@ -108,19 +119,24 @@ def check(
         measured = _take(source, records, workers, quiet)
         near = near_groups(records)
         summary = summarise(source, records, near)
-        advice = tuple(advise(summary))
+        advice, verdict = tuple(advise(summary)), judge(summary)
+        command = next_command(summary, shlex.quote(str(folder)), apply)
         skip_list = target / SKIP_NAME
         skips = list(propose_skips(records, near))
         write_skip_list(skip_list, skips)
         page = write_check_page(
-            target / "check.html", str(folder), summary, advice, _shots(source, records, summary), skip_list
+            target / "check.html",
+            str(folder),
+            summary,
+            Said(verdict, advice, command, str(skip_list)),
+            _shots(source, records, summary),
         )
-        write_json(target / "check.json", {**dataclasses.asdict(summary), "advice": advice})
+        write_json(target / "check.json", {**dataclasses.asdict(summary), "verdict": verdict, "advice": advice})
         if apply:
             skip_list = path_beside(folder, SKIP_NAME)
             _apply(skip_list, skips)
         records.close()
-    return CheckResult(summary, advice, page, skip_list, measured)
+    return CheckResult(summary, advice, verdict, page, skip_list, measured)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -136,20 +152,18 @@ def run(argv: Sequence[str]) -> int:
         quiet=args.json,
     )
     if args.json:
-        files = {"page": str(result.page), "skip_list": str(result.skip_list), "measured": result.measured}
-        print(json.dumps({**dataclasses.asdict(result.summary), "advice": result.advice, **files}))
+        said = {"verdict": result.verdict, "advice": result.advice, "measured": result.measured}
+        files = {"page": str(result.page), "skip_list": str(result.skip_list)}
+        print(json.dumps({**dataclasses.asdict(result.summary), **said, **files}))
         return 0
     for line in _words(result.summary):
         print(line)
     print()
+    print(result.verdict)
     for line in result.advice:
         print(f"- {line}")
     print(f"\nwrote {result.page}, check.json beside it, and {result.skip_list}")
-    name = shlex.quote(str(args.dir))
-    if any(named.count for named in result.summary.bad.values()) and not args.apply:
-        print(f"next: look through the page, then opendino check {name} --apply")
-    else:
-        print(f"next: opendino pretrain {name}")
+    print(f"next: {next_command(result.summary, shlex.quote(str(args.dir)), args.apply)}")
     return 0
 
 

@@ -36,6 +36,16 @@ class Shots:
     near: Sequence[Sequence[Shot]]
 
 
+@dataclass(frozen=True)
+class Said:
+    """What the page says: the state in a sentence, advice, the next command, and where the skip list lies."""
+
+    verdict: str
+    advice: Sequence[str]
+    next_command: str
+    skip: str
+
+
 def thumbnail(array: np.ndarray) -> str:
     """A small data URI of uint8 [H, W, C]; of other than three channels the first one as grey."""
     pixels = array if array.shape[2] == 3 else np.repeat(array[:, :, :1], 3, axis=2)
@@ -44,15 +54,17 @@ def thumbnail(array: np.ndarray) -> str:
     return data_uri(png_bytes(picture))
 
 
-def write_check_page(path: Path, title: str, summary: Summary, advice: Sequence[str], shots: Shots, skip: Path) -> Path:
-    """Write the page as one file that needs no network. `skip` is where the skip list lies."""
+def write_check_page(path: Path, title: str, summary: Summary, said: Said, shots: Shots) -> Path:
+    """Write the page as one file that needs no network."""
     bad = sum(named.count for named in summary.bad.values())
     tiles = [
         Tile("pictures", f"{summary.files:,}", f"{summary.bytes / 1e6:,.1f} MB"),
         Tile("cannot be read", f"{bad:,}", f"{bad / summary.files:.2%}" if bad else "all can"),
         Tile("copies", f"{summary.exact_copies:,}", f"{summary.near_copies:,} more nearly so"),
-        Tile("classes", f"{len(summary.classes):,}" if summary.classes else "none"),
     ]
+    if summary.classes:
+        sizes = summary.classes.values()
+        tiles.append(Tile("classes", f"{len(sizes):,}", f"of {min(sizes):,} to {max(sizes):,}"))
     if summary.short_px:
         tiles.insert(1, Tile("usual size", f"{summary.short_px[2]} x {summary.long_px[2]}", "px, short x long side"))
     return write_page(
@@ -64,9 +76,8 @@ def write_check_page(path: Path, title: str, summary: Summary, advice: Sequence[
         written_words=time.strftime("%Y-%m-%d %H:%M:%S"),
         tiles=tiles,
         summary=summary,
-        advice=advice,
+        said=said,
         shots=shots,
-        skip=str(skip),
         classes=sorted(summary.classes.items(), key=lambda item: (-item[1], item[0]))[:MAX_ROWS],
         largest=max(summary.classes.values(), default=1) or 1,
         colour=list(zip("RGB", summary.mean, summary.std, strict=True)) if len(summary.mean) == 3 else [],

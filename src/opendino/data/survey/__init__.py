@@ -4,9 +4,19 @@
 was killed, `duplicates` finds equal and nearly equal pictures, `summary` adds up, `advice` says what to do.
 """
 
-from opendino.data.survey.advice import advise
+from opendino.data.survey.advice import advise, judge, next_command
 from opendino.data.survey.records import Records
 from opendino.data.survey.summary import Summary, near_groups, propose_skips, summarise
 from opendino.data.survey.take import take_survey
 
-__all__ = ["Records", "Summary", "advise", "near_groups", "propose_skips", "summarise", "take_survey"]
+__all__ = [
+    "Records",
+    "Summary",
+    "advise",
+    "judge",
+    "near_groups",
+    "next_command",
+    "propose_skips",
+    "summarise",
+    "take_survey",
+]

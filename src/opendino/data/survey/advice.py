@@ -11,12 +11,47 @@ FEW_PICTURES, MANY_PICTURES = 1_000, 100_000
 MAX_BAD = 0.01
 
 
+UNEVEN = 20
+"""The largest class has so many times the pictures of the smallest."""
+_SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
+_MASKS = {"mask", "masks", "ground_truth", "groundtruth", "gt", "label", "labels", "annotations", "segmentation"}
+
+
+def judge(summary: Summary) -> str:
+    """The state of the pictures in one sentence, for whoever reads nothing else."""
+    if not summary.readable:
+        return "None of these pictures can be read."
+    first = []
+    bad = sum(named.count for named in summary.bad.values())
+    if bad > MAX_BAD * summary.files:
+        first.append(f"leave out {_pictures(bad)} that cannot be read")
+    if _odd_folders(summary):
+        first.append("choose the right folder")
+    if any(one.rule.startswith("measured") for one in summary.ranges):
+        first.append("declare the range of the numbers")
+    if summary.mixed:
+        first.append("mend labels that contradict each other")
+    if not first:
+        return f"Ready to use: {_pictures(summary.readable)}."
+    return f"Usable after a few decisions: {', '.join(first)}."
+
+
+def next_command(summary: Summary, name: str, applied: bool) -> str:
+    """What to type next; `name` is the folder, quoted for a shell."""
+    if not applied and (summary.exact_copies or any(named.count for named in summary.bad.values())):
+        return f"opendino check {name} --apply"
+    if summary.readable < FEW_PICTURES:
+        return f"opendino try {name} --model MODEL"
+    return f"opendino pretrain {name}"
+
+
 def advise(summary: Summary) -> list[str]:
     """Sentences, the most urgent first."""
     if not summary.readable:
         return ["No picture can be read. Look at the reasons below before anything else."]
     return [
         *_broken(summary),
+        *_odd_folders(summary),
         *_reading(summary),
         *_twice(summary),
         *_recipe(summary),
@@ -24,12 +59,34 @@ def advise(summary: Summary) -> list[str]:
     ]
 
 
+def _pictures(count: int, verb: tuple[str, str] | None = None) -> str:
+    """ "1 picture", "2,000 pictures"; with a verb in its two forms: "1 picture is"."""
+    words = f"{count:,} picture" if count == 1 else f"{count:,} pictures"
+    return words if verb is None else f"{words} {verb[count != 1]}"
+
+
+def _odd_folders(summary: Summary) -> list[str]:
+    """First-level folders are taken for classes; some names say that they are not."""
+    names = {name.lower(): name for name in summary.classes}
+    splits, masks = ([names[one] for one in sorted(kind & set(names))] for kind in (_SPLITS, _MASKS))
+    said = []
+    if splits:
+        said.append(
+            f"The folders {', '.join(splits)} are named as parts of a data set, yet stand where classes stand. For "
+            f"scores give one of them, such as DIR/{splits[-1]}; else a test's pictures are learned from, too."
+        )
+    if masks:
+        count = sum(summary.classes[name] for name in masks)
+        said.append(f"{_pictures(count, ('lies', 'lie'))} in {', '.join(masks)}: if these are masks, leave them out.")
+    return said
+
+
 def _broken(summary: Summary) -> list[str]:
     said = []
     bad = sum(named.count for named in summary.bad.values())
     if bad:
         share = bad / summary.files
-        words = f"{bad:,} of {summary.files:,} pictures cannot be read ({share:.2%}); the skip list leaves them out."
+        words = f"{bad:,} of {_pictures(summary.files)} cannot be read ({share:.2%}); the skip list leaves them out."
         if share > MAX_BAD:
             words += " Training bears ten, or 1 % of many; with the list it never meets them."
         said.append(words)
@@ -37,7 +94,9 @@ def _broken(summary: Summary) -> list[str]:
         said.append(f"Unsupported: {summary.causes['unsupported']}.")
     colours = sum(named.count for word, named in summary.suspicious.items() if word.startswith("one colour"))
     if colours:
-        said.append(f"{colours:,} pictures are of one colour and teach nothing; the skip list leaves them out.")
+        said.append(
+            f"{_pictures(colours, ('has', 'have'))} one colour and nothing to teach; the skip list leaves them out."
+        )
     return said
 
 
@@ -46,11 +105,17 @@ def _reading(summary: Summary) -> list[str]:
     measured = [one for one in summary.ranges if one.rule.startswith("measured")]
     if measured:
         count = sum(one.count for one in measured)
-        low, high = min(one.low for one in measured), max(one.high for one in measured)
+        alike = {one.mode for one in measured}
         said.append(
-            f"{count:,} pictures hold numbers without a stated range; each was stretched by itself, so equal numbers "
-            "look different in different pictures. Declare one range for all, beside them in opendino-reading.json: "
-            f'{{"value_range": [{low:.6g}, {high:.6g}]}}, or what you know better.'
+            f"{_pictures(count, ('holds', 'hold'))} numbers without a stated range; each was stretched by itself, so "
+            "equal numbers look different in different pictures. "
+            + (
+                f'Declare one range for all: {{"value_range": [{min(one.low for one in measured):.6g}, '
+                f"{max(one.high for one in measured):.6g}]}}, or what you know better, in opendino-reading.json."
+                if len(alike) == 1
+                else f"They are of {len(alike)} types ({', '.join(sorted(alike))}), which no one range fits: give each "
+                "type a folder and an opendino-reading.json of its own."
+            )
         )
     sensors = [one for one in summary.ranges if " of 16 bits" in one.rule]
     if sensors:
@@ -58,19 +123,19 @@ def _reading(summary: Summary) -> list[str]:
         high = max(one.high for one in sensors)
         words = ", ".join(sorted({one.rule.partition(",")[0] for one in sensors}))
         said.append(
-            f"{count:,} pictures use only the lower part of 16 bits ({words}); if one sensor made them all, declare "
-            f'{{"value_range": [0, {high:g}]}} in opendino-reading.json.'
+            f"{_pictures(count, ('uses', 'use'))} only the lower part of 16 bits ({words}); if one sensor made them "
+            f'all, declare {{"value_range": [0, {high:g}]}} in opendino-reading.json.'
         )
     if fill := summary.suspicious.get("fill value not declared"):
         said.append(
-            f"{fill.count:,} pictures hold a lonely extreme number, which was taken for 'not measured'; if it is, "
-            'declare it as {"nodata": NUMBER} in opendino-reading.json.'
+            f"{_pictures(fill.count, ('holds', 'hold'))} a lonely extreme number, which was taken for 'not measured'; "
+            'if it is, declare it as {"nodata": NUMBER} in opendino-reading.json.'
         )
     turned = sum(count for number, count in summary.orientations.items() if number != "1")
     if turned:
         said.append(
-            f"{turned:,} pictures are turned by their EXIF orientation. Boxes and masks drawn on them must be of the "
-            "turned picture: compare their width and height with the table of sizes."
+            f"{_pictures(turned, ('is', 'are'))} turned by their EXIF orientation. Boxes and masks must be "
+            "of the turned picture: compare their width and height with the table of sizes."
         )
     return said
 
@@ -78,14 +143,16 @@ def _reading(summary: Summary) -> list[str]:
 def _twice(summary: Summary) -> list[str]:
     said = []
     if summary.exact_copies:
-        said.append(f"{summary.exact_copies:,} files are copies of others; the skip list keeps the first of each.")
+        said.append(f"{summary.exact_copies:,} copies of others; the skip list keeps the first of each.")
     if summary.near_copies:
         said.append(
-            f"{summary.near_copies:,} pictures look nearly like another one. They are proposals in the skip list, not "
-            "left out: frames of one video are alike by nature. Never let them fall on both sides of a test."
+            f"{_pictures(summary.near_copies, ('looks', 'look'))} nearly like another one: proposals in the skip list, "
+            "not left out, since frames of one video are alike by nature. Never let them fall on both sides of a test."
         )
     if summary.mixed:
-        said.append(f"{len(summary.mixed):,} pictures stand in several classes: some of these labels must be wrong.")
+        said.append(
+            f"{_pictures(len(summary.mixed), ('stands', 'stand'))} in several classes: some labels must be wrong."
+        )
     return said
 
 
@@ -93,7 +160,9 @@ def _recipe(summary: Summary) -> list[str]:
     count, short = summary.readable, summary.short_px[2]
     said = []
     if count < FEW_PICTURES:
-        said.append(f"{count:,} pictures are few: released weights will serve better than learning from scratch.")
+        said.append(
+            f"{_pictures(count, ('is', 'are'))} few: released weights will serve better than learning from scratch."
+        )
     elif count < MANY_PICTURES:
         said.append(f"{count:,} pictures: `opendino pretrain` with the recipe small learns from them on one machine.")
     else:
@@ -104,9 +173,13 @@ def _recipe(summary: Summary) -> list[str]:
         said.append(f"The usual short side is {short} px: crops see a small part; cut tiles if details matter.")
     if not summary.classes:
         said.append("No class folders: k-NN scores need labels, neighbours are shown instead.")
-    elif min(summary.classes.values()) < 5:
-        low = [name for name, count in summary.classes.items() if count < 5]
-        said.append(f"{len(low)} classes have fewer than 5 pictures: scores on them mean little.")
+        return said
+    low = [name for name, count in summary.classes.items() if count < 5]
+    if low:
+        said.append(f"Classes of fewer than 5 pictures: {len(low):,}, such as {low[0]}; scores on them mean little.")
+    fewest, most = min(summary.classes.values()), max(summary.classes.values())
+    if most > UNEVEN * max(fewest, 1):
+        said.append(f"Classes are uneven, {fewest:,} to {most:,} pictures: look at scores by class, not at their mean.")
     return said
 
 

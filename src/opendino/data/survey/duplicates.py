@@ -12,6 +12,10 @@ _BANDS = 16
 MAX_BUCKET = 2000
 """Pictures that share one of 16 pieces of the hash and are all compared; in a fuller bucket only neighbours are."""
 _NEIGHBOURS, _BLOCK = 32, 65_536
+_SCATTERED = np.array([row * 16 + (piece + 5 * row) % 16 for piece in range(_BANDS) for row in range(16)])
+"""Bits in the order of pieces, each piece one cell of every row and column. Cells near each other agree in most
+pictures: pieces that are rows were equal for thousands of pictures that are not alike, and all of them compared.
+"""
 _ONES = np.array([byte.bit_count() for byte in range(256)], np.uint8)
 
 
@@ -26,7 +30,10 @@ def near_pairs(hashes: np.ndarray) -> Iterator[tuple[int, int, int]]:
     """
     if not len(hashes):
         return
-    pieces = np.ascontiguousarray(hashes).view(np.uint16).reshape(len(hashes), _BANDS)
+    pieces = np.empty((len(hashes), _BANDS), np.uint16)
+    for start in range(0, len(hashes), _BLOCK):
+        bits = np.unpackbits(hashes[start : start + _BLOCK], axis=1)[:, _SCATTERED]
+        pieces[start : start + _BLOCK] = np.ascontiguousarray(np.packbits(bits, axis=1)).view(np.uint16)
     leading = np.ascontiguousarray(hashes).view(np.uint64).reshape(len(hashes), -1)[:, 0]
     for band in range(_BANDS):
         order = np.lexsort((leading, pieces[:, band]))

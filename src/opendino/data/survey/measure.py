@@ -132,6 +132,8 @@ def _suspicions(image: Image, shares: np.ndarray, height: int, width: int) -> tu
         found.append("very dark")
     elif (shares[:, -_DARK:].sum(axis=1) >= NEARLY).all():
         found.append("very bright")
+    if ((shares > 0).sum(axis=1) == 2).all():
+        found.append("two values: a mask or a scan")
     if min(height, width) < TINY_PX:
         found.append("tiny")
     if max(height, width) > EXTREME_ASPECT * min(height, width):

@@ -12,7 +12,7 @@ from typing import Any
 from opendino.data.survey.measure import Measured
 from opendino.errors import OpendinoError
 
-FORMAT = 1
+FORMAT = 2
 """Raised with every change of what is measured: rows of another format are measured again."""
 _FIELDS = [field.name for field in dataclasses.fields(Measured)]
 _AS_JSON = ("mean", "square", "suspicions", "notes")
