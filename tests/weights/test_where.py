@@ -11,10 +11,10 @@ from opendino.errors import WeightsError
 from opendino.models.family import FAMILY
 from opendino.weights import load, write_model, write_official
 from opendino.weights.folder import read_transform
-from opendino.weights.hub import Refused, Unreachable
+from opendino.weights.hub import Refused, Unreachable, hub_cache
 from opendino.weights.licences import memory
 from opendino.weights.opened import empty_model
-from opendino.weights.where import Origin, hub_cache, locate, own_folder, search_folders
+from opendino.weights.where import Origin, locate, own_folder, search_folders
 
 
 @pytest.fixture(scope="module")
@@ -205,5 +205,7 @@ def test_a_path_wins_over_a_name_and_our_own_kinds_have_no_released_weights(stoc
     monkeypatch.chdir(tmp_path)
     link(stock / "vits16", tmp_path / "vits16")
     assert find("vits16", Hub(), said).name is None
+    with pytest.raises(WeightsError, match="vitb15: no such file, folder or model; did you mean vitb16"):
+        find("vitb15", Hub(), said)
     with pytest.raises(WeightsError, match="no released weights; opendino pretrain"):
         find("vit_tiny", Hub(), said)
