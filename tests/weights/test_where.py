@@ -129,6 +129,18 @@ def test_satellite_models_have_their_own_statistics(tmp_path):
         assert read_transform(tmp_path, None, 16, FAMILY[name]).mean == mean
 
 
+def test_timm_and_dinov2_say_size_filter_and_crop(tmp_path):
+    fields = {"mean": [0.5] * 3, "std": [0.2] * 3, "input_size": [3, 518, 518], "interpolation": "bicubic"}
+    theirs = Transform(size=518, mode="center", mean=(0.5,) * 3, std=(0.2,) * 3, patch=14, filter="bicubic", share=1.0)
+    assert read_transform(tmp_path, {"pretrained_cfg": {**fields, "crop_pct": 1.0}}, 14, None) == theirs
+    nine = read_transform(
+        tmp_path, {"pretrained_cfg": {**fields, "input_size": [3, 224, 224], "crop_pct": 0.9}}, 14, None
+    )
+    assert (nine.size, nine.short_side) == (224, 248)  # timm rounds 248.9 down
+    dinov2 = read_transform(tmp_path, None, 14, FAMILY["dinov2_vits14"])
+    assert dinov2 == Transform(size=224, mode="center", patch=14, filter="bicubic")
+
+
 def test_a_token_leads_to_hugging_face(stock, monkeypatch, said):
     monkeypatch.setenv("HF_TOKEN", "x")
     hub = Hub({GATED: stock / "vits16"})
