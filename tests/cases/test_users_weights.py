@@ -100,7 +100,7 @@ def test_missing_and_unexpected_keys_of_no_known_source(tmp_path):
         load(tmp_path / "w.safetensors")
 
 
-def test_c05_prefixes_of_wrappers_and_training_checkpoints(model, tmp_path):
+def test_c05_prefixes_of_wrappers_and_training_checkpoints(model, tmp_path, capsys):
     flat = torch.load(write_official(tmp_path, model, Transform(size=64), CARD))
     (tmp_path / "tiny.json").unlink()
     expected = model(images(32, 32)).cls
@@ -115,6 +115,8 @@ def test_c05_prefixes_of_wrappers_and_training_checkpoints(model, tmp_path):
     loaded = load(tmp_path / "w.pth", heads=1)
     assert (loaded(images(32, 32)).cls - expected).abs().max() < 1e-6
     assert f"{len(flat)} of heads or other models left out" in loaded.card["coverage"]
+    assert main(["weights", str(tmp_path / "w.pth"), "--heads", "1"]) == 0
+    assert "official names behind teacher." in capsys.readouterr().out
 
 
 def test_c07_names_differ_between_releases_of_transformers(folder, model):

@@ -83,6 +83,8 @@ def test_overlapping_patches_make_a_finer_map_and_search_opens_the_model_with_it
     hashes = {stride: store.info.model_hash for stride, store in stores.items()}
     assert hashes["none"] == hashes["8"] and len({hashes["8"], hashes["4"], hashes["3"]}) == 3
     assert "patches one every 4 px" in capsys.readouterr().out
+    assert main(["show", "pca", str(pictures / "a" / "000.png"), "--model", str(model), "--stride", "4"]) == 0
+    assert f"--model {model} --stride 4 --point 20,30" in capsys.readouterr().out
     found = opendino.search("4", image=pictures / "a" / "000.png", out=tmp_path / "sheet.png").found
     assert found[0].id == "a/000.png" and found[0].cosine > 0.99999
     # Another stride is another model: its features do not go into the same store.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def test_other_writers_fields_are_read() -> None:
     "transform",
     [
         Transform(filter="bicubic", mode="center", patch=14),
-        Transform(filter="bicubic", mode="center", size=256, short=256),
+        Transform(filter="bicubic", mode="center", size=256, share=1.0),
         Transform(filter="bicubic", size=64),
     ],
 )
@@ -96,7 +97,7 @@ def test_bicubic_equals_timms_transform_but_for_pillows_rounding(
     size: tuple[int, int], side: int, share: float
 ) -> None:
     timm_data = pytest.importorskip("timm.data")
-    image, ours = picture(*size), Transform(filter="bicubic", mode="center", size=side, short=int(side / share))
+    image, ours = picture(*size), Transform(filter="bicubic", mode="center", size=side, share=share)
     options = {"mean": ours.mean, "std": ours.std, "interpolation": "bicubic", "crop_pct": share}
     theirs = timm_data.create_transform(input_size=(3, side, side), is_training=False, **options)
     std = torch.tensor(ours.std)[:, None, None]
@@ -109,8 +110,9 @@ def test_bicubic_equals_timms_transform_but_for_pillows_rounding(
 def test_a_short_side_that_is_stated_is_kept() -> None:
     fields = {"size": {"shortest_edge": 518}, "crop_size": {"height": 518, "width": 518}, "do_center_crop": True}
     read = Transform.from_dict({**fields, "resample": 3}, patch=14)
-    assert read == Transform(size=518, mode="center", patch=14, filter="bicubic", short=518)
+    assert read == Transform(size=518, mode="center", patch=14, filter="bicubic", share=1.0)
     assert Transform.from_dict(read.to_dict()) == read
+    assert replace(read, size=1036).short_side == 1036 and replace(read, size=28).short_side == 28
 
 
 @pytest.mark.parametrize("stride", [4, 6, 8, 16, None])

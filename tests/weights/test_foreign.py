@@ -152,7 +152,7 @@ def test_heads_that_nothing_tells_are_said_to_be_assumed(tmp_path):
     theirs = timm.create_model("vit_small_patch16_dinov3", num_classes=0, depth=2, embed_dim=128, num_heads=1)
     save_file(theirs.state_dict(), tmp_path / "w.safetensors")
     assert load(tmp_path / "w.safetensors").card["ignored"] == [
-        "heads: 2 assumed, of 64 features each; heads=N says otherwise"
+        "heads: 2 assumed, of 64 features each; --heads N (heads=N) says otherwise"
     ]
     told = load(tmp_path / "w.safetensors", heads=1)
     assert told.config.heads == 1 and told.card["ignored"] == []

@@ -224,6 +224,7 @@ ARCHIVES = {
     "absolute": lambda name, content: [(name, content, STORED), ("/etc/x", b"", STORED)],
     "script": lambda name, content: [(name, content, STORED), ("w/code/x.py", b"", STORED)],
     "constants": lambda name, content: [(name, content, STORED), ("weights/constants.pkl", b"", STORED)],
+    "no torch archive": lambda name, content: [("a.txt", b"x", STORED)] if name.endswith("data.pkl") else [],
     "no pickle": lambda name, content: [] if name.endswith("data.pkl") else [(name, content, STORED)],
     "storage missing": lambda name, content: [] if name.endswith("data/0") else [(name, content, STORED)],
     "storage cut": lambda name, content: [(name, content[:4] if name.endswith("data/0") else content, STORED)],

@@ -11,10 +11,10 @@ from opendino.errors import WeightsError
 from opendino.models.family import FAMILY
 from opendino.weights import load, write_model, write_official
 from opendino.weights.folder import read_transform
-from opendino.weights.hub import Refused, Unreachable
+from opendino.weights.hub import Refused, Unreachable, hub_cache
 from opendino.weights.licences import memory
 from opendino.weights.opened import empty_model
-from opendino.weights.where import Origin, hub_cache, locate, own_folder, search_folders
+from opendino.weights.where import Origin, locate, own_folder, search_folders
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +129,18 @@ def test_satellite_models_have_their_own_statistics(tmp_path):
         assert read_transform(tmp_path, None, 16, FAMILY[name]).mean == mean
 
 
+def test_timm_and_dinov2_say_size_filter_and_crop(tmp_path):
+    fields = {"mean": [0.5] * 3, "std": [0.2] * 3, "input_size": [3, 518, 518], "interpolation": "bicubic"}
+    theirs = Transform(size=518, mode="center", mean=(0.5,) * 3, std=(0.2,) * 3, patch=14, filter="bicubic", share=1.0)
+    assert read_transform(tmp_path, {"pretrained_cfg": {**fields, "crop_pct": 1.0}}, 14, None) == theirs
+    nine = read_transform(
+        tmp_path, {"pretrained_cfg": {**fields, "input_size": [3, 224, 224], "crop_pct": 0.9}}, 14, None
+    )
+    assert (nine.size, nine.short_side) == (224, 248)  # timm rounds 248.9 down
+    dinov2 = read_transform(tmp_path, None, 14, FAMILY["dinov2_vits14"])
+    assert dinov2 == Transform(size=224, mode="center", patch=14, filter="bicubic")
+
+
 def test_a_token_leads_to_hugging_face(stock, monkeypatch, said):
     monkeypatch.setenv("HF_TOKEN", "x")
     hub = Hub({GATED: stock / "vits16"})
@@ -205,5 +217,7 @@ def test_a_path_wins_over_a_name_and_our_own_kinds_have_no_released_weights(stoc
     monkeypatch.chdir(tmp_path)
     link(stock / "vits16", tmp_path / "vits16")
     assert find("vits16", Hub(), said).name is None
+    with pytest.raises(WeightsError, match="vitb15: no such file, folder or model; did you mean vitb16"):
+        find("vitb15", Hub(), said)
     with pytest.raises(WeightsError, match="no released weights; opendino pretrain"):
         find("vit_tiny", Hub(), said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -81,6 +82,16 @@ def choose_model(
 def model_changes(args: ModelArgs) -> dict[str, Any]:
     """The flags beside --model, as `choose_model` takes them."""
     return {field.name: getattr(args, field.name) for field in fields(ModelArgs) if field.name != "model"}
+
+
+def as_flags(named: str, args: ModelArgs) -> str:
+    """The same choice for the next command: --model and the flags that were given."""
+    given = [
+        f"--{name.replace('_', '-')} {shlex.quote(str(value))}"
+        for name, value in model_changes(args).items()
+        if name != "accept_licence" and value is not None
+    ]
+    return " ".join([f"--model {shlex.quote(named)}", *given])
 
 
 def _normalise_by(model: Any, mean: str | Sequence[float] | None, std: str | Sequence[float] | None) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from opendino.cli.arguments import OptionalCount, OptionalPath, OptionalText, Switch, parse_arguments
 from opendino.cli.device import choose_device
-from opendino.cli.model import ModelArgs, choose_model, model_changes
+from opendino.cli.model import ModelArgs, as_flags, choose_model, model_changes
 from opendino.data.beside import declared_reading
 from opendino.data.images import read
 from opendino.data.transform import Transform
@@ -156,7 +156,8 @@ def run(argv: Sequence[str]) -> int:
             f"{row['seen_width_px']} (height x width), {row['patches'][0]} x {row['patches'][1]} patches"
         )
     print(f"wrote {drawn.path}")
-    print(f"next: {_next_command(args.kind, seen[0], drawn.named if args.model is None else args.model)}")
+    model = as_flags(drawn.named if args.model is None else args.model, args)
+    print(f"next: {_next_command(args.kind, seen[0], model)}")
     return 0
 
 
@@ -287,8 +288,8 @@ def _parse_point(text: str) -> tuple[int, int]:
 
 
 def _next_command(kind: str, first: Seen, model: str) -> str:
-    file, folder = shlex.quote(str(first.file)), shlex.quote(str(model))
+    file = shlex.quote(str(first.file))
     height, width = first.pixels.shape[:2]
     if kind == "similarity":
-        return f"opendino show pca {file} --model {folder}"
-    return f"opendino show similarity {file} --model {folder} --point {height // 2},{width // 2}"
+        return f"opendino show pca {file} {model}"
+    return f"opendino show similarity {file} {model} --point {height // 2},{width // 2}"

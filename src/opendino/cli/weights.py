@@ -106,7 +106,10 @@ def _rows(passport: Passport) -> list[tuple[str, str]]:
     transform = passport.transform
     rows = [
         ("file", str(passport.file)),
-        ("format", f"{passport.format}, {passport.layout} names"),
+        (
+            "format",
+            f"{passport.format}, {passport.layout} names" + (f" behind {passport.prefix}" if passport.prefix else ""),
+        ),
         ("model", " or ".join(passport.models) or "none of the family by its sizes"),
         ("coverage", passport.coverage),
     ]

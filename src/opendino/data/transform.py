@@ -41,7 +41,7 @@ class Transform:
     Args:
         size: side in pixels, a multiple of `patch`.
         mode: `square` squeezes the picture to size x size (as the released DINOv3 models expect);
-            `center` brings the short side to `short` and cuts the middle size x size;
+            `center` brings the short side to size / share and cuts the middle size x size;
             `whole` keeps the shape: the short side becomes `size`, the long side the nearest multiple of `patch`;
             `padded` keeps the shape to the pixel: the short side becomes `size`, the long side is reflected at its end
             up to the next multiple of `patch` (see `Prepared.valid`).
@@ -49,7 +49,7 @@ class Transform:
         patch: patch side of the model in pixels.
         filter: `bilinear` resizes numbers in [0, 1], as DINOv3's processor; `bicubic` resizes uint8 and rounds, as
             DINOv2's processor and timm's.
-        short: for `center`; None is size * 8/7 (256 for 224).
+        share: for `center`, of the short side that the cut keeps; 7/8 is 224 of 256.
         stride: pixels from patch to patch where they overlap; None is the patch side.
     Raises:
         UsageError: unknown mode or filter, or size is no positive multiple of patch.
@@ -61,7 +61,7 @@ class Transform:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     patch: int = 16
     filter: Literal["bilinear", "bicubic"] = "bilinear"
-    short: int | None = None
+    share: float = 0.875
     stride: int | None = None
 
     def __post_init__(self) -> None:
@@ -71,8 +71,8 @@ class Transform:
             raise UsageError("transform.filter", f"must be one of {', '.join(RESAMPLE)}, got {self.filter}")
         if self.stride is not None and not 1 <= self.stride <= self.patch:
             raise UsageError("transform.stride", f"must be from 1 to the patch side {self.patch}, got {self.stride}")
-        if self.short is not None and self.short < self.size:
-            raise UsageError("transform.short", f"must be at least the size {self.size}, got {self.short}")
+        if not 0 < self.share <= 1:
+            raise UsageError("transform.share", f"must be above 0 and at most 1, got {self.share}")
         if self.patch < 1:
             raise UsageError("transform.patch", f"must be a positive number of pixels, got {self.patch}")
         if self.size < self.patch or self.size % self.patch:
@@ -100,7 +100,7 @@ class Transform:
     @property
     def short_side(self) -> int:
         """What `center` brings the short side to before it cuts."""
-        return self.short or round(self.size * 8 / 7)
+        return round(self.size / self.share)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of patches that a picture of these sides becomes."""
@@ -196,7 +196,7 @@ class Transform:
             tuple(map(float, fields.get(f"image_{name}") or default))
             for name, default in (("mean", cls.mean), ("std", cls.std))
         )
-        short = size if cut and "size" in fields and size != round(side * 8 / 7) else None
+        stated = cut and "size" in fields and size != round(side / cls.share)
         stride = ours.get("stride")
         return cls(
             size=side,
@@ -205,7 +205,7 @@ class Transform:
             std=std,
             patch=int(ours.get("patch", patch)),
             filter=filters[0],  # type: ignore[arg-type]
-            short=short,
+            share=side / size if stated else cls.share,
             stride=None if stride is None else int(stride),
         )
 

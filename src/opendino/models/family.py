@@ -214,7 +214,7 @@ def build_model(name: str, **overrides: Any) -> nn.Module:
 def find_spec(name: str) -> ModelSpec:
     """The row of a name. Raises UsageError with the nearest name."""
     if name not in FAMILY:
-        raise UsageError(f"model {name!r}", "unknown", _nearest(name, list(FAMILY)))
+        raise UsageError(f"model {name!r}", "unknown", nearest(name, list(FAMILY)))
     return FAMILY[name]
 
 
@@ -223,10 +223,11 @@ def changed(config: Config, overrides: Mapping[str, Any]) -> Config:
     known = [field.name for field in fields(config)]
     for key in overrides:
         if key not in known:
-            raise UsageError(f"{type(config).__name__} has no field {key!r}", "unknown", _nearest(key, known))
+            raise UsageError(f"{type(config).__name__} has no field {key!r}", "unknown", nearest(key, known))
     return replace(config, **overrides)
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def nearest(name: str, known: list[str]) -> str:
+    """In words: the name that was probably meant, else all of them."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else "known: " + ", ".join(known)

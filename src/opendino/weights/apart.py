@@ -47,20 +47,21 @@ def read_apart(path: Path, folder: Path) -> Path:
     if done.returncode == 0:
         return out
     if done.returncode == REFUSED:
-        raise WeightsError(path, done.stdout.decode(errors="replace").strip()[:500], FIX)
+        cause, _, fix = done.stdout.decode(errors="replace").partition("\n")
+        raise WeightsError(path, cause[:500], fix[:200])
     last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
     ended = f"signal {-done.returncode}" if done.returncode < 0 else (last or ["no word"])[0][:120]
     raise WeightsError(path, f"is a pickle that ended the process that read it ({ended}): refused", FIX)
 
 
 def main(path: str, out: str) -> int:
-    """The child: 0 when `out` holds the tensors, else REFUSED with the cause on standard output."""
+    """The child: 0 when `out` holds the tensors, else REFUSED with cause and fix on standard output, a line each."""
     _limit(Path(path).stat().st_size)
     sys.addaudithook(_guard)
     try:
         convert(Path(path), Path(out))
     except WeightsError as error:
-        print(error.cause)
+        print(error.cause, error.fix, sep="\n")
         return REFUSED
     return 0
 

@@ -115,7 +115,7 @@ def _timm_transform(fields: Mapping[str, Any], patch: int) -> Transform:
         std=tuple(map(float, fields["std"])),
         patch=patch,
         filter=fields.get("interpolation", "bicubic"),
-        short=int(side / float(fields.get("crop_pct", 1.0))),
+        share=side / int(side / float(fields.get("crop_pct", 1.0))),  # timm rounds the short side down
     )
 
 

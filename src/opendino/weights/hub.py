@@ -1,4 +1,4 @@
-"""Downloads from Hugging Face: the one place that goes online, with its failures in two kinds."""
+"""Hugging Face: its cache, its token, and downloads, the one place that goes online; its failures are of two kinds."""
 
 from __future__ import annotations
 
@@ -21,14 +21,25 @@ class Refused(Exception):
     """The site answers and does not let this account in; the message says why."""
 
 
+def cache_home() -> Path:
+    """The folder of all caches."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def hub_cache() -> Path:
+    """Hugging Face's cache folder, by its own rules; it is read without its library."""
+    return Path(os.environ.get("HF_HUB_CACHE") or _home() / "hub")
+
+
+def _home() -> Path:
+    return Path(os.environ.get("HF_HOME") or cache_home() / "huggingface")
+
+
 def has_token() -> bool:
     """Whether a Hugging Face token is set, by the rules of its library; the token itself is not looked at."""
-    home = Path(
-        os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
-    )
     if any(os.environ.get(name) for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")):
         return True
-    return Path(os.environ.get("HF_TOKEN_PATH") or home / "token").is_file()
+    return Path(os.environ.get("HF_TOKEN_PATH") or _home() / "token").is_file()
 
 
 def download(repository: str) -> Path:

@@ -27,7 +27,8 @@ from opendino.weights.recognise import heads_are_assumed, infer_config, names_of
 class Opened:
     """A weights file that was read and recognised, before a model is made of it.
 
-    tensors: under plain names. raw: parsed config.json, or None. names: family members of this shape.
+    tensors: under plain names; prefix: what was taken off in front of most.
+    raw: parsed config.json, or None. names: family members of this shape.
     """
 
     file: Path
@@ -39,6 +40,7 @@ class Opened:
     raw: Any
     ignored: list[str]
     names: tuple[str, ...]
+    prefix: str
 
 
 def open_weights(path: Path, heads: int | None = None) -> Opened:
@@ -66,7 +68,7 @@ def open_weights(path: Path, heads: int | None = None) -> Opened:
     ours = empty_model(config).state_dict()
     coverage = measure(layout, rules, config, ours, found.tensors, found.left_out)
     raw = beside[0] if beside is not None else None
-    return Opened(file, layout, config, found.tensors, rules, coverage, raw, ignored, names_of(config))
+    return Opened(file, layout, config, found.tensors, rules, coverage, raw, ignored, names_of(config), found.prefix)
 
 
 def _stated_heads(beside: tuple[Any, Path] | None) -> int | None:

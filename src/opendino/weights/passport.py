@@ -19,7 +19,8 @@ from opendino.weights.where import Origin
 
 @dataclass(frozen=True)
 class Passport:
-    """layout: whose names the file has. models: family members of this shape. params: numbers in the file.
+    """layout: whose names the file has; prefix: what stands in front of them.
+    models: family members of this shape. params: numbers in the file.
 
     dtypes: number of tensors by kind of number. digest: hex SHA-256 of the file (of the index file for shards).
     digest_in_name: `agrees` or `differs` where an official name carries the start of its hash, else empty.
@@ -28,6 +29,7 @@ class Passport:
     file: Path
     format: str
     layout: str
+    prefix: str
     models: tuple[str, ...]
     coverage: str
     whole: bool
@@ -62,6 +64,7 @@ def read_passport(path: Path | str, origin: Origin | None = None, *, heads: int 
         file=opened.file,
         format="safetensors" if opened.file.suffix in (".safetensors", ".json") else "PyTorch pickle",
         layout=opened.layout.name,
+        prefix=opened.prefix,
         models=opened.names,
         coverage=str(opened.coverage),
         whole=opened.coverage.whole,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -45,10 +46,14 @@ _GATES = re.compile(r"^(encoder\.layer\.\d+\.mlp\.)gate_proj\.(weight|bias)$")
 
 @dataclass(frozen=True)
 class Found:
-    """tensors: under plain names. left_out: names of the file that belong to something else (heads, the student)."""
+    """tensors: under plain names. left_out: names of the file that belong to something else (heads, the student).
+
+    prefix: what stood in front of most names, such as `teacher.backbone.`; empty for nothing.
+    """
 
     tensors: dict[str, Tensor]
     left_out: tuple[str, ...] = ()
+    prefix: str = ""
 
 
 def plain_names(tensors: Mapping[str, Tensor], where: object) -> Found:
@@ -61,6 +66,7 @@ def plain_names(tensors: Mapping[str, Tensor], where: object) -> Found:
     teachers = [name for name in names if _TEACHER.match(name)]
     left_out = beside + [name for name in names if teachers and name not in set(teachers)]
     plain: dict[str, Tensor] = {}
+    prefixes = Counter(found.group() if (found := _OUTER.match(name)) else "" for name in teachers or names)
     for name in teachers or names:
         short = _INNER.sub("", _OUTER.sub("", name))
         for pattern, form in _RENAMED:
@@ -73,7 +79,7 @@ def plain_names(tensors: Mapping[str, Tensor], where: object) -> Found:
         up = name.replace("gate_proj", "up_proj")
         if up in plain:
             plain[_GATES.sub(r"\1weights_in.\2", name)] = torch.cat([plain.pop(name), plain.pop(up)])
-    return Found(plain, tuple(left_out))
+    return Found(plain, tuple(left_out), max(prefixes, key=prefixes.__getitem__, default=""))
 
 
 def recognise(names: frozenset[str]) -> tuple[Layout, type[Any]] | None:

@@ -7,6 +7,7 @@ shape. One line on standard error says what was taken and why.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from pathlib import Path
 
 from opendino.errors import WeightsError
 from opendino.models.dinov2 import Dinov2Config
-from opendino.models.family import FAMILY, ModelSpec
-from opendino.weights.hub import Refused, Unreachable, download, has_token
+from opendino.models.family import FAMILY, ModelSpec, nearest
+from opendino.weights.hub import Refused, Unreachable, cache_home, download, has_token, hub_cache
 from opendino.weights.licences import accepted
 from opendino.weights.opened import Opened, open_weights
 from opendino.weights.recognise import is_named
@@ -65,6 +66,8 @@ def locate(
     if what is None:
         return _best(download, say)
     if Path(what).exists() or str(what) not in FAMILY:
+        if re.fullmatch(r"\w+", str(what)) and not Path(what).exists():
+            raise WeightsError(what, "no such file, folder or model", nearest(str(what), list(FAMILY)))
         return Origin(Path(what))
     spec = FAMILY[str(what)]
     if spec.repository is None:
@@ -86,8 +89,7 @@ def at_hand(spec: ModelSpec, say: Say = say_on_stderr, why: str = "") -> Origin 
 
 def search_folders() -> list[tuple[str, Path]]:
     """Folders that are searched, in order, with the words for each."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    torch_home = Path(os.environ.get("TORCH_HOME") or cache / "torch")
+    torch_home = Path(os.environ.get("TORCH_HOME") or cache_home() / "torch")
     chosen = os.environ.get("OPENDINO_WEIGHTS", "")
     folders = [("at hand in OPENDINO_WEIGHTS", Path(part)) for part in chosen.split(os.pathsep) if part]
     folders.append(("at hand in opendino's cache", own_folder()))
@@ -97,15 +99,7 @@ def search_folders() -> list[tuple[str, Path]]:
 
 def own_folder() -> Path:
     """Where to put weights by hand; OPENDINO_WEIGHTS may name more folders."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "opendino" / "weights"
-
-
-def hub_cache() -> Path:
-    """Hugging Face's cache folder, by its own rules; it is read without its library."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    home = Path(os.environ.get("HF_HOME") or cache / "huggingface")
-    return Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    return cache_home() / "opendino" / "weights"
 
 
 def candidates(spec: ModelSpec) -> Iterator[tuple[str, Path]]:
