@@ -31,12 +31,6 @@ NOT_BUILT = tuple(
     Entry(name, about, sets, layout="", suites=(), not_built=reason)
     for name, about, sets, reason in (
         ("finegrained", "twelve small sets", "Fine-S", "annotation formats of the twelve sets are not read"),
-        (
-            "depth-kitti",
-            "linear depth of streets",
-            "KITTI Eigen",
-            "its split lists are not read; the metric is there",
-        ),
         ("normals", "surface normals", "NYUv2", "needs a DPT head; the metric is there"),
         ("corr-navi", "3D correspondence", "NAVI", "the metric is there, the reader is not"),
         ("retrieval-met", "artworks with distractors: GAP", "Met", "the metric is there, the reader is not"),
@@ -133,7 +127,7 @@ ENTRIES = (
     Entry(
         "depth-linear",
         "a linear map from every patch to metres, fitted on whole pictures",
-        "NYUv2, any images and 16-bit depth",
+        "NYUv2, KITTI Eigen, any images and 16-bit depth",
         depths.LAYOUT,
         open=depths.open_depths,
         score=depth.evaluate_linear_depth,
