@@ -102,6 +102,18 @@ def cityscapes(root: Path) -> Path:
     return root
 
 
+def loveda(root: Path) -> Path:
+    for part, count in (("Train", 3), ("Val", 2)):
+        for place in ("Urban", "Rural"):
+            for number in range(count):
+                array, mask = picture(number % 2, number, left=8 * (number % 4))
+                labels = np.where(mask, 2 + number % 2, 7).astype(np.uint8)
+                labels[:2] = 0
+                save(root / part / place / "images_png" / f"{number}.png", array)
+                save(root / part / place / "masks_png" / f"{number}.png", labels)
+    return root
+
+
 def voc_segmentation(root: Path) -> Path:
     base = root / "VOCdevkit" / "VOC2012"
     for part, count, first in (("train", 6, 0), ("val", 4, 6)):
@@ -375,6 +387,7 @@ CASES = [
     ("few-shot", imagenet, {"shots": "1,2", "tries": 2}),
     ("seg-linear", ade20k, {"rows": 6, "steps": 60}),
     ("seg-linear", cityscapes, {"rows": 6, "steps": 60}),
+    ("seg-linear", loveda, {"rows": 6, "steps": 60}),
     ("seg-linear", voc_segmentation, {"rows": 6, "steps": 60}),
     ("seg-linear", plain_masks, {"rows": 6, "steps": 60, "ignore": 11}),
     ("seg-knn", ade20k, {"rows": 6}),

@@ -108,7 +108,7 @@ ENTRIES = (
     Entry(
         "seg-linear",
         "a linear map from every patch to its class, fitted on whole pictures",
-        "ADE20k, Cityscapes, VOC 2012, any images and masks",
+        "ADE20k, Cityscapes, VOC 2012, LoveDA, any images and masks",
         masks.LAYOUT,
         suites=BOTH,
         open=masks.open_masks,
@@ -118,7 +118,7 @@ ENTRIES = (
     Entry(
         "seg-knn",
         "every patch takes the classes of the nearest training patches (not of the paper)",
-        "ADE20k, Cityscapes, VOC 2012, any images and masks",
+        "ADE20k, Cityscapes, VOC 2012, LoveDA, any images and masks",
         masks.LAYOUT,
         open=masks.open_masks,
         score=segmentation.evaluate_knn_segmentation,
