@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from opendino.errors import OpendinoError
-from opendino.train import loop
+from opendino.train import loop, saves
 from opendino.train.checkpoint import list_checkpoints
 from opendino.train.loop import Watcher, train
 from opendino.train.run import open_run
@@ -101,8 +101,8 @@ def test_a_disk_that_stays_full_ends_the_run(pictures, tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(loop, "save_checkpoint", full)
-    monkeypatch.setattr(loop, "MAX_UNSAVED_MINUTES", -1.0)
+    monkeypatch.setattr(saves, "save_checkpoint", full)
+    monkeypatch.setattr(saves, "MAX_UNSAVED_MINUTES", -1.0)
     with pytest.raises(OpendinoError, match=r"cannot save .*No space"):
         run_to(tiny_config(pictures, steps=20), tmp_path)
     assert incidents(tmp_path, "save failed")[0]["step"] == 5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -17,6 +17,9 @@ from opendino.train.config import RunConfig, differences
 from opendino.train.run import RunDirectory
 
 DataChanged = Literal["continue", "restart-epoch"]
+
+MAX_LISTED = 5_000_000
+"""Of more pictures no names are kept, since memory would not hold them twice: changes are then said without counts."""
 
 
 def check_policy(policy: str | None) -> None:
@@ -48,7 +51,7 @@ def claim(
     """
     saved = run.config()
     if saved is None:
-        run.write_listing(map(source.id, range(len(source))))
+        run.write_listing(_names(source))
         run.write_config(config)
         return config
     config = replace(config, data_ahead_steps=saved.data_ahead_steps)
@@ -69,7 +72,7 @@ def claim(
         words.append(f"other pictures ({pictures}; {data_changed})")
         if data_changed == "restart-epoch":
             config = replace(config, data_ahead_steps=_next_epoch(run, saved, len(source)))
-        run.write_listing(map(source.id, range(len(source))))
+        run.write_listing(_names(source))
     if words:
         step = max((step for step, _ in list_checkpoints(run.checkpoints)), default=0)
         sentence = f"goes on with {', '.join(words)}"
@@ -79,11 +82,15 @@ def claim(
     return config
 
 
+def _names(source: Source) -> Iterable[str]:
+    return map(source.id, range(len(source) if len(source) <= MAX_LISTED else 0))
+
+
 def _changes(before: list[str], source: Source) -> str:
     """What happened to the pictures, counted by name."""
-    old, new = set(before), set(map(source.id, range(len(source))))
-    if not old:
-        return "the earlier ones are not known"
+    old, new = set(before), set(_names(source))
+    if not old or not new:
+        return "which ones is not known"
     counts = {"added": len(new - old), "removed": len(old - new)}
     return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "the same names, other sizes"
 

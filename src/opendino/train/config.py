@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import cattrs
 
@@ -141,6 +141,11 @@ class RunConfig:
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Why a derived value is what it is, by field name."""
 
+    @property
+    def batch_size(self) -> int:
+        """Pictures a step."""
+        return self.data.batch_size
+
     def __post_init__(self) -> None:
         if self.steps < 0:
             raise UsageError("steps", f"must be at least 1, got {self.steps}")
@@ -148,6 +153,27 @@ class RunConfig:
             raise UsageError("seed", f"must be 0 or more, got {self.seed}")
         if self.read_px < 1:
             raise UsageError("read_px", f"must be at least 1, got {self.read_px}")
+
+
+class LoopConfig(Protocol):
+    """What the loop reads of a config; `RunConfig` is one, heads on features have a smaller one."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def precision(self) -> Literal["fp32", "bf16"]: ...
+    @property
+    def data_ahead_steps(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def optim(self) -> OptimConfig: ...
+    @property
+    def save(self) -> SaveConfig: ...
+    @property
+    def watch(self) -> WatchConfig: ...
 
 
 FREE_FIELDS = ("data.workers", "data.cache_mb", "watch.", "save.", "reasons", "data.path")

@@ -7,55 +7,32 @@ unbroken one bit for bit.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
-from opendino.errors import DataError, OpendinoError, StoppedError
+from opendino.errors import DataError, StoppedError
 from opendino.files import fault_point
 from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import MetricsLog
-from opendino.train.checkpoint import expected_bytes, lack_of_space, load_checkpoint, prune, save_checkpoint
-from opendino.train.config import SaveConfig, WatchConfig
+from opendino.train.config import LoopConfig
 from opendino.train.method import B, Batches, Method
-from opendino.train.optim import OptimConfig, Rate, build_optimizer, clip_gradients, set_hyperparameters
+from opendino.train.optim import Rate, build_optimizer, clip_gradients, set_hyperparameters
 from opendino.train.run import RunDirectory
+from opendino.train.saves import Saves
+from opendino.train.speed import Speed
 from opendino.train.stopping import stop_request
-
-_log = logging.getLogger("opendino")
 
 MAX_BAD_STEPS, BAD_WINDOW = 10, 1000
 """So many non-finite steps among the last 1,000 are no accident: the run goes back to its last checkpoint, once."""
-MAX_UNSAVED_MINUTES = 60.0
-"""A run whose checkpoints cannot be written stops after so long, rather than lose more."""
 
 
 M = TypeVar("M", bound=Method[Any])
-
-
-class LoopConfig(Protocol):
-    """What the loop reads of a config; `RunConfig` is one, heads on features have a smaller one."""
-
-    @property
-    def steps(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def precision(self) -> Literal["fp32", "bf16"]: ...
-    @property
-    def data_ahead_steps(self) -> int: ...
-    @property
-    def optim(self) -> OptimConfig: ...
-    @property
-    def save(self) -> SaveConfig: ...
-    @property
-    def watch(self) -> WatchConfig: ...
 
 
 @dataclass(frozen=True)
@@ -145,35 +122,15 @@ def train(
             help; when no checkpoint could be written for an hour.
         DataError: when nothing can be read any more.
     """
-    carry = {} if carry is None else carry
     optimizer = build_optimizer(method.trained(), config.optim, rates)
     metrics, incidents = MetricsLog(run.metrics_file), IncidentLog(run.incidents_file)
-    skipped: dict[str, str] = {}
-    step = 0
-    passed_over = 0  # steps of data that a roll-back left out: positions run ahead of steps by so much
-    resumed = load_checkpoint(run.checkpoints, method, optimizer)
-    if resumed is not None:
-        step = resumed.step
-        carry.update(resumed.extra["carry"])
-        skipped.update(resumed.extra["skipped"])
-        passed_over = resumed.extra["passed_over"]
-        metrics.truncate(resumed.extra["metrics_offset"])
-        for words in resumed.damaged:
-            incidents.append("damaged checkpoint", step, words)
-            _log.warning("damaged checkpoint set aside, %s; going on from step %d", words, step)
-    else:
-        metrics.truncate(0)
-    if lack := lack_of_space(run.checkpoints, expected_bytes(method)):
-        raise OpendinoError(run.checkpoints, lack, "free some space, or choose another --out")
-    milestones = frozenset(
-        round(config.steps * i / config.save.milestones) for i in range(1, config.save.milestones + 1)
-    )
-    recent: deque[tuple[float, int]] = deque(maxlen=50)
+    saves = Saves(config, run, method, optimizer, metrics, incidents, {} if carry is None else carry)
+    step = saves.resume()
     bad_steps: deque[int] = deque(maxlen=MAX_BAD_STEPS)
-    started = last_try = last_save = time.monotonic()
+    started = time.monotonic()
 
     def batches_from(step: int) -> Iterator[B]:
-        ahead = passed_over + config.data_ahead_steps
+        ahead = saves.passed_over + config.data_ahead_steps
         return loader.batches(step + ahead, config.steps + ahead)
 
     def watch(done: int) -> None:
@@ -181,55 +138,17 @@ def train(
             if done % watcher.every == 0 or done == config.steps:
                 watcher.call(done, method)
 
-    def save(done: int) -> None:
-        nonlocal last_try, last_save
-        run.check_held()
-        extra = {"metrics_offset": metrics.offset, "carry": carry, "skipped": skipped, "passed_over": passed_over}
-        last_try = time.monotonic()
-        try:
-            save_checkpoint(run.checkpoints, done, method, optimizer, extra)
-            prune(run.checkpoints, config.save.keep, milestones)
-            last_save = last_try
-        except OSError as error:
-            # A full disk must not end the run: the last good checkpoint is untouched and the next interval tries again.
-            words = f"checkpoint not saved ({error.strerror or error})"
-            incidents.append("save failed", done, words)
-            if stop.asked or done == config.steps or last_try - last_save > 60 * MAX_UNSAVED_MINUTES:
-                raise OpendinoError(
-                    run.checkpoints, f"cannot save ({error.strerror or error})", "free some space and run again"
-                ) from None
-            _log.warning("step %d: %s; training goes on and tries again", done, words)
-
-    def roll_back(values: Mapping[str, float]) -> None:
-        """To the last checkpoint, past the pictures since; once in a run."""
-        nonlocal step, passed_over
-        last = None if passed_over else load_checkpoint(run.checkpoints, method, optimizer)
-        if last is None:
-            raise OpendinoError(
-                f"step {step}",
-                f"loss or gradient was not finite in {MAX_BAD_STEPS} of the last {BAD_WINDOW:,} steps ({dict(values)})",
-                f"lower optim.lr or use precision fp32; pictures are listed in {run.incidents_file}",
-            )
-        words = f"back to step {last.step}; the pictures of steps {last.step} to {step} are passed over"
-        incidents.append("rolled back", step, words)
-        passed_over, step = step - last.step, last.step
-        carry.update(last.extra["carry"])
-        metrics.truncate(last.extra["metrics_offset"])
-        recent.clear()
-        bad_steps.clear()
-
     with stop_request(run.path, config.save.grace_s) as stop:
         if step == 0:
             watch(0)
-        batches = batches_from(step)
-        recent.append((time.monotonic(), step))
+        batches, speed = batches_from(step), Speed(config.batch_size, step)
         while step < config.steps:
             batch = next(batches, None)
             if batch is None:
                 raise DataError("training data", f"ran out at step {step} of {config.steps}")
             for bad in batch.bad:
-                if bad.id not in skipped:
-                    skipped[bad.id] = bad.reason
+                if bad.id not in saves.skipped:
+                    saves.skipped[bad.id] = bad.reason
                     incidents.append("skipped picture", step, bad.reason, ids=[bad.id])
             result = train_step(config, method, optimizer, batch, step)
             fault_point("loop.after_step")
@@ -238,12 +157,12 @@ def train(
                 incidents.append("non-finite step", step, f"loss {result.loss}, {result.values}", ids=list(batch.ids))
                 bad_steps.append(step)
                 if len(bad_steps) == MAX_BAD_STEPS and step - bad_steps[0] < BAD_WINDOW:
-                    roll_back(result.values)
-                    batches = batches_from(step)
+                    why = f"loss or gradient was not finite in {MAX_BAD_STEPS} of the last {BAD_WINDOW:,} steps"
+                    step = saves.roll_back(step, why, result.values)
+                    batches, speed = batches_from(step), Speed(config.batch_size, step)
+                    bad_steps.clear()
                     continue
-            recent.append((time.monotonic(), step))
-            elapsed, steps_seen = recent[-1][0] - recent[0][0], recent[-1][1] - recent[0][1]
-            images_per_s = steps_seen * len(batch.ids) / max(elapsed, 1e-9)
+            images_per_s = speed.after(step)
             if step % config.watch.log_every == 0 or step == config.steps:
                 metrics.append(
                     "step",
@@ -257,20 +176,14 @@ def train(
                     **method.scalars(step - 1),
                 )
             on_step(step, result, images_per_s)
-            watched = time.monotonic()
-            watch(step)
-            # Time spent looking is not training time: shift the window so that images/s stays the training speed.
-            pause = time.monotonic() - watched
-            recent = deque(((t + pause, s) for t, s in recent), maxlen=recent.maxlen)
-            due = (config.save.steps and step % config.save.steps == 0) or (
-                config.save.minutes and time.monotonic() - last_try >= 60 * config.save.minutes
-            )
+            with speed.paused():
+                watch(step)
             # Not amid steps that failed: what a roll-back goes to should be from before them.
-            due = result.finite and (due or step in milestones or stop.save)
-            if due or stop.asked or step == config.steps:
+            wanted = result.finite and (stop.save or saves.is_due(step))
+            if wanted or stop.asked or step == config.steps:
                 stop.save = False
-                save(step)
+                saves.save(step, last=bool(stop.asked) or step == config.steps)
             if stop.asked and step < config.steps:
                 cause = f"stopped at step {step} of {config.steps} by {stop.asked}, saved"
                 raise StoppedError(run.path, cause, "the same command goes on")
-    return Outcome(step, time.monotonic() - started, skipped)
+    return Outcome(step, time.monotonic() - started, saves.skipped)

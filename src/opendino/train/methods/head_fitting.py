@@ -137,6 +137,7 @@ class HeadConfig:
 
     steps: int
     seed: int
+    batch_size: int
     optim: OptimConfig
     precision: Literal["fp32", "bf16"] = "fp32"
     data_ahead_steps: int = 0
@@ -169,8 +170,9 @@ def fit_heads(
     if heads.count != len(settings):
         raise ShapeError("head fitting", f"{heads.count} heads, {len(settings)} settings", "give one each")
     own = {f"heads.{name}": settings[heads.head_of(name)] for name, _ in heads.named_parameters()}
-    config = HeadConfig(recipe.steps, seed, recipe.optim)
-    rows = RowBatches(features, targets, min(recipe.batch_size, len(features)), seed)
+    batch_size = min(recipe.batch_size, len(features))
+    config = HeadConfig(recipe.steps, seed, batch_size, recipe.optim)
+    rows = RowBatches(features, targets, batch_size, seed)
     rates = {name: Rate(one.lr, one.weight_decay) for name, one in own.items()}
     with (
         tempfile.TemporaryDirectory(prefix="opendino-heads-") as folder,
