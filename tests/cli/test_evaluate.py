@@ -54,7 +54,13 @@ def test_every_layout_runs_to_its_files(protocol, build, settings, models, tmp_p
         assert low <= result.value <= high and result.n > 0 and result.model_hash and result.split_hash
         assert result.config["licence"] == "Apache-2.0"
     assert read_record(done.out).results == done.results
-    assert done.page.read_text().count("<td>") > 5 and "| --- |" in done.table.read_text()
+    raw = json.loads(done.record.read_text())
+    assert raw["units_file"] == "units.csv" and raw["run"]["peak_bytes"] > 1e6 and raw["run"]["seed"] == 0
+    (details,) = raw["details"]
+    assert details["model"]["params"] > 0 and details["model"]["weights_sha256"] == done.results[0].model_hash
+    assert details["data"]["split_hash"] == done.results[0].split_hash
+    assert all(one["comparable"] == (not one["why_not"]) for one in details["reference"])
+    assert done.page.read_text().count("<td") >= 5 * len(done.results) and "| --- |" in done.table.read_text()
 
 
 def test_every_built_protocol_has_a_fixture_and_every_other_a_reason():

@@ -160,6 +160,7 @@ def test_what_does_not_fit_is_one_line(video, model, tmp_path):
         ({"mask": tmp_path / "small.png"}, "10 x 10 px, its frame 96 x 96"),
         ({"corrections": {99: video / "truth" / "00000.png"}}, "has 8 frames"),
         ({"video": tmp_path / "nothing"}, "no picture"),
+        ({"video": video / "frames" / "00000.png"}, "not a video"),
     ):
         given = {"video": video / "frames", "mask": video / "truth" / "00000.png", **options}
         with pytest.raises((UsageError, DataError), match=words):

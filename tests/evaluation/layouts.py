@@ -102,6 +102,18 @@ def cityscapes(root: Path) -> Path:
     return root
 
 
+def loveda(root: Path) -> Path:
+    for part, count in (("Train", 3), ("Val", 2)):
+        for place in ("Urban", "Rural"):
+            for number in range(count):
+                array, mask = picture(number % 2, number, left=8 * (number % 4))
+                labels = np.where(mask, 2 + number % 2, 7).astype(np.uint8)
+                labels[:2] = 0
+                save(root / part / place / "images_png" / f"{number}.png", array)
+                save(root / part / place / "masks_png" / f"{number}.png", labels)
+    return root
+
+
 def voc_segmentation(root: Path) -> Path:
     base = root / "VOCdevkit" / "VOC2012"
     for part, count, first in (("train", 6, 0), ("val", 4, 6)):
@@ -182,6 +194,28 @@ def nyu(root: Path) -> Path:
             array, mask = picture(0, number, left=8 * (number % 4))
             save(root / part / scene / f"rgb_{number:05d}.jpg", array)
             save(root / part / scene / f"sync_depth_{number:05d}.png", _depth(mask))
+    return root
+
+
+def kitti(root: Path) -> Path:
+    """Frames of KITTI's size: a bright square 10 m away, 40 m around it; one frame without truth."""
+    for part, count in (("train", 3), ("test", 2)):
+        lines = []
+        for number in range(count):
+            array = np.full((375, 1242, 3), 40, np.uint8)
+            depth = np.full((375, 1242), 40 * 256, np.uint16)
+            top, left = 200, 300 + 100 * number
+            array[top : top + 120, left : left + 200] = 220
+            depth[top : top + 120, left : left + 200] = 10 * 256
+            depth[::2] = 0  # a laser sees some rows alone
+            drive = f"2011_09_26_drive_000{number}_sync"
+            picture_path = f"2011_09_26/{drive}/image_02/data/0000000005.png"
+            truth = f"{drive}/proj_depth/groundtruth/image_02/0000000005.png"
+            save(root / picture_path, array)
+            save(root / truth, depth)
+            lines.append(f"{picture_path} {truth} 721.5377")
+        lines.append("2011_09_26/drive/image_02/data/0000000009.png None 721.5377")
+        (root / f"eigen_{part}_files_with_gt.txt").write_text("\n".join(lines) + "\n")
     return root
 
 
@@ -353,10 +387,12 @@ CASES = [
     ("few-shot", imagenet, {"shots": "1,2", "tries": 2}),
     ("seg-linear", ade20k, {"rows": 6, "steps": 60}),
     ("seg-linear", cityscapes, {"rows": 6, "steps": 60}),
+    ("seg-linear", loveda, {"rows": 6, "steps": 60}),
     ("seg-linear", voc_segmentation, {"rows": 6, "steps": 60}),
     ("seg-linear", plain_masks, {"rows": 6, "steps": 60, "ignore": 11}),
     ("seg-knn", ade20k, {"rows": 6}),
     ("depth-linear", nyu, {"rows": 6, "steps": 60}),
+    ("depth-linear", kitti, {"rows": 6, "steps": 60}),
     ("depth-linear", plain_depth, {"rows": 6, "steps": 60, "high_m": 20}),
     ("corr-spair", spair, {"rows": 6}),
     ("corr-spair", keypoint_table, {"rows": 6}),

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from opendino.evaluation.datasets.masks import open_masks
 from opendino.evaluation.dense import slide_starts
 from opendino.evaluation.discovery import second_eigenvector, token_cut
 from opendino.evaluation.health import (
@@ -14,8 +15,10 @@ from opendino.evaluation.health import (
     participation_ratio,
     rank_me,
 )
+from opendino.evaluation.protocol import Job
 from opendino.evaluation.segmentation import class_shares, knn_shares, shares_loss
 from opendino.evaluation.vos import propagate
+from tests.evaluation import layouts
 
 
 def object_map() -> torch.Tensor:
@@ -148,3 +151,11 @@ def test_gram_drift_does_not_see_rotations():
     rotation = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(1))).Q
     assert gram_drift(patches, patches) == 0 and gram_drift(patches, patches @ rotation) < 1e-12
     assert gram_drift(patches, patches.roll(1, 0)) > 0.01
+
+
+def test_loveda_joins_town_and_country_and_leaves_no_data_out(tmp_path):
+    data = open_masks(Job(layouts.loveda(tmp_path)))
+    assert (data.name, len(data.train), len(data.val), data.num_classes) == ("loveda", 6, 4, 7)
+    assert len({pair.id for pair in data.train}) == 6  # numbers begin anew in each place
+    mask = data.read(data.val[0])
+    assert (mask[:2] == 255).all() and mask[40, 0] == 6 and mask[20, 4] == 1

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from opendino.errors import DataError
-from opendino.evaluation.datasets.depths import open_depths, read_depth_mm
+from opendino.evaluation.datasets.depths import open_depths, read_depth_16
 from opendino.evaluation.depth import depth_of_bins, patch_depth
 from opendino.evaluation.protocol import Job
 from opendino.losses.scale_invariant import scale_invariant_loss
@@ -42,4 +42,30 @@ def test_depth_is_read_in_16_bits_and_nothing_else(tmp_path):
     assert data.name == "nyuv2" and set(np.unique(depth)) == {0, 1.5, 4} and not valid[:3].any() and valid[3:].all()
     Image.fromarray(np.full((9, 9), 200, np.uint8)).save(tmp_path / "eight.png")
     with pytest.raises(DataError, match="16-bit"):
-        read_depth_mm(tmp_path / "eight.png")
+        read_depth_16(tmp_path / "eight.png")
+
+
+def test_kitti_is_cut_read_in_256ths_and_scored_where_garg_did(tmp_path):
+    data = open_depths(Job(layouts.kitti(tmp_path)))
+    assert (data.name, len(data.train), len(data.val), data.high_m) == ("kitti", 3, 2, 80.0)  # "None" is left out
+    pair = data.val[1]
+    picture, (depth, valid) = data.picture(pair), data.read(pair)
+    assert picture.array.shape == (352, 1216, 3) and depth.shape == valid.shape == (352, 1216)
+    # Row 200 and column 400 of the frame are row 177 and column 387 of the cut.
+    assert depth[178, 387] == 10 and picture.array[178, 387, 0] > 200 and depth[178, 386] == 40
+    assert not valid[177].any() and valid[178, 43:1172].all() and not valid[178, :43].any()
+    assert not valid[:143].any() and not valid[349:].any()
+
+
+def test_frames_of_another_size_are_no_kitti(tmp_path):
+    data = open_depths(Job(layouts.kitti(tmp_path)))
+    Image.fromarray(np.zeros((100, 200, 3), np.uint8)).save(data.val[0].image)
+    with pytest.raises(DataError, match="200 x 100 px"):
+        data.picture(data.val[0])
+
+
+def test_a_split_list_that_names_no_truth_is_refused(tmp_path):
+    layouts.kitti(tmp_path)
+    (tmp_path / "eigen_test_files_with_gt.txt").write_text("2011_09_26/x/image_02/data/1.png\n")
+    with pytest.raises(DataError, match="line 1 names no truth"):
+        open_depths(Job(tmp_path))

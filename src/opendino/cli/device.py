@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+import sys
+
 import torch
 
 from opendino.errors import UsageError
@@ -19,3 +22,9 @@ def choose_device(name: str) -> torch.device:
     if name.split(":")[0] not in present:
         raise UsageError(f"--device {name}", "not on this machine", f"here: {', '.join(present)}, or auto")
     return torch.device(name)
+
+
+def peak_bytes() -> int:
+    """Most memory that this process has held so far; Linux counts it in KiB, macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

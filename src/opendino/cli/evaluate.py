@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from opendino import __version__
 from opendino.cli.arguments import parse_arguments
-from opendino.cli.device import choose_device
+from opendino.cli.device import choose_device, peak_bytes
 from opendino.cli.model import choose_model
 from opendino.errors import DataError, UsageError
 from opendino.evaluation.protocol import Entry, Job, Outcome, Subject, resolve_settings, to_results
@@ -100,7 +100,8 @@ def evaluate(
                         outcome = one.entry.score(subject, one.data, replace(job, progress=report))  # type: ignore[misc]
                         if layers is not None and "layer" in job.settings:
                             outcome = _named_by_layer(outcome, job.settings["layer"])
-                        scored.append(Scored(to_results(one.entry, subject, one.data, job, outcome), outcome))
+                        results = to_results(one.entry, subject, one.data, job, outcome)
+                        scored.append(Scored(results, outcome, subject.describe()))
                 except DataError as error:
                     failures[f"{one.entry.id}, {subject.name}"] = str(error)
     if not scored:
@@ -111,6 +112,8 @@ def evaluate(
         else "opendino.evaluate(...)",
         "version": __version__,
         "device": str(choose_device(device)),
+        "seed": seed,
+        "peak_bytes": peak_bytes(),
         "seconds": round(time.monotonic() - started, 1),
         "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

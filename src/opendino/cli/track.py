@@ -91,15 +91,12 @@ def track(
     backbone: Any = load(model)
     place = choose_device(device)
     subject = Subject(backbone.to(place), backbone.transform, Path(model).name, "", place)
-    for part in ("masks", "overlay"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-        for old in (folder / part).glob("[0-9]*.*"):
-            old.unlink()
+    _empty(folder / "masks")
     table, lost, count = io.StringIO(), dict[int, list[int]](), 0
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("frame", "object", "confidence", "share", "state"))
     with ExitStack() as stack:
-        write = _overlay_writer(folder, stack)
+        made, write = _overlay_writer(folder, stack)
         frames = progress_over(_frames(source), "frames", console=console, transient=True, disable=quiet)
         for one in follow(subject, frames, painted, rows):
             write_atomic(folder / "masks" / f"{one.number:05d}.png", _palette_png(one.mask))
@@ -111,11 +108,6 @@ def track(
                 if seen.lost:
                     lost.setdefault(number, []).append(one.number)
     write_atomic(folder / "track.csv", table.getvalue())
-    made = folder / "overlay.mp4"
-    if not made.exists():
-        made = folder / "overlay"
-    else:
-        (folder / "overlay").rmdir()
     return Track(count, tuple(_gaps(lost)), folder / "masks", made, folder / "track.csv")
 
 
@@ -130,12 +122,20 @@ def _frames(source: Path) -> Iterator[images.Image]:
         yield images.read(path)
 
 
-def _overlay_writer(folder: Path, stack: ExitStack) -> Callable[[TrackedFrame], None]:
-    """Into overlay.mp4 with PyAV, else into overlay/NNNNN.jpg."""
+def _empty(folder: Path) -> None:
+    """Make a folder of numbered pictures, without those of an earlier call."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("[0-9]*.*"):
+        old.unlink()
+
+
+def _overlay_writer(folder: Path, stack: ExitStack) -> tuple[Path, Callable[[TrackedFrame], None]]:
+    """overlay.mp4 with PyAV, else overlay/NNNNN.jpg; and what writes a frame into it until `stack` is closed."""
     try:
         import av
     except ImportError:
-        return lambda one: PillowImage.fromarray(overlay(one.picture.array, one.mask)).save(
+        _empty(folder / "overlay")
+        return folder / "overlay", lambda one: PillowImage.fromarray(overlay(one.picture.array, one.mask)).save(
             folder / "overlay" / f"{one.number:05d}.jpg", quality=90
         )
     container = stack.enter_context(av.open(str(folder / "overlay.mp4"), "w"))
@@ -158,7 +158,7 @@ def _overlay_writer(folder: Path, stack: ExitStack) -> Callable[[TrackedFrame], 
             container.mux(packet)
 
     stack.callback(finish)
-    return write
+    return folder / "overlay.mp4", write
 
 
 def _palette_png(mask: NDArray[np.uint8]) -> bytes:

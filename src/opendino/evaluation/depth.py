@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from opendino.data import images
 from opendino.data.sources import Skipped
 from opendino.errors import DataError
 from opendino.evaluation.datasets.depths import DepthPair, Depths
@@ -60,7 +59,7 @@ def look(
     seen, skipped = [], []
     for done, pair in enumerate(pairs, 1):
         try:
-            picture = images.read(pair.image)
+            picture = data.picture(pair)
             depth, valid = data.read(pair)
         except DataError as error:
             skipped.append(Skipped(pair.id, error.cause))

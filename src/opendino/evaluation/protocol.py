@@ -35,6 +35,18 @@ class Subject:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     licence: str = "not stated"
 
+    def describe(self) -> dict[str, Any]:
+        """What results.json says about the model."""
+        parameters = list(self.model.parameters())
+        return {
+            "name": self.name,
+            "params": sum(parameter.numel() for parameter in parameters),
+            "patch": self.model.patch,
+            "weights_sha256": self.hash,
+            "dtype": str(parameters[0].dtype).removeprefix("torch.") if parameters else "",
+            "licence": self.licence,
+        }
+
 
 class Dataset(Protocol):
     """Opened data of a protocol: files were listed, no pixel was read.

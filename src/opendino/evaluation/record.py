@@ -29,10 +29,11 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Scored:
-    """The results of one protocol for one model, with all that the table does not hold."""
+    """The results of one protocol for one model, with all that the table does not hold; model: what it is."""
 
     results: Sequence[Result]
     outcome: Outcome
+    model: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,16 @@ def write_record(folder: Path, scored: Sequence[Scored], failures: Mapping[str, 
                     writer.writerow([*key_of(result), result.config["model"], unit, repr(value)])
     # File names may hold bytes that are no text; they are kept as Python's escapes.
     write_atomic(folder / UNITS, table.getvalue().encode("utf-8", "backslashreplace"))
-    details = [
+    details: list[dict[str, Any]] = [
         {
             "protocol": one.results[0].protocol,
-            "model": one.results[0].config["model"],
+            "model": {"name": one.results[0].config["model"], **dict(one.model)},
+            "data": {
+                "name": one.results[0].dataset,
+                "split_hash": one.results[0].split_hash,
+                "n_skipped": len(one.outcome.skipped),
+            },
+            "reference": _reference(one.results),
             "skipped": [[item.id, item.reason] for item in one.outcome.skipped],
             "breakdown": {name: dict(values) for name, values in one.outcome.breakdown.items()},
             "warnings": list(one.outcome.warnings),
@@ -78,9 +85,37 @@ def write_record(folder: Path, scored: Sequence[Scored], failures: Mapping[str, 
     results = [to_dict(result) for one in scored for result in one.results]
     write_json(
         folder / RESULTS,
-        {"schema": SCHEMA, "run": dict(run), "results": results, "details": details, "failures": dict(failures)},
+        {
+            "schema": SCHEMA,
+            "run": dict(run),
+            "units_file": UNITS,
+            "results": results,
+            "details": details,
+            "failures": dict(failures),
+        },
     )
     return folder / RESULTS
+
+
+def _reference(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """The published numbers beside these, and why they do not compare where they do not."""
+    found = []
+    for result in results:
+        if (reference := published(*key_of(result))) is None:
+            continue
+        reasons = [f"variant {result.variant}"] if result.variant == "ours" else []
+        reasons += ["limited"] if result.config.get("limit") is not None else []
+        found.append(
+            {
+                "metric": result.metric,
+                "model": reference.model,
+                "value": reference.value,
+                "table": reference.table,
+                "comparable": not reasons,
+                "why_not": ", ".join(reasons),
+            }
+        )
+    return found
 
 
 def read_record(path: Path) -> Record:

@@ -31,18 +31,22 @@ NOT_BUILT = tuple(
     Entry(name, about, sets, layout="", suites=(), not_built=reason)
     for name, about, sets, reason in (
         ("finegrained", "twelve small sets", "Fine-S", "annotation formats of the twelve sets are not read"),
-        (
-            "depth-kitti",
-            "linear depth of streets",
-            "KITTI Eigen",
-            "its split lists are not read; the metric is there",
-        ),
         ("normals", "surface normals", "NYUv2", "needs a DPT head; the metric is there"),
         ("corr-navi", "3D correspondence", "NAVI", "the metric is there, the reader is not"),
         ("retrieval-met", "artworks with distractors: GAP", "Met", "the metric is there, the reader is not"),
         ("det", "detection", "COCO, COCO-O", "the Plain-DETR head comes with a later issue"),
         ("seg-m2f", "segmentation with Mask2Former", "ADE20k, COCO-Stuff", "the head comes with a later issue"),
         ("depth-dpt", "zero-shot depth", "NYUv2, ETH3D, DIODE, ...", "the DPT head comes with a later issue"),
+        ("ood-objectnet", "a classifier of ImageNet on odd views", "ObjectNet", "its mappings are not read"),
+        ("video-k400", "the attentive probe on Kinetics", "K400", "its CSV lists are not read; class folders are"),
+        ("corr-stereo", "pixels found again in the other eye", "Middlebury", "its reader is not there"),
+        ("canopy", "canopy height", "SatLidar, Open-Canopy", "the metrics are there, readers and the DPT head are not"),
+        ("seg-isaid", "segmentation of aerial pictures", "iSAID", "its tiles are not read; LoveDA is, by seg-linear"),
+        ("det-dior", "detection in aerial pictures", "DIOR", "the detection head comes with a later issue"),
+        ("3d", "cameras and points by VGGT", "Re10K, CO3Dv2, DTU, ScanNet", "fine-tunes the backbone on a cluster"),
+        ("zs-class", "classes by their names", "ImageNet, ObjectNet", "the text tower comes with a later issue"),
+        ("zs-retrieval", "pictures by captions and back", "COCO", "the text tower comes with a later issue"),
+        ("zs-seg", "segmentation by class names", "ADE20k, Cityscapes", "the text tower comes with a later issue"),
         ("geobench", "twelve Earth observation tasks", "GEO-Bench", "needs h5py and its pickled attributes"),
         ("fairness", "accuracy by income and region", "Dollar Street", "needs a classifier of ImageNet-22k"),
     )
@@ -114,7 +118,7 @@ ENTRIES = (
     Entry(
         "seg-linear",
         "a linear map from every patch to its class, fitted on whole pictures",
-        "ADE20k, Cityscapes, VOC 2012, any images and masks",
+        "ADE20k, Cityscapes, VOC 2012, LoveDA, any images and masks",
         masks.LAYOUT,
         suites=BOTH,
         open=masks.open_masks,
@@ -124,7 +128,7 @@ ENTRIES = (
     Entry(
         "seg-knn",
         "every patch takes the classes of the nearest training patches (not of the paper)",
-        "ADE20k, Cityscapes, VOC 2012, any images and masks",
+        "ADE20k, Cityscapes, VOC 2012, LoveDA, any images and masks",
         masks.LAYOUT,
         open=masks.open_masks,
         score=segmentation.evaluate_knn_segmentation,
@@ -133,7 +137,7 @@ ENTRIES = (
     Entry(
         "depth-linear",
         "a linear map from every patch to metres, fitted on whole pictures",
-        "NYUv2, any images and 16-bit depth",
+        "NYUv2, KITTI Eigen, any images and 16-bit depth",
         depths.LAYOUT,
         open=depths.open_depths,
         score=depth.evaluate_linear_depth,

@@ -160,11 +160,6 @@ class RunConfig:
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Why a derived value is what it is, by field name."""
 
-    @property
-    def batch_size(self) -> int:
-        """Pictures a step."""
-        return self.data.batch_size
-
     def __post_init__(self) -> None:
         if self.steps < 0:
             raise UsageError("steps", f"must be at least 1, got {self.steps}")

@@ -1,4 +1,4 @@
-"""Segmentation sets: ADE20k, Cityscapes and VOC as published, and any folder of images and masks."""
+"""Segmentation sets: ADE20k, Cityscapes, VOC and LoveDA as published, and any folder of images and masks."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ from opendino.evaluation.protocol import Job
 
 LAYOUT = (
     "ADEChallengeData2016/{images,annotations}/{training,validation}/; leftImg8bit/ and gtFine/; "
-    "VOCdevkit/VOC2012/; or {train,val}/{images,masks}/ with classes.txt"
+    "VOCdevkit/VOC2012/; {Train,Val}/{Urban,Rural}/{images_png,masks_png}/; "
+    "or {train,val}/{images,masks}/ with classes.txt"
 )
 IGNORE = 255
 CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """labelIds of the 19 scored classes, in order."""
+
+
+LOVEDA_PLACES = ("Rural", "Urban")
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ def open_masks(job: Job) -> Masks:
     for voc in (root / "VOCdevkit" / "VOC2012", root / "VOC2012", root):
         if (voc / "SegmentationClass").is_dir():
             return _voc(voc, job)
+    if any((root / "Train" / place / "masks_png").is_dir() for place in LOVEDA_PLACES):
+        return _loveda(root, job)
     if (root / "train" / "masks").is_dir():
         return _plain(root, job)
     raise DataError(root, "is no segmentation set that is known", f"expected: {LAYOUT}")
@@ -104,6 +110,20 @@ def _voc(root: Path, job: Job) -> Masks:
             [Pair(n, root / "JPEGImages" / f"{n}.jpg", root / "SegmentationClass" / f"{n}.png") for n in names]
         )
     return _build("voc2012", parts, 21, _table({value: value for value in range(21)}), job)
+
+
+def _loveda(root: Path, job: Job) -> Masks:
+    """0 is no data, class c is stored as c + 1; a number names a picture of one place and part alone."""
+    parts = [
+        [
+            Pair(f"{place}/{pair.id}", pair.image, pair.mask)
+            for place in LOVEDA_PLACES
+            if (root / part / place).is_dir()
+            for pair in _by_stem(root / part / place / "images_png", root / part / place / "masks_png")
+        ]
+        for part in ("Train", "Val")
+    ]
+    return _build("loveda", parts, 7, _table({stored: stored - 1 for stored in range(1, 8)}), job)
 
 
 def _plain(root: Path, job: Job) -> Masks:
