@@ -127,7 +127,8 @@ def test_ctrl_c_says_so_at_once_saves_without_a_look_and_tells_how_to_go_on(pict
 
 def test_short_runs_look_seldom(pictures, tmp_path):
     run = tmp_path / "run"
-    assert pretrain(pictures, run, "--steps", "23") == 0
+    shares = [field for field in QUICK if not field.startswith("--watch") and field != "0.5"]
+    assert main(["pretrain", str(pictures), "--model", "vit_tiny", "--out", str(run), *shares, "--steps", "23"]) == 0
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["kind"] == "health"] == [0, 10, 20, 23]
     assert [row["step"] for row in rows if row["kind"] == "knn"] == [0, 20, 23]
