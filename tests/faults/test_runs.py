@@ -88,6 +88,7 @@ def test_f2_killed_while_old_checkpoints_are_removed(pictures, tmp_path, passage
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_f20_logs_on_a_full_device_end_nothing_and_are_said_once_each(pictures, unbroken, tmp_path, caplog):
     metrics._unwritable.clear()
+    (tmp_path / "run.lock").touch()  # a run was here before
     for name in ("metrics.jsonl", "incidents.jsonl"):
         (tmp_path / name).symlink_to("/dev/full")
     with caplog.at_level(logging.WARNING, "opendino"):

@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from opendino.cli.arguments import parse_arguments
+from opendino.cli.arguments import OptionalCount, OptionalPath, Switch, parse_arguments
 from opendino.cli.pictures import ReadingArgs
 from opendino.data.beside import (
     SKIP_NAME,
@@ -58,15 +58,15 @@ class CheckArgs(ReadingArgs):
 
     dir: tyro.conf.Positional[Path]
     """A folder of pictures, a .tar of them, or a folder of .tar files."""
-    out: Path | None = None
+    out: OptionalPath = None
     """Where to write; default: runs/check-NAME-HASH."""
-    apply: bool = False
+    apply: Switch = False
     """Also put the skip list beside the pictures, where every command honours it. Lines added by hand are kept."""
-    follow: bool = False
+    follow: Switch = False
     """Also enter links to folders."""
-    workers: int | None = None
+    workers: OptionalCount = None
     """Processes that decode; default: one a core, at most 8. 0: this one, which then can hang with a decoder."""
-    json: bool = False
+    json: Switch = False
     """Print the summary as one JSON object instead of words."""
 
 

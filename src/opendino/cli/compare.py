@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tyro
 
-from opendino.cli.arguments import parse_arguments
+from opendino.cli.arguments import Switch, parse_arguments
 from opendino.cli.evaluate import print_lines
 from opendino.errors import UsageError
 from opendino.evaluation.record import read_record, to_lines
@@ -64,7 +64,7 @@ class CompareArgs:
     """Folders that opendino evaluate wrote, or their results.json; the first is what others are compared with."""
     out: Path = Path("comparison")
     """Folder to write."""
-    json: bool = False
+    json: Switch = False
     """Print the table as one JSON list."""
 
 

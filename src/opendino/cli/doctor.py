@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from opendino.cli.arguments import parse_arguments
+from opendino.cli.arguments import Switch, parse_arguments
 from opendino.cli.device import choose_device
 from opendino.files import free_bytes
 from opendino.models.family import FAMILY, build_model
@@ -46,7 +46,7 @@ class DoctorArgs:
 
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    json: bool = False
+    json: Switch = False
     """One JSON object."""
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import nn
 
-from opendino.cli.arguments import parse_arguments
+from opendino.cli.arguments import OptionalCount, OptionalPath, Switch, parse_arguments
 from opendino.cli.device import choose_device
 from opendino.cli.model import ModelArgs, choose_model
 from opendino.cli.pictures import PictureArgs, name_other_reading
@@ -49,29 +49,29 @@ class EmbedArgs(PictureArgs, ModelArgs):
 
     pictures: tyro.conf.Positional[Path]
     """A folder of pictures, a .tar, or a folder of .tar files."""
-    out: Path | None = None
+    out: OptionalPath = None
     """The store; default: NAME.store beside you, NAME being the folder's."""
-    size: int | None = None
+    size: OptionalCount = None
     """Short side in pixels that the model sees; default: the model's own."""
-    crop: bool = False
+    crop: Switch = False
     """Cut the middle square as evaluations do, instead of the whole picture."""
     dtype: str = "auto"
     """auto, fp32, bf16 or fp16; auto takes what the device is good at and measures the drift against fp32."""
     patches: str = "none"
     """Keep patch features too: none, fp16, int8 or pca (128 directions in int8); the loss is measured."""
-    tile: bool = False
+    tile: Switch = False
     """Also cut pictures larger than --tile-px into overlapping tiles at their own resolution, and merge their maps."""
     tile_px: int = 512
     """Side of a tile in pixels; a quarter of it overlaps with the next."""
-    verify: bool = False
+    verify: Switch = False
     """Compare the store's files with their hashes first; what is damaged is made anew."""
-    only_newest: bool = False
+    only_newest: Switch = False
     """Remove earlier versions and deleted rows from the disk at the end."""
     workers: int = 2
     """Threads that read pictures."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    json: bool = False
+    json: Switch = False
     """Print the result as one JSON object instead of words."""
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from opendino import __version__
-from opendino.cli.arguments import parse_arguments
+from opendino.cli.arguments import OptionalCount, OptionalPath, OptionalText, Switch, parse_arguments
 from opendino.cli.device import choose_device, peak_bytes
 from opendino.cli.model import choose_model
 from opendino.errors import DataError, UsageError
@@ -206,27 +206,27 @@ class EvaluateArgs:
     """A run directory or model folder; give it again for more models, the first is what others are compared with."""
     data: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Root of the data in the layout that --list shows; PROTOCOL=DIR gives one protocol its own."""
-    out: Path | None = None
+    out: OptionalPath = None
     """Folder to write; default: evaluation-PROTOCOLS."""
-    limit: int | None = None
+    limit: OptionalCount = None
     """At most so many pictures a part: quick, and comparable with nothing published."""
     seed: int = 0
     """Of every draw."""
-    size: int | None = None
+    size: OptionalCount = None
     """Side in pixels that the model is shown in global protocols; default: its own."""
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """KEY=VALUE for the setting of every protocol that has it, PROTOCOL.KEY=VALUE for one; --list shows them."""
-    layers: str | None = None
+    layers: OptionalText = None
     """all, or numbers from 0 with commas between: score dense protocols at each of these layers."""
-    cache: Path | None = None
+    cache: OptionalPath = None
     """Folder for features; default: features/ in --out."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    list: bool = False
+    list: Switch = False
     """Show all protocols, their data and settings, and what is not built and why."""
-    dry_run: bool = False
+    dry_run: Switch = False
     """Say what would be read and scored; loads no model."""
-    json: bool = False
+    json: Switch = False
     """Print results.json instead of a table."""
 
 

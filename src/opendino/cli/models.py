@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -40,7 +41,7 @@ def run(argv: Sequence[str]) -> int:
     if args.json:
         print(json.dumps([{**asdict(spec), **_shape(spec)} for spec in specs], indent=2))
         return 0
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 140)  # a pipe has no width, and no row should break
     table = Table(box=None, pad_edge=False)
     for column in ("name", "params", "dim", "layers", "patch", "paper", "licence"):
         table.add_column(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from opendino.cli.arguments import parse_arguments
+from opendino.cli.arguments import OptionalPath, OptionalText, Switch, parse_arguments
 from opendino.cli.device import choose_device
 from opendino.data.beside import declared_reading
 from opendino.data.images import Image, load_file, read
@@ -48,21 +48,21 @@ class SearchArgs:
 
     store: tyro.conf.Positional[Path]
     """What `opendino embed` wrote."""
-    image: Path | None = None
+    image: OptionalPath = None
     """A picture file to ask with."""
-    id: str | None = None
+    id: OptionalText = None
     """Or a row of the store: its path relative to the embedded folder."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
     """How many to find."""
     vector: str = "cls"
     """cls, or mean of the patches."""
-    model: str | None = None
+    model: OptionalText = None
     """Where the store's model lies now, when it was moved."""
-    out: Path | None = None
+    out: OptionalPath = None
     """The PNG sheet to write; default: search-NAME.png here."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    json: bool = False
+    json: Switch = False
     """Print the result as one JSON object instead of a table."""
 
 

@@ -16,7 +16,7 @@ import torch
 import tyro
 from PIL import Image as PillowImage
 
-from opendino.cli.arguments import parse_arguments
+from opendino.cli.arguments import OptionalCount, OptionalPath, Switch, parse_arguments
 from opendino.cli.device import choose_device
 from opendino.cli.embed import describe, embed_into, picture_words
 from opendino.cli.model import ModelArgs, choose_model
@@ -44,17 +44,17 @@ class TryArgs(PictureArgs, ModelArgs):
 
     pictures: tyro.conf.Positional[Path]
     """A folder of pictures, a .tar, or a folder of .tar files."""
-    out: Path | None = None
+    out: OptionalPath = None
     """Folder for the page and the features; default: NAME-try here."""
     limit: int = 1000
     """At most so many pictures, spread over the folder."""
-    size: int | None = None
+    size: OptionalCount = None
     """Short side in pixels that the model sees; default: the model's own."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    open: bool = False
+    open: Switch = False
     """Open the page in the browser."""
-    json: bool = False
+    json: Switch = False
     """Print the result as one JSON object instead of words."""
 
 

@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from opendino.cli.arguments import OptionalCount, parse_arguments
+from opendino.cli.arguments import OptionalCount, OptionalPath, Switch, parse_arguments
 from opendino.errors import UsageError
 from opendino.weights.load import load
 from opendino.weights.passport import Passport, read_passport
@@ -36,15 +36,15 @@ class WeightsArgs:
     """A weights file, a model folder, a run, or a name of the family."""
     to: Literal["hf", "official"] | None = None
     """Write the weights again: hf (a folder for transformers and opendino) or official (a flat .pth)."""
-    out: Path | None = None
+    out: OptionalPath = None
     """The folder to write to, with --to."""
     heads: OptionalCount = None
     """Attention heads, for a file whose shapes do not tell."""
-    partial: bool = False
+    partial: Switch = False
     """With --to: take what fits, leave fresh values for the rest."""
-    accept_licence: bool = False
+    accept_licence: Switch = False
     """Accept the licence of an open mirror without being asked."""
-    json: bool = False
+    json: Switch = False
     """The passport as one JSON object."""
 
 

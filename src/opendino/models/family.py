@@ -73,7 +73,7 @@ def _dinov2(letter: str, size: str, config: Dinov2Config, params: int) -> tuple[
         name = f"dinov2_vit{letter}14" + ("_reg" if registers else "")
         hub = f"facebook/dinov2-{'with-registers-' if registers else ''}{size}"
         shape = replace(config, registers=registers, position_resize="antialias" if registers else "offset")
-        note = f"not of the paper: DINOv2, {size}{', registers' if registers else ''}; open to all"
+        note = f"DINOv2 {size}{', registers' if registers else ''}; not of the paper"
         source = f"arXiv 2304.07193; weights huggingface.co/{hub} (open)"
         count = params + registers * config.dim
         rows.append(ModelSpec(name, "vit", shape, count, APACHE, source, False, note, repository=hub))
