@@ -89,7 +89,10 @@ def evaluate(
     for path in models:
         subject = _subject(Path(path), device, size)
         for one in opened:
-            with _progress(console, f"{one.entry.id}, {subject.name}") as bar:
+            title = f"{one.entry.id}, {subject.name}"
+            if not console.is_terminal:  # where no bar is drawn
+                console.print(f"{title}: begun")
+            with _progress(console, title) as bar:
                 task = bar.add_task("", total=None)
 
                 def report(what: str, done: int, total: int, bar: Progress = bar, task: Any = task) -> None:
@@ -102,8 +105,10 @@ def evaluate(
                             outcome = _named_by_layer(outcome, job.settings["layer"])
                         results = to_results(one.entry, subject, one.data, job, outcome)
                         scored.append(Scored(results, outcome, subject.describe()))
+                        console.print(f"{title}: {_in_words(results[0])}")
                 except DataError as error:
-                    failures[f"{one.entry.id}, {subject.name}"] = str(error)
+                    failures[title] = str(error)
+                    console.print(f"{title}: not scored: {error}")
     if not scored:
         raise DataError(protocols, "nothing could be scored: " + "; ".join(failures.values()))
     run = {
@@ -184,6 +189,11 @@ def _subject(path: Path, device: str, size: int | None) -> Subject:
     name = path.name if path.name not in ("model", "model-start") else f"{path.parent.name}/{path.name}"
     place = choose_device(device)
     return Subject(model.to(place), transform, name, weights_hash(model), place, str(model.card["licence"]))
+
+
+def _in_words(result: Result) -> str:
+    between = "" if result.interval is None else f" [{result.interval[0]:.4g}, {result.interval[1]:.4g}]"
+    return f"{result.metric} {result.value:.4g}{between}"
 
 
 def _progress(console: Console, title: str) -> Progress:

@@ -49,14 +49,13 @@ class Order:
             raise UsageError("data.seed", f"must be 0 or more, got {seed}")
         self.length = length
         self.seed = seed
-        self._map: grain.MapDataset | None = None
+        # Here and not at the first call: importing grain beside a thread that draws progress was seen to break both.
+        self._map = _grain_map(length, seed)
 
     def __call__(self, position: int) -> int:
         """Index into the source, 0 to length - 1, for any position from 0 on."""
         if position < 0:
             raise UsageError("order", f"position must be 0 or more, got {position}")
-        if self._map is None:
-            self._map = _grain_map(self.length, self.seed)
         return int(self._map[position])
 
     def __getstate__(self) -> dict[str, int]:
