@@ -74,9 +74,10 @@ class Image:
             (`float32x1`).
         bits: bits of a value in the file: 1, 8, 16, 32 or 64.
         meta: `kind`; and where they apply `orientation` (2-8, as it was before turning), `exif` = "broken", `frames`
-            (number of them), `full_size` (height, width before a reduced decoding), `range` and `range_rule` (what
-            became black and white, and why), `peak` (largest stored value), `missing` (share of pixels without a
-            value), `fill` (a stored number taken for "not measured"), `icc`, `cmyk`, `geo`.
+            (number of them), `time_s` (of a video's frame, from its time stamp), `full_size` (height, width before a
+            reduced decoding), `range` and `range_rule` (what became black and white, and why), `peak` (largest stored
+            value), `missing` (share of pixels without a value), `fill` (a stored number taken for "not measured"),
+            `icc`, `cmyk`, `geo`.
         valid: [H, W] bool, True = measured; None when every pixel is. What is missing is 0 in `array`, transparent
             pixels are white.
     """

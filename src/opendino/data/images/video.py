@@ -72,4 +72,7 @@ def _image(frame: Any, kind: Kind, count: int) -> Image:
     array = frame.to_ndarray(format="rgb24")
     quarters = _QUARTERS.get(int(getattr(frame, "rotation", 0)) % 360, 0)
     array = np.ascontiguousarray(np.rot90(array, quarters))
-    return Image(array, frame.format.name, 8, {"kind": kind.name} | ({"frames": count} if count > 1 else {}))
+    meta: dict[str, Any] = {"kind": kind.name} | ({"frames": count} if count > 1 else {})
+    if frame.time is not None:  # from the time stamp, never number / rate: rates vary
+        meta["time_s"] = float(frame.time)
+    return Image(array, frame.format.name, 8, meta)
