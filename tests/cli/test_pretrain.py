@@ -125,6 +125,23 @@ def test_ctrl_c_says_so_at_once_saves_without_a_look_and_tells_how_to_go_on(pict
     assert looked == [0, 1, 2]
 
 
+def test_a_stopped_run_answers_machines_too(pictures, tmp_path, capfd, monkeypatch):
+    from opendino.cli import watchers
+
+    monkeypatch.setattr(watchers.Watch, "on_step", lambda *_: signal.raise_signal(signal.SIGTERM))
+    assert pretrain(pictures, tmp_path / "run", "--steps", "6", "--json") == 75
+    said = json.loads(capfd.readouterr().out)
+    assert said == {"run": str(tmp_path / "run"), "stopped": "stopped at step 1 of 6 by SIGTERM, saved"}
+
+
+def test_the_one_file_that_is_no_picture_is_not_called_one(tmp_path, capsys):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "b.jpg").write_text("not a picture at all")
+    assert main(["pretrain", str(tmp_path / "texts")]) == 3
+    said = capsys.readouterr().err
+    assert "b.jpg" in said and "holds one picture" not in said
+
+
 def test_short_runs_look_seldom(pictures, tmp_path):
     run = tmp_path / "run"
     shares = [field for field in QUICK if not field.startswith("--watch") and field != "0.5"]

@@ -35,7 +35,7 @@ from opendino.data.beside import stated_fields
 from opendino.data.images import Reading
 from opendino.data.sources import Source, open_source, split_stratified, subset
 from opendino.data.transform import Transform
-from opendino.errors import DataError, UsageError
+from opendino.errors import DataError, StoppedError, UsageError
 from opendino.evaluation.probes import KnnProbe, baseline_from_rows
 from opendino.models.family import FAMILY
 from opendino.monitor.incidents import IncidentLog
@@ -116,6 +116,7 @@ def pretrain(
     folder = Path(dir)
     source = open_source(folder, skip=skip, reading=reading)
     if len(source) < 2:
+        source.read(0)  # what is no picture is said to be none
         raise DataError(folder, "holds one picture", "learning compares pictures: give at least 2, better 1,000")
     console.print(f"{len(source):,} pictures in {folder}{_left_out(source)}")
     save = {"minutes": save_minutes, "steps": save_steps, "grace_s": grace}
@@ -310,7 +311,12 @@ def run(argv: Sequence[str]) -> int:
     theirs = {field.name for field in dataclasses.fields(PictureArgs)} | {"dir", "json", "fields"}
     named = {key: value for key, value in vars(arguments).items() if key not in theirs}
     named |= arguments.chosen(arguments.dir)
-    result = pretrain(arguments.dir, fields=fields, quiet=arguments.json, **named)
+    try:
+        result = pretrain(arguments.dir, fields=fields, quiet=arguments.json, **named)
+    except StoppedError as stopped:
+        if arguments.json:
+            print(json.dumps({"run": str(stopped.thing), "stopped": stopped.cause}))
+        raise
     if arguments.json:
         json.dump({k: str(v) if isinstance(v, Path) else v for k, v in vars(result).items()}, sys.stdout)
         print()
