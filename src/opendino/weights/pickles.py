@@ -31,7 +31,10 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
 
     Raises WeightsError in one line: code to run, an archive that torch does not write, damage, no tensor.
     """
-    zipped = zipfile.is_zipfile(path)
+    try:
+        zipped = zipfile.is_zipfile(path)
+    except zipfile.BadZipFile as error:  # it raises for archives over several disks
+        raise WeightsError(path, f"is a damaged zip archive ({_first_line(error)})", FIX) from None
     if zipped:
         _check_archive(path)
     try:
