@@ -512,3 +512,18 @@ def test_endless_devices_are_not_opened() -> None:
 def test_impossible_readings_are_refused(fields: dict) -> None:
     with pytest.raises(UsageError, match=r"reading\."):
         Reading(**fields)
+
+
+def test_a_tiff_that_claims_more_than_its_bytes_can_hold_is_refused_before_memory_is_asked_for() -> None:
+    """Found by 10^6 mutations: a width of 3.4 million in a deflated TIFF of 1,414 bytes."""
+    tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed: such TIFFs not tried")
+    stored = io.BytesIO()
+    tifffile.imwrite(stored, np.zeros((24, 32), np.float64), compression="zlib")
+    data = stored.getvalue()
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        tag = file.pages[0].tags[256]
+        place, form = tag.valueoffset, file.byteorder + "I"
+    assert tag.dtype == 4  # a 32-bit number
+    data = data[:place] + struct.pack(form, 3_407_904) + data[place + 4 :]
+    with pytest.raises(Truncated, match="bytes for 654317568 of pixels"):
+        read(data, reading=Reading(bands=(0,)))

@@ -27,6 +27,8 @@ BITS_TAG, COMPRESSION_TAG, SUBFILE_TAG, SAMPLES_TAG, EXTRA_TAG = 258, 259, 254, 
 # None, CCITT, LZW, JPEG, deflate, PackBits: what every build of Pillow decodes.
 _PLAIN_COMPRESSIONS = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946)
 MAX_PAGES = 100_000
+# How many times larger deflate and PackBits can make a byte: what claims more is no picture, and asks for memory.
+_MOST_GROWTH = {8: 1032, 32946: 1032, 32773: 64}
 
 
 def decode_tiff(stored: BinaryIO, kind: Kind, reading: Reading, name: str) -> Image:
@@ -179,6 +181,10 @@ def _read_window(page: Any, window: tuple[int, int, int, int], name: str) -> np.
         for row in range(top // tile_h, -(-(top + rows) // tile_h)):
             for column in range(left // tile_w, -(-(left + columns) // tile_w)):
                 index = (plane * down + row) * across + column
+                high = tile_h if page.is_tiled else min(tile_h, page.imagelength - row * tile_h)
+                size = high * tile_w * (1 if planar else samples) * page.dtype.itemsize
+                if 0 < counts[index] * _MOST_GROWTH.get(int(page.compression), size) < size:
+                    raise Truncated(name, f"TIFF with {counts[index]} bytes for {size} of pixels")
                 tile = _decode_tile(page, index, offsets[index], counts[index])
                 if tile is None:
                     continue  # a sparse file: the tile was never written, its pixels are 0
