@@ -176,3 +176,9 @@ def test_a_conv_backbone_runs_dense_protocols(tmp_path):
     model = save_model(tmp_path / "conv", 0, "conv_mini")
     root = layouts.voc_boxes(tmp_path / "data")
     assert evaluate("discovery", model=model, data=root, out=tmp_path / "out", quiet=True).results[0].n == 9
+
+
+def test_folders_of_parts_are_not_scored_as_classes(models, tmp_path):
+    root = layouts.imagenet(tmp_path / "data")
+    with pytest.raises(DataError, match=r"holds train and val, parts of a data set and no classes; give one of them"):
+        evaluate("retrieval", model=models[0], data=root, out=tmp_path / "out", quiet=True)

@@ -308,7 +308,7 @@ def test_storage_errors_are_tried_again(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(builtins, "open", failing_open)
     assert np.array_equal(read(path).array, P)
     assert [round(wait / 0.1 / 2**turn) for turn, wait in enumerate(waits)] == [1, 1]  # with some jitter
-    failures.extend([OSError(5, "Input/output error")] * 5)
+    failures.extend([OSError(5, "Input/output error")] * 6)  # the first try and five more
     with pytest.raises(IOFault, match="Input/output error"):
         read(path)
     failures[:] = [PermissionError(13, "Permission denied")]

@@ -408,3 +408,15 @@ def test_splits_work_without_classes(tmp_path: Path) -> None:
     write_photos(tmp_path, 10)
     train, val = split_stratified(open_source(tmp_path), 0.3, seed=4)
     assert len(train) == 7 and len(val) == 3
+
+
+def test_folders_of_train_and_val_are_parts_and_no_classes(tmp_path: Path) -> None:
+    for folder in ("train/cat", "train/dog", "Val/cat"):
+        write_photos(tmp_path / folder, 2)
+    whole = open_source(tmp_path)
+    assert whole.parts == ("Val", "train") and whole.classes == () and whole.label(0) is None
+    assert subset(whole, [0]).parts == whole.parts
+    assert open_source(tmp_path / "train").classes == ("cat", "dog")
+    write_photos(tmp_path / "bird", 2)
+    mixed = open_source(tmp_path)
+    assert mixed.parts == () and mixed.classes == ("Val", "bird", "train"), "one other folder: the names may be classes"

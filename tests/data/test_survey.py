@@ -19,6 +19,7 @@ from PIL import Image as PillowImage
 
 from opendino.cli.check import check
 from opendino.data import watch
+from opendino.data.beside import read_skip_list
 from opendino.data.images import Reading
 from opendino.data.sources import open_source
 from opendino.data.survey import Records, duplicates, take, take_survey
@@ -117,6 +118,27 @@ def test_the_skip_list_is_honoured_and_said(folder: Path, tmp_path: Path) -> Non
     assert open_source(copy).fingerprint == after.fingerprint
     lines = (copy / "opendino-skip.txt").read_text().splitlines()
     assert any(line.startswith("# b/photo-01.png\tnear duplicate") for line in lines)  # a proposal only
+
+
+def test_decisions_in_the_skip_list_outlive_the_next_check(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "pictures"
+    shutil.copytree(folder, copy)
+    check(copy, out=tmp_path / "out", apply=True)
+    path = copy / "opendino-skip.txt"
+    lines = path.read_text().splitlines()
+    turned = [
+        f"# {line}" if line.startswith("a/white.png") else line.removeprefix("# ") if "b/photo-01.png" in line else line
+        for line in lines
+    ]
+    path.write_text("\n".join([*turned, "a/photo-02.png\tmine\tugly light"]) + "\n")
+    decided = read_skip_list(path)
+    assert b"a/white.png" not in decided and b"b/photo-01.png" in decided
+    check(copy, out=tmp_path / "out", apply=True)
+    assert read_skip_list(path) == decided
+    assert "a/photo-02.png\tmine\tugly light" in path.read_text().splitlines()
+    (copy / "b/cut.jpg").write_bytes(encoded(photo(92), "JPEG"))
+    check(copy, out=tmp_path / "out", apply=True)
+    assert b"b/cut.jpg" in decided and b"b/cut.jpg" not in read_skip_list(path), "a mended picture is used again"
 
 
 def test_a_second_survey_decodes_nothing_and_sees_changes(folder: Path, tmp_path: Path) -> None:
@@ -333,3 +355,15 @@ def test_memory_is_flat_over_100_000_files(tmp_path: Path) -> None:
         print(f"{count} files: {peak:.0f} MB, {count / seconds:.0f} files/s")
         peaks.append(peak)
     assert peaks[1] < peaks[0] + 100 and peaks[1] < 500
+
+
+def test_train_and_val_are_named_as_parts(tmp_path: Path) -> None:
+    for folder in ("train/a", "val/a"):
+        for number in range(2):
+            path = tmp_path / "all" / folder / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded(photo(number + len(folder)), "PNG"))
+    result = check(tmp_path / "all", out=tmp_path / "out")
+    assert result.summary.parts == ("train", "val") and not result.summary.classes
+    assert any("train, val are named as parts of a data set and not taken for classes" in one for one in result.advice)
+    assert "choose the right folder" in result.verdict

@@ -48,6 +48,10 @@ def imagenet(root: Path) -> Path:
     return root
 
 
+def class_folders(root: Path) -> Path:
+    return imagenet(root) / "val"
+
+
 WNIDS = [f"n{1440764 + 100 * number:08d}" for number in range(11)]
 
 
@@ -406,7 +410,7 @@ CASES = [
     ("retrieval", roxford, {}),
     ("retrieval", amstertime, {}),
     ("retrieval", labelled_csv, {}),
-    ("retrieval", imagenet, {}),
+    ("retrieval", class_folders, {}),
     ("health", any_pictures, {"rows": 6}),
     ("invariance", any_pictures, {"pictures": 5}),
 ]

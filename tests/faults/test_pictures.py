@@ -309,7 +309,7 @@ def _without_rights(action: Callable[[], list]) -> list:
 # F53
 
 
-@pytest.mark.parametrize("share", [0.05, 0.15, 0.3])
+@pytest.mark.parametrize("share", [0.05, 0.15])
 def test_f53_storage_that_fails_now_and_then_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
@@ -338,7 +338,6 @@ def test_f53_storage_that_fails_now_and_then_changes_nothing(
 
         with monkeypatch.context() as patched:
             patched.setattr(storage.time, "sleep", lambda seconds: None)
-            patched.setattr(storage, "TRIES", 12)  # at 0.3 five tries in a row fail once in 400 times
             for name in ("stat", "open", "scandir", "pread"):
                 patched.setattr(os, name, failing(getattr(os, name)))
             shaken = open_source(tmp_path / kind)
@@ -346,6 +345,36 @@ def test_f53_storage_that_fails_now_and_then_changes_nothing(
         assert shaken.fingerprint == clean.fingerprint and shaken.skip_counts == clean.skip_counts
         assert all(np.array_equal(one, other) for one, other in zip(found, pixels, strict=True))
     assert failures
+
+
+def test_f53_when_three_calls_in_ten_fail_a_picture_is_right_or_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five more tries are not enough for every picture then: about one in ten is lost, and none of them silently."""
+    write_photos(tmp_path / "pictures", 60)
+    source = open_source(tmp_path / "pictures")
+    pixels = [source.read(index).array for index in range(60)]
+    generator = random.Random(7)
+
+    def failing(plain: Callable) -> Callable:
+        def action(*args: object, **options: object) -> object:
+            if generator.random() < 0.3:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            return plain(*args, **options)
+
+        return action
+
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
+    for name in ("stat", "open"):
+        monkeypatch.setattr(os, name, failing(getattr(os, name)))
+    lost = 0
+    for index in range(60):
+        try:
+            assert np.array_equal(source.read(index).array, pixels[index])
+        except ImageError as error:
+            assert error.reason == "io-fault"
+            lost += 1
+    assert lost < 15
 
 
 def test_f53_storage_that_stays_broken_is_typed_and_a_run_of_it_is_not_silent(
@@ -360,4 +389,4 @@ def test_f53_storage_that_stays_broken_is_typed_and_a_run_of_it_is_not_silent(
 
     monkeypatch.setattr(storage.time, "sleep", waits.append)
     monkeypatch.setattr(storage.os, "open", broken)
-    assert _reason_of(source, 0) == "io-fault" and len(waits) == 4 and sum(waits) < 3
+    assert _reason_of(source, 0) == "io-fault" and len(waits) == 5 and sum(waits) < 6

@@ -14,6 +14,7 @@ class ArraySource:
     """Pictures from arrays; a picture of None fails to read. Labels of -1 are no label."""
 
     skipped = ()
+    parts = ()
     skip_counts: dict[str, int] = {}  # noqa: RUF012
     reading = Reading()
 

@@ -8,7 +8,7 @@ import json
 import os
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
@@ -21,11 +21,11 @@ from opendino.data.beside import (
     SKIP_NAME,
     SkipEntry,
     path_beside,
-    read_skip_list,
+    read_skip_entries,
     write_skip_list,
 )
 from opendino.data.images import ImageError, Reading
-from opendino.data.sources import Source, encode_id, open_source
+from opendino.data.sources import Source, open_source
 from opendino.data.survey import (
     Records,
     Summary,
@@ -61,7 +61,7 @@ class CheckArgs(ReadingArgs):
     out: OptionalPath = None
     """Where to write; default: runs/check-NAME-HASH."""
     apply: Switch = False
-    """Also put the skip list beside the pictures, where every command honours it. Lines added by hand are kept."""
+    """Also put the skip list beside the pictures, where every command honours it; your own lines and decisions stay."""
     follow: Switch = False
     """Also enter links to folders."""
     workers: OptionalCount = None
@@ -187,12 +187,13 @@ def _take(source: Source, records: Records, workers: int, quiet: bool) -> int:
 
 
 def _apply(path: Path, found: Sequence[SkipEntry]) -> None:
-    """Write the skip list beside the pictures, keeping what a person added."""
+    """Write the skip list beside the pictures: what a person decided or added stays, what was mended goes."""
     ours = {entry.reason for entry in found} | {"one colour", "duplicate", "truncated", "not-an-image", "unsupported"}
-    old = read_skip_list(path) if path.exists() else {}
-    named = {entry.id for entry in found if entry.active}
-    kept = [SkipEntry(encode_id(name), reason) for name, reason in sorted(old.items()) if reason not in ours]
-    write_skip_list(path, [*(one for one in kept if one.id not in named), *found])
+    old = {entry.id: entry for entry in read_skip_entries(path)} if path.exists() else {}
+    now = {entry.id for entry in found}
+    added = [entry for entry in old.values() if entry.id not in now and entry.reason not in ours]
+    decided = (replace(one, active=old[one.id].active) if one.id in old else one for one in found)
+    write_skip_list(path, [*added, *decided])
 
 
 def _shots(source: Source, records: Records, summary: Summary) -> Shots:

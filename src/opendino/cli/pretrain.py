@@ -191,7 +191,8 @@ def _train(
             incidents.append("skipped picture", 0, skipped.reason, ids=[skipped.id])
     probe = _knn_probe(config, source, val, transform, run, device)
     if probe is None:
-        console.print("no class subfolders: k-NN is skipped, health and pictures are not")
+        found = f"{' and '.join(source.parts)} are parts of a data set" if source.parts else "no class subfolders"
+        console.print(f"{found}: k-NN is skipped, health and pictures are not")
     card = {
         "name": config.model.name,
         "licence": "yours: trained from random weights on your pictures",

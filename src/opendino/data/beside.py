@@ -16,7 +16,7 @@ from typing import Any
 import cattrs
 
 from opendino.data.images import Reading, patiently
-from opendino.data.listing import decode_id
+from opendino.data.listing import decode_id, encode_id
 from opendino.errors import DataError, OpendinoError, UsageError
 from opendino.files import write_atomic
 
@@ -39,32 +39,40 @@ def path_beside(pictures: Path, name: str) -> Path:
     return pictures / name if patiently(pictures.is_dir) else pictures.with_name(f"{pictures.name}.{name}")
 
 
-def read_skip_list(path: Path) -> dict[bytes, str]:
-    """Raw names of the pictures to leave out, with the short reason of each.
+def read_skip_entries(path: Path) -> list[SkipEntry]:
+    """All entries of a skip list, proposals that are not active included.
 
-    One picture a line, `ID<tab>REASON<tab>WORDS`, the last two optional. Lines that start with `#` are comments.
+    One picture a line, `ID<tab>REASON<tab>WORDS`, the last two optional. A line that starts with `# ` and has a tab is
+    an entry that is not active, any other that starts with `#` a comment.
 
     Raises:
         DataError: not readable as text.
     """
-    found: dict[bytes, str] = {}
+    found = []
     try:
         with open(path, encoding="utf-8") as file:
             for line in file:
-                id, _, rest = line.rstrip("\r\n").partition("\t")
-                if id.strip() and not line.startswith("#"):
-                    # A name that starts with "#" is written as %23, so that it is no comment.
-                    found[decode_id(id)] = rest.partition("\t")[0].strip() or "by hand"
+                active = not line.startswith("#")
+                # A name that starts with "#" is written as %23, so that it is no comment.
+                id, tab, rest = line.rstrip("\r\n").removeprefix("# ").partition("\t")
+                if id.strip() and (active or (tab and not id.startswith("#"))):
+                    reason, _, words = rest.partition("\t")
+                    found.append(SkipEntry(encode_id(decode_id(id)), reason.strip() or "by hand", words, active))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(path, f"the skip list cannot be read ({error})", "mend it or remove it") from None
     return found
 
 
+def read_skip_list(path: Path) -> dict[bytes, str]:
+    """Raw names of the pictures to leave out, with the short reason of each. Raises DataError: not readable as text."""
+    return {decode_id(entry.id): entry.reason for entry in read_skip_entries(path) if entry.active}
+
+
 def write_skip_list(path: Path, entries: Iterable[SkipEntry]) -> None:
     """Write a skip list; inactive entries become comments that a person can uncomment."""
     lines = [
-        "# Pictures that opendino leaves out, one a line: id, reason, words. Delete a line to use its picture again;",
-        "# remove the '# ' before a proposal to leave its picture out.",
+        "# Pictures that opendino leaves out, one a line: id, reason, words. Put '# ' before a line to use it again;",
+        "# remove the '# ' before a proposal to leave its picture out. `opendino check --apply` keeps both decisions.",
     ]
     for entry in entries:
         id = "%23" + entry.id[1:] if entry.id.startswith("#") else entry.id

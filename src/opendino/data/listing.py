@@ -87,6 +87,10 @@ def has_picture_ending(name: bytes) -> bool:
     return dot >= 0 and name[dot:].lower() in PICTURE_ENDINGS
 
 
+PARTS = frozenset((b"train", b"training", b"test", b"testing", b"val", b"valid", b"validation", b"dev", b"eval"))
+"""Names of folders that hold a part of a data set. Taken for classes, they would be scored, and mean nothing."""
+
+
 @dataclass(frozen=True)
 class Listing:
     """The pictures of a source, sorted by the raw bytes of their names.
@@ -96,6 +100,7 @@ class Listing:
         sizes: [n] int64 bytes. labels: [n] int32, -1 where there is none.
         classes: names of the classes in byte order; () when the pictures are not sorted into any.
         skips: what was left out.
+        parts: first folders that are named as parts of a data set (train, val), where all are: these are no classes.
     """
 
     names: bytes
@@ -104,6 +109,7 @@ class Listing:
     labels: np.ndarray
     classes: tuple[str, ...]
     skips: Skips
+    parts: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -128,10 +134,13 @@ def build_listing(names: Sequence[bytes], sizes: np.ndarray, folders: Sequence[b
     found = sorted({folder for folder in folders if folder is not None})
     if len(found) < 2 or sum(folder is None for folder in folders) > MAX_UNSORTED * len(names):
         found = []
+    parts = tuple(map(encode_id, found)) if all(folder.lower() in PARTS for folder in found) else ()
+    if parts:
+        found = []
     numbers: dict[bytes | None, int] = {folder: number for number, folder in enumerate(found)}
     labels = np.fromiter((numbers.get(folder, -1) for folder in folders), np.int32, len(names))
     ends = np.cumsum(np.fromiter(map(len, names), np.int64, len(names)), dtype=np.int64)
-    return Listing(b"".join(names), ends, sizes, labels, tuple(map(encode_id, found)), skips)
+    return Listing(b"".join(names), ends, sizes, labels, tuple(map(encode_id, found)), skips, parts)
 
 
 def left_in(names: Sequence[bytes], leave_out: Mapping[bytes, str], skips: Skips) -> list[int]:
@@ -161,7 +170,7 @@ class ListedSource:
     def __init__(self, listing: Listing, reading: Reading) -> None:
         self._listing = listing
         self.reading = reading
-        self.classes = listing.classes
+        self.classes, self.parts = listing.classes, listing.parts
         self.fingerprint = listing.fingerprint
         lasting = replace(reading, at_least=None)  # how large JPEGs are decoded is a matter of speed
         if lasting != Reading():

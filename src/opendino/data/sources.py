@@ -26,6 +26,7 @@ class Source(Protocol):
 
     Attributes:
         classes: names in byte order, () when the pictures are not sorted into classes.
+        parts: first folders that are named as parts of a data set (train, val) and therefore no classes; else ().
         skipped: what the scan left out, at most 1,000 names of each reason.
         skip_counts: how many were left out, by reason, exact.
         fingerprint: hash of all ids and sizes, and of the reading where it is not the default.
@@ -33,6 +34,7 @@ class Source(Protocol):
     """
 
     classes: tuple[str, ...]
+    parts: tuple[str, ...]
     skipped: tuple[Skipped, ...]
     skip_counts: dict[str, int]
     fingerprint: str
@@ -131,7 +133,7 @@ class _Subset:
     def __init__(self, source: Source, indices: np.ndarray) -> None:
         self._source = source
         self._indices = indices
-        self.classes = source.classes
+        self.classes, self.parts = source.classes, source.parts
         self.reading = source.reading
         self.skipped = source.skipped
         self.skip_counts = source.skip_counts

@@ -18,12 +18,12 @@ from opendino.data.images.picture import MAX_FILE_BYTES
 
 # Errors of network storage that pass by themselves.
 _PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ECONNRESET, errno.EINTR}
-TRIES = 5
+TRIES = 6
 _Result = TypeVar("_Result")
 
 
 def patiently(action: Callable[[], _Result]) -> _Result:
-    """The result of an action on storage, tried again after errors that pass by themselves: about 1.5 s in all."""
+    """The result of an action on storage, tried five times more, in about 3 s, after errors that pass by themselves."""
     for attempt in range(TRIES - 1):
         try:
             return action()

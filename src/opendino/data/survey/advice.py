@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from opendino.data.listing import PARTS
 from opendino.data.survey.summary import Summary
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -13,7 +14,7 @@ MAX_BAD = 0.01
 
 UNEVEN = 20
 """The largest class has so many times the pictures of the smallest."""
-_SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
+_SPLITS = {part.decode() for part in PARTS}
 _MASKS = {"mask", "masks", "ground_truth", "groundtruth", "gt", "label", "labels", "annotations", "segmentation"}
 
 
@@ -70,6 +71,11 @@ def _odd_folders(summary: Summary) -> list[str]:
     names = {name.lower(): name for name in summary.classes}
     splits, masks = ([names[one] for one in sorted(kind & set(names))] for kind in (_SPLITS, _MASKS))
     said = []
+    if summary.parts:
+        said.append(
+            f"The folders {', '.join(summary.parts)} are named as parts of a data set and not taken for classes. Give "
+            f"one of them, such as DIR/{summary.parts[-1]}: else nothing is scored, and a test is learned from, too."
+        )
     if splits:
         said.append(
             f"The folders {', '.join(splits)} are named as parts of a data set, yet stand where classes stand. For "
@@ -171,6 +177,8 @@ def _recipe(summary: Summary) -> list[str]:
         said.append(f"The usual short side is {short} px: small pictures hold little, and crops must be small too.")
     elif short > 1024:
         said.append(f"The usual short side is {short} px: crops see a small part; cut tiles if details matter.")
+    if summary.parts:
+        return said
     if not summary.classes:
         said.append("No class folders: k-NN scores need labels, neighbours are shown instead.")
         return said

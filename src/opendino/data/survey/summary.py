@@ -50,6 +50,7 @@ class Summary:
     same, () when pictures differ in channels. grey: pictures whose channels are equal.
     bad: by reason. causes: the first cause of each reason. suspicious: by suspicion. exact, near: groups of ids of
     equal files, and of nearly equal pictures. mixed: groups of equal files in several classes. classes: name -> count.
+    parts: as in `sources.Source`.
     """
 
     files: int
@@ -77,6 +78,7 @@ class Summary:
     near: tuple[tuple[str, ...], ...]
     mixed: tuple[tuple[str, ...], ...]
     classes: Mapping[str, int]
+    parts: tuple[str, ...]
 
 
 def summarise(source: Source, records: Records, near: Sequence[tuple[str, ...]]) -> Summary:
@@ -111,6 +113,7 @@ def summarise(source: Source, records: Records, near: Sequence[tuple[str, ...]])
         near=tuple(near[:MAX_NAMED]),
         mixed=mixed,
         classes=_classes(source, records),
+        parts=source.parts,
     )
 
 

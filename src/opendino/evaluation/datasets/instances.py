@@ -32,6 +32,7 @@ class ListSource:
     """Pictures of given files: a `data.sources.Source`."""
 
     skipped: tuple[Skipped, ...] = ()
+    parts: tuple[str, ...] = ()
     reading = images.Reading()
 
     def __init__(self, paths: Sequence[Path], labels: Sequence[str] | None = None) -> None:
@@ -115,7 +116,11 @@ def open_instances(job: Job) -> Instances:
     tables = sorted(root.glob("*labels.csv"))
     if tables:
         return _labelled(_from_csv(root, tables[0], job), root.resolve().name, job)
-    return _labelled(open_source(root), root.resolve().name, job)
+    source = open_source(root)
+    if source.parts:
+        cause = f"holds {' and '.join(source.parts)}, parts of a data set and no classes"
+        raise DataError(root, cause, f"give one of them: {root / source.parts[-1]}")
+    return _labelled(source, root.resolve().name, job)
 
 
 def _labelled(source: Source, name: str, job: Job) -> Instances:
