@@ -34,6 +34,8 @@ class ModelArgs:
     """Standard deviation of each channel, as --mean."""
     heads: OptionalCount = None
     """Attention heads, for a file whose shapes do not tell."""
+    depth: OptionalCount = None
+    """Blocks, for a file that has fewer than the family's model of its widths and is whole all the same."""
     accept_licence: Switch = False
     """Accept the licence of an open mirror without being asked."""
 
@@ -56,17 +58,18 @@ def choose_model(
     mean: str | Sequence[float] | None = None,
     std: str | Sequence[float] | None = None,
     heads: int | None = None,
+    depth: int | None = None,
     accept_licence: bool = False,
 ) -> Chosen:
     """What was named, or a model that is open already, or, for None, the best at hand; standard error says which.
 
     Args:
-        stride, channels, heads: see `opendino.load`; resample_patch is its `patch`.
+        stride, channels, heads, depth: see `opendino.load`; resample_patch is its `patch`.
         mean, std: of each channel, in the place of those in its transform; numbers, or text with commas.
     Raises:
         UsageError: changes to a model that is open already. Else as `opendino.load`.
     """
-    changes = {"stride": stride, "channels": channels, "patch": resample_patch, "heads": heads}
+    changes = {"stride": stride, "channels": channels, "patch": resample_patch, "heads": heads, "depth": depth}
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     if isinstance(what, nn.Module):
         if given or mean or std:

@@ -40,6 +40,8 @@ class WeightsArgs:
     """The folder to write to, with --to."""
     heads: OptionalCount = None
     """Attention heads, for a file whose shapes do not tell."""
+    depth: OptionalCount = None
+    """Blocks, for a file that has fewer than the family's model of its widths and is whole all the same."""
     partial: Switch = False
     """With --to: take what fits, leave fresh values for the rest."""
     accept_licence: Switch = False
@@ -54,6 +56,7 @@ def weights(
     to: Literal["hf", "official"] | None = None,
     out: Path | None = None,
     heads: int | None = None,
+    depth: int | None = None,
     partial: bool = False,
     accept_licence: bool = False,
 ) -> Passport:
@@ -64,9 +67,9 @@ def weights(
     if (to is None) != (out is None):
         raise UsageError("--to and --out", "belong together", "for example --to hf --out FOLDER")
     origin = locate(str(what), accept_licence=accept_licence)
-    passport = read_passport(origin.path, origin, heads=heads)
+    passport = read_passport(origin.path, origin, heads=heads, depth=depth)
     if out is not None:
-        given = {} if heads is None else {"heads": heads}
+        given = {name: value for name, value in (("heads", heads), ("depth", depth)) if value is not None}
         model: Any = load(origin.path, partial=partial, **given)  # type: ignore[arg-type]
         card = {name: value for name, value in model.card.items() if name not in ("ignored", "layout", "changed")}
         card |= {"licence": passport.licence, "source": passport.source, "made_from_sha256": passport.digest}

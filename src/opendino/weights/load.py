@@ -20,7 +20,7 @@ from opendino.weights.coverage import check_copies, measure, refuse
 from opendino.weights.folder import USUAL, read_transform
 from opendino.weights.keys import Layout, Rule, State, shapes_in_file, to_ours
 from opendino.weights.opened import Opened, empty_model, open_weights, probably
-from opendino.weights.recognise import is_named
+from opendino.weights.shapes import is_named
 from opendino.weights.where import Origin, locate
 
 _DINOV3 = "DINOv3 weights are under the DINOv3 License"
@@ -45,7 +45,8 @@ def load(
         partial: take what fits; the rest keeps fresh values and stands in `.card["coverage"]`.
         accept_licence: accept the licence of a mirror without being asked; remembered.
         overrides: fields of the config, such as stride=8 (overlapping patches), channels=4 or patch=14 (`models.stem`
-            has the rules), drop_path=0.3, heads=6 (where no shape tells it).
+            has the rules), drop_path=0.3, heads=6 (where no shape tells it), depth=11 (a file of fewer blocks than the
+            family's model of its widths is whole as it is).
     Returns:
         The backbone (`models.contract.Backbone`), fp32, in eval mode, with `.transform` (`data.transform.Transform`,
         what pictures must go through) and `.card` (dict with name, licence, source, layout, coverage, and `ignored`:
@@ -55,7 +56,9 @@ def load(
         WeightsError: in one line, for everything that is missing, unsafe, unknown or does not fit.
     """
     origin = locate(what, accept_licence=accept_licence)
-    opened = origin.opened or open_weights(origin.path, heads=overrides.get("heads"))
+    depths = overrides.get("depth", overrides.get("depths"))
+    depth = tuple(depths) if isinstance(depths, list) else depths
+    opened = origin.opened or open_weights(origin.path, overrides.get("heads"), depth)
     if origin.name is not None and not is_named(opened.names, origin.name):
         holds = " or ".join(opened.names) or "a model of no known size"
         raise WeightsError(
@@ -157,8 +160,9 @@ def _changed(model: nn.Module, config: Config, overrides: Mapping[str, Any]) -> 
         stem = stem_name(model)
         state[stem] = resample_patch(state[stem], wanted.patch)
     other = empty_model(wanted)
-    for name, tensor in other.state_dict().items():
-        if name not in state or state[name].shape != tensor.shape:
+    asked = other.state_dict()
+    for name in sorted(state.keys() | asked.keys()):
+        if name not in state or name not in asked or state[name].shape != asked[name].shape:
             raise WeightsError("overrides", f"{dict(overrides)} changes the shape of {name}", "weights have one shape")
     other.load_state_dict(state, strict=True, assign=True)
     return other

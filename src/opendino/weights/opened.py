@@ -20,7 +20,8 @@ from opendino.weights.keys import Layout, Rule
 from opendino.weights.keys_hf import TRANSFORMERS
 from opendino.weights.keys_official import OWN
 from opendino.weights.read import read_tensors
-from opendino.weights.recognise import heads_are_assumed, infer_config, names_of, plain_names, recognise
+from opendino.weights.recognise import plain_names, recognise
+from opendino.weights.shapes import Depth, count_blocks, heads_are_assumed, infer_config, missing_blocks, names_of
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,12 @@ class Opened:
     prefix: str
 
 
-def open_weights(path: Path, heads: int | None = None) -> Opened:
-    """Read and recognise a weights file; no model is made. Raises WeightsError for what is unsafe or unknown."""
+def open_weights(path: Path, heads: int | None = None, depth: Depth | None = None) -> Opened:
+    """Read and recognise a weights file; no model is made. Raises WeightsError for what is unsafe or unknown.
+
+    Args:
+        heads, depth: as `infer_config` takes them, for a file beside which no config.json says it.
+    """
     file = find_weights(path)
     found = plain_names(read_tensors(file), file)
     names = frozenset(found.tensors)
@@ -57,7 +62,7 @@ def open_weights(path: Path, heads: int | None = None) -> Opened:
     elif known is not None:
         layout = known[0]
         heads = _stated_heads(beside) if heads is None else heads
-        config = infer_config(*known, found.tensors, heads, file)
+        config = infer_config(*known, found.tensors, file, heads=heads, depth=depth)
         if heads is None and heads_are_assumed(config, found.tensors):
             ignored = [f"heads: {config.heads} assumed, of 64 features each; --heads N (heads=N) says otherwise"]  # type: ignore[union-attr]
     else:
@@ -84,14 +89,25 @@ def probably(opened: Opened) -> str:
     if known is None:
         return ""
     try:
-        config = infer_config(*known, opened.tensors, None, opened.file)
+        config = infer_config(*known, opened.tensors, opened.file)
     except WeightsError:
         return ""
     names = names_of(config)
     if names:
-        return f"the tensors look like {' or '.join(names)} in {known[0].name} names"
+        looks = f"the tensors look like {' or '.join(names)} in {known[0].name} names"
+        counts = count_blocks(*known, opened.tensors)
+        missing = missing_blocks(config, counts)
+        return f"{looks}, without {missing}{_as_it_is(counts, opened.raw)}" if missing else looks
     together = "; weights and config.json must belong together" if opened.raw is not None else ""
     return f"the tensors have {known[0].name} names, of no model of the family{together}"
+
+
+def _as_it_is(counts: tuple[int, ...], raw: Any) -> str:
+    """How to say that a file of fewer blocks is whole."""
+    if raw is not None and states_model(raw):
+        return ""  # its config.json is what must be changed
+    how = f"depth={counts[0]} (--depth {counts[0]})" if len(counts) == 1 else f"depths={counts}"
+    return f"; {how} takes it for a whole model of its own size"
 
 
 def empty_model(config: Config) -> nn.Module:

@@ -47,13 +47,15 @@ class Passport:
     ignored: tuple[str, ...]
 
 
-def read_passport(path: Path | str, origin: Origin | None = None, *, heads: int | None = None) -> Passport:
-    """Read a file and describe it; no model is made, nothing in it is executed. `heads`: where no shape tells.
+def read_passport(
+    path: Path | str, origin: Origin | None = None, *, heads: int | None = None, depth: int | None = None
+) -> Passport:
+    """Read a file and describe it; no model is made, nothing in it is executed. `heads`, `depth`: as `load` has them.
 
     Raises WeightsError for what is unsafe or unknown; a file that does not fit gets its passport all the same.
     """
     origin = origin or Origin(Path(path))
-    opened = origin.opened or open_weights(origin.path, heads)
+    opened = origin.opened or open_weights(origin.path, heads, depth)
     spec = spec_of(opened, origin)
     card = make_card(opened, origin, spec)
     config: Any = opened.config

@@ -19,7 +19,7 @@ from opendino.models.family import FAMILY, ModelSpec, nearest
 from opendino.weights.hub import Refused, Unreachable, cache_home, download, has_token, hub_cache
 from opendino.weights.licences import accepted
 from opendino.weights.opened import Opened, open_weights
-from opendino.weights.recognise import is_named
+from opendino.weights.shapes import is_named
 
 Download = Callable[[str], Path]
 Say = Callable[[str], None]
