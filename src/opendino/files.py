@@ -6,6 +6,7 @@ passage of a named point fail; it exists for `tests/faults/` and does nothing un
 
 from __future__ import annotations
 
+import difflib
 import errno
 import fcntl
 import hashlib
@@ -192,6 +193,24 @@ def exclusive(path: Path) -> Iterator[None]:
 
 def free_bytes(path: Path) -> int:
     """Free space of the file system that holds `path` (which need not exist yet)."""
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
+    return shutil.disk_usage(_nearest(path)).free
+
+
+def point_near(path: Path) -> str:
+    """In words, for a path that does not exist: the one that was probably meant, else the nearest folder above it."""
+    parent = _nearest(path)
+    rest = path.relative_to(parent).parts
+    try:
+        meant = difflib.get_close_matches(rest[0], os.listdir(parent), n=1)
+    except (OSError, IndexError):
+        meant = []
+    return (
+        f"did you mean {parent.joinpath(meant[0], *rest[1:])}?"
+        if meant
+        else f"the nearest that exists is {parent.absolute()}"
+    )
+
+
+def _nearest(path: Path) -> Path:
+    """The path itself or the first above it that exists."""
+    return next((one for one in (path, *path.parents) if os.path.exists(one)), Path())

@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import pickle
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -274,14 +275,18 @@ def test_paths_are_read_and_named(tmp_path: Path) -> None:
     path = tmp_path / "picture.jpg"
     path.write_bytes(encoded(P, "PNG"))
     assert np.array_equal(read(path).array, P)
-    with pytest.raises(Vanished, match=r"gone\.png: its file is no longer there"):
-        read(tmp_path / "gone.png")
+    with pytest.raises(Vanished, match=r"pictur\.jpg: no such file; did you mean .*picture\.jpg\?"):
+        read(tmp_path / "pictur.jpg")
+    with pytest.raises(Vanished, match=rf"no such file; the nearest that exists is {re.escape(str(tmp_path))}$"):
+        read(tmp_path / "xyz" / "gone.png")
+    with pytest.raises(Vanished, match="below: its file is no longer there"):
+        read(tmp_path / "below", name="below")  # found by a scan, so not mistyped
     with pytest.raises(Vanished):
         read(path / "below-a-file.png")
     (tmp_path / "empty.png").touch()
     with pytest.raises(Empty):
         read(tmp_path / "empty.png")
-    with pytest.raises(NotAnImage, match="not a regular file"):
+    with pytest.raises(NotAnImage, match="is a folder, and one picture is needed; give a file in it"):
         read(tmp_path)
 
 

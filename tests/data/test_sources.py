@@ -133,7 +133,7 @@ def test_a_stray_picture_does_not_take_the_classes_away(tmp_path: Path) -> None:
 
 
 def test_errors_say_what_was_found(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="missing: no such file or folder"):
+    with pytest.raises(DataError, match="missing: no such file or folder; the nearest that exists is"):
         open_source(tmp_path / "missing")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no pictures found \(it is empty\).*folder of pictures"):

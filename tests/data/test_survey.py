@@ -106,7 +106,6 @@ def test_the_skip_list_is_honoured_and_said(folder: Path, tmp_path: Path) -> Non
     assert {before.id(index) for index in range(len(before))} - ids == gone
     assert after.skip_counts == {
         "no image": 1,
-        "opendino's own file": 1,
         "skip list: by hand": 1,
         "skip list: duplicate": 1,
         "skip list: one colour": 1,

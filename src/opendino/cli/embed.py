@@ -19,7 +19,7 @@ from torch import nn
 from opendino.cli.arguments import OptionalCount, OptionalPath, Switch, parse_arguments
 from opendino.cli.device import choose_device
 from opendino.cli.model import ModelArgs, choose_model
-from opendino.cli.pictures import PictureArgs, name_other_reading
+from opendino.cli.pictures import PictureArgs, name_left_out, name_other_reading
 from opendino.data.images import Reading
 from opendino.data.sources import Source, open_source
 from opendino.data.transform import Transform
@@ -33,7 +33,6 @@ from opendino.features.store import StoreInfo
 from opendino.parallel.gather import Ranks, launched_ranks
 
 TILE_OVERLAP = 0.25
-SHOWN = 5
 ONE = Ranks()
 
 
@@ -276,10 +275,8 @@ def in_words(made: Embedded) -> list[str]:
     )
     if made.mended:
         lines.append(f"damaged, taken out and made anew: {', '.join(made.mended)}")
-    if made.skipped:
-        shown = ", ".join(f"{one.id} ({one.reason})" for one in made.skipped[:SHOWN])
-        more = f" and {len(made.skipped) - SHOWN} more" if len(made.skipped) > SHOWN else ""
-        lines.append(f"left out {len(made.skipped)}: {shown}{more}")
+    if left_out := name_left_out(made.skipped, "--json"):
+        lines.append(left_out)
     return lines
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +11,11 @@ import tyro
 
 from opendino.data.beside import declared_reading, stated_fields
 from opendino.data.images import Reading
+from opendino.data.listing import Skipped
 from opendino.errors import DataError
+
+SHOWN = 5
+"""Pictures that are named in a line about many."""
 
 _Bands = Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="N [N ...]", help_behavior_hint="")]
 _Range = Annotated[tuple[float, float] | None, tyro.conf.arg(metavar="LOW HIGH", help_behavior_hint="")]
@@ -61,6 +65,15 @@ class PictureArgs(ReadingArgs):
         """All arguments for the function behind the command, but those named `besides`."""
         own = {field.name for field in fields(PictureArgs)} | set(besides)
         return {**{name: value for name, value in vars(self).items() if name not in own}, **self.chosen(pictures)}
+
+
+def name_left_out(skipped: Sequence[Skipped], all_of_them: str) -> str:
+    """One line with the first pictures that were left out, and where the others stand; "" when none was."""
+    if not skipped:
+        return ""
+    more = len(skipped) - SHOWN
+    said = ", ".join(f"{one.id} ({one.reason})" for one in skipped[:SHOWN])
+    return f"left out {len(skipped):,}: {said}" + (f", ... and {more:,} more, see {all_of_them}" if more > 0 else "")
 
 
 def name_other_reading(card: Mapping[str, Any], reading: Reading) -> str:

@@ -110,7 +110,7 @@ def search(
     else:
         assert image is not None
         query = str(image)
-        pixels = read_picture(load_file(Path(image), query), query, opened.info.reading, opened.info.transform)
+        pixels = read_picture(load_file(Path(image)), query, opened.info.reading, opened.info.transform)
         vectors = _embed_one(opened, pixels, model, device)
         cell = Cell(as_rgb(pixels.array), "query", str(image))
     if vector not in vectors:

@@ -20,7 +20,7 @@ from opendino.cli.arguments import OptionalCount, OptionalPath, Switch, parse_ar
 from opendino.cli.device import choose_device
 from opendino.cli.embed import describe, embed_into, picture_words
 from opendino.cli.model import ModelArgs, choose_model
-from opendino.cli.pictures import PictureArgs
+from opendino.cli.pictures import PictureArgs, name_left_out
 from opendino.data.images import Image, Reading
 from opendino.data.sources import Skipped, Source, open_source, subset
 from opendino.errors import DataError, UsageError
@@ -158,9 +158,8 @@ def run(argv: Sequence[str]) -> int:
         f"{tried.pictures} pictures, {tried.groups} groups, {tried.doubles} groups of equal files, "
         f"{tried.seconds:.0f} s"
     )
-    if tried.skipped:
-        shown = ", ".join(f"{one.id} ({one.reason})" for one in tried.skipped[:5])
-        print(f"left out {len(tried.skipped)}: {shown}")
+    if left_out := name_left_out(tried.skipped, str(tried.page)):
+        print(left_out)
     print(f"wrote {tried.page} (open it in a browser) and {tried.store}")
     print(f"next: opendino search {tried.store} --image PHOTO.jpg")
     if args.open and sys.stdout.isatty():

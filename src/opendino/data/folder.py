@@ -18,6 +18,7 @@ from opendino.data.listing import (
     build_listing,
     first_folder,
     has_picture_ending,
+    is_own,
     left_in,
     left_out,
 )
@@ -79,6 +80,8 @@ class FolderScan:
         try:
             with images.patiently(lambda: os.scandir(path)) as entries:
                 for entry in entries:
+                    if is_own(entry.name):
+                        continue
                     name = prefix + entry.name
                     try:
                         reason = left_out(entry.name) or images.patiently(partial(self._look, entry, name))

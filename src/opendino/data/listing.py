@@ -76,9 +76,12 @@ def left_out(base: bytes) -> str | None:
         return "AppleDouble"
     if base in (b"@eaDir", b"Thumbs.db", b"__MACOSX", b"desktop.ini"):
         return "system file"
-    if base in (b"opendino-skip.txt", b"opendino-reading.json"):
-        return "opendino's own file"
     return "hidden" if base.startswith(b".") else None
+
+
+def is_own(base: bytes) -> bool:
+    """Whether a file is one that lies beside pictures for opendino (`beside`): no picture, and nobody's loss."""
+    return base.endswith((b"opendino-skip.txt", b"opendino-reading.json"))
 
 
 def has_picture_ending(name: bytes) -> bool:

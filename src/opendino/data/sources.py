@@ -17,6 +17,7 @@ from opendino.data.images import Image, Reading, patiently
 from opendino.data.listing import Skipped, decode_id, encode_id, has_picture_ending
 from opendino.data.tar import open_tars
 from opendino.errors import DataError, UsageError
+from opendino.files import point_near
 
 __all__ = ["Skipped", "Source", "decode_id", "encode_id", "open_source", "split_stratified", "subset"]
 
@@ -102,7 +103,7 @@ def _find_pictures(
     path: Path, follow: bool, skip: Path | bool, reading: Reading | None, at_least: int | None
 ) -> Source:
     if not patiently(path.exists):
-        raise DataError(path, "no such file or folder", "give a folder of pictures or a .tar of them")
+        raise DataError(path, "no such file or folder", point_near(path))
     reading = reading if reading is not None else declared_reading(path)
     if at_least is not None:
         reading = replace(reading, at_least=at_least)

@@ -23,6 +23,7 @@ from opendino.data.listing import (
     build_listing,
     first_folder,
     has_picture_ending,
+    is_own,
     left_in,
     left_out,
 )
@@ -130,7 +131,7 @@ def open_tars(
                     reason = _reason_to_skip(file.fileno(), member)
                     if reason is None:
                         found.append((prefix + _plain(member.name), number, member.offset, member.size))
-                    elif reason != "folder":
+                    elif reason:
                         skips.add(prefix + _plain(member.name), reason)
             except TarError as error:
                 if len(shards) == 1 and not found and not skips.counts:
@@ -170,8 +171,9 @@ def _plain(name: bytes) -> bytes:
 
 
 def _reason_to_skip(descriptor: int, member: Member) -> str | None:
-    if member.flag == b"5" or member.name.endswith(b"/"):
-        return "folder"
+    """Why a member is no picture; "" for what nobody misses, None for a picture."""
+    if member.flag == b"5" or member.name.endswith(b"/") or is_own(member.name):
+        return ""
     if member.flag not in (b"0", b"\0", b"7"):
         return _KINDS.get(member.flag, "unknown type of member")
     for part in _plain(member.name).split(b"/"):

@@ -8,7 +8,7 @@ from typing import Any
 
 from opendino.data.transform import Transform
 from opendino.errors import DataError, UsageError, WeightsError
-from opendino.files import read_json
+from opendino.files import point_near, read_json
 from opendino.models.dinov2 import Dinov2Config
 from opendino.models.family import ModelSpec
 from opendino.weights.read import INDICES
@@ -28,7 +28,7 @@ def find_weights(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise WeightsError(path, "no such file or folder", _FIX)
+        raise WeightsError(path, "no such file or folder", point_near(path))
     # A run that still trains has no model/ yet, but its best weights so far, or those of the start.
     for folder in (path, *(path / name for name in RUN_MODELS)):
         for name in USUAL:

@@ -57,7 +57,7 @@ class Denied(ImageError):
 
 
 class Vanished(ImageError):
-    """The file is no longer there."""
+    """There is no such file, or no longer."""
 
     reason = "vanished"
 

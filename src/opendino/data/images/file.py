@@ -15,6 +15,7 @@ from typing import BinaryIO, TypeVar
 from opendino.data.images.errors import Denied, IOFault, NotAnImage, TooLarge, Vanished
 from opendino.data.images.kinds import HEAD_BYTES, require_kind
 from opendino.data.images.picture import MAX_FILE_BYTES
+from opendino.files import point_near
 
 # Errors of network storage that pass by themselves.
 _PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ECONNRESET, errno.EINTR}
@@ -35,14 +36,27 @@ def patiently(action: Callable[[], _Result]) -> _Result:
     return action()
 
 
-def load_file(path: Path, name: str) -> bytes:
+def load_file(path: Path, name: str | None = None) -> bytes:
     """Read a picture file whole, after a look at its first bytes.
 
+    Args:
+        name: what errors call it. None: the path, which a person gave, so that it may be mistyped.
     Raises:
         Empty, NotAnImage, Unsupported, TooLarge: before more than its head is read. Denied, Vanished, IOFault.
     """
+    if name is None:
+        name = str(path)
+        _require_file(path, name)
     with typed_storage_errors(name, "file"):
         return patiently(lambda: _load(path, name))
+
+
+def _require_file(path: Path, name: str) -> None:
+    with typed_storage_errors(name, "file"):
+        if patiently(path.is_dir):
+            raise NotAnImage(name, "is a folder, and one picture is needed", "give a file in it")
+        if not patiently(lambda: os.path.lexists(path)):
+            raise Vanished(name, "no such file", point_near(path))
 
 
 @contextmanager

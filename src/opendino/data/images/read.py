@@ -35,12 +35,12 @@ def read(source: Path | str | bytes, *, name: str | None = None, reading: Readin
     """
     if isinstance(source, bytes):
         return _decode(source, name or "picture", reading)
-    name = name or str(source)
+    path = Path(source)
     if reading.window is not None:
-        image = patiently(lambda: _read_part(Path(source), name, reading))
+        image = patiently(lambda: _read_part(path, name or str(path), reading))
         if image is not None:
             return image
-    return _decode(load_file(Path(source), name), name, reading)
+    return _decode(load_file(path, name), name or str(path), reading)
 
 
 def _read_part(path: Path, name: str, reading: Reading) -> Image | None:

@@ -48,7 +48,7 @@ def read_frames(path: Path) -> Iterator[Image]:
         ImageError: no video, or it ends in the middle; frames before that have been given.
     """
     name = str(path)
-    data = load_file(path, name)
+    data = load_file(path)
     kind = require_kind(data[:HEAD_BYTES], name)
     if kind.family != "video":
         raise Unsupported(name, f"is a picture ({kind.name}), not a video", "give a video file or a folder of frames")
