@@ -12,6 +12,7 @@ from opendino.evaluation.protocol import Job, Subject
 from opendino.evaluation.shifts import evaluate_corruptions, evaluate_ood
 from opendino.features.extract import Bank
 from tests.evaluation import layouts
+from tests.evaluation.layouts.classes import WNIDS
 
 SUBJECT = Subject(None, Transform(size=48, patch=16), "oracle", "0")
 
@@ -32,7 +33,7 @@ def test_every_variant_names_its_classes_by_its_own_rule(tmp_path, monkeypatch):
 
     def features(subject, source, job, what):
         folders = [source.id(index).split("/")[0] for index in range(len(source))]
-        return bank_of([int(name) if len(name) < 3 else layouts.WNIDS.index(name) for name in folders], source)
+        return bank_of([int(name) if len(name) < 3 else WNIDS.index(name) for name in folders], source)
 
     monkeypatch.setattr("opendino.evaluation.shifts.features", features)
     scores = {score.metric: score for score in evaluate_ood(SUBJECT, data, Job(tmp_path)).scores}
