@@ -11,6 +11,7 @@ from opendino.evaluation import (
     classification,
     depth,
     discovery,
+    finegrained,
     health,
     invariance,
     keypoints,
@@ -22,6 +23,7 @@ from opendino.evaluation import (
 )
 from opendino.evaluation.datasets import actions as actions_sets
 from opendino.evaluation.datasets import boxes, classes, depths, instances, masks, variants, videos
+from opendino.evaluation.datasets import finegrained as finegrained_sets
 from opendino.evaluation.datasets import keypoints as keypoint_sets
 from opendino.evaluation.protocol import Entry
 
@@ -30,7 +32,6 @@ BOTH = ("fast", "full")
 NOT_BUILT = tuple(
     Entry(name, about, sets, layout="", suites=(), not_built=reason)
     for name, about, sets, reason in (
-        ("finegrained", "twelve small sets", "Fine-S", "annotation formats of the twelve sets are not read"),
         ("normals", "surface normals", "NYUv2", "needs a DPT head; the metric is there"),
         ("corr-navi", "3D correspondence", "NAVI", "the metric is there, the reader is not"),
         ("retrieval-met", "artworks with distractors: GAP", "Met", "the metric is there, the reader is not"),
@@ -98,6 +99,15 @@ ENTRIES = (
         open=classes.open_classes,
         score=logistic.evaluate_few_shot,
         settings={"shots": (1, 2, 4, 8, 16), "tries": 5, "C": 1.0},
+    ),
+    Entry(
+        "finegrained",
+        "logistic regression on CLS on up to twelve small sets, and their mean",
+        "Fine-S: Food, CIFAR, SUN, Cars, Aircraft, VOC 2007, DTD, Pets, Caltech, Flowers, CUB",
+        finegrained_sets.LAYOUT,
+        open=finegrained_sets.open_finegrained,
+        score=finegrained.evaluate_finegrained,
+        settings={"grid": 45},
     ),
     Entry(
         "ood",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tests.evaluation.layouts.boxes import coco, voc_boxes
 from tests.evaluation.layouts.classes import class_folders, imagenet, imagenet_c, imagenet_variants
+from tests.evaluation.layouts.finegrained import twelve_sets
 from tests.evaluation.layouts.geometry import keypoint_table, kitti, nyu, plain_depth, spair
 from tests.evaluation.layouts.instances import amstertime, any_pictures, labelled_csv, roxford
 from tests.evaluation.layouts.masks import ade20k, cityscapes, loveda, plain_masks, voc_segmentation
@@ -19,6 +20,7 @@ CASES = [
     ("knn", imagenet, {}),
     ("linear", imagenet, {}),
     ("linear-grid", imagenet, {"epochs": 3}),
+    ("finegrained", twelve_sets, {"grid": 2}),
     ("ood", imagenet_variants, {}),
     ("imagenet-c", imagenet_c, {}),
     ("logreg", imagenet, {"grid": 3}),
