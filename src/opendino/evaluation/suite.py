@@ -22,7 +22,7 @@ from opendino.evaluation import (
     vos,
 )
 from opendino.evaluation.datasets import actions as actions_sets
-from opendino.evaluation.datasets import boxes, classes, depths, instances, masks, variants, videos
+from opendino.evaluation.datasets import boxes, classes, depths, instances, masks, objectnet, variants, videos
 from opendino.evaluation.datasets import finegrained as finegrained_sets
 from opendino.evaluation.datasets import keypoints as keypoint_sets
 from opendino.evaluation.protocol import Entry
@@ -38,7 +38,6 @@ NOT_BUILT = tuple(
         ("det", "detection", "COCO, COCO-O", "the Plain-DETR head comes with a later issue"),
         ("seg-m2f", "segmentation with Mask2Former", "ADE20k, COCO-Stuff", "the head comes with a later issue"),
         ("depth-dpt", "zero-shot depth", "NYUv2, ETH3D, DIODE, ...", "the DPT head comes with a later issue"),
-        ("ood-objectnet", "a classifier of ImageNet on odd views", "ObjectNet", "its mappings are not read"),
         ("video-k400", "the attentive probe on Kinetics", "K400", "its CSV lists are not read; class folders are"),
         ("corr-stereo", "pixels found again in the other eye", "Middlebury", "its reader is not there"),
         ("canopy", "canopy height", "SatLidar, Open-Canopy", "the metrics are there, readers and the DPT head are not"),
@@ -116,6 +115,14 @@ ENTRIES = (
         variants.LAYOUT,
         open=variants.open_variants,
         score=shifts.evaluate_ood,
+    ),
+    Entry(
+        "ood-objectnet",
+        "the same classifier on objects in odd places and views",
+        "ObjectNet",
+        objectnet.LAYOUT,
+        open=objectnet.open_objectnet,
+        score=shifts.evaluate_objectnet,
     ),
     Entry(
         "imagenet-c",

@@ -7,7 +7,7 @@ the truth of masks, boxes and videos, its texture that of classes. `CASES` holds
 from __future__ import annotations
 
 from tests.evaluation.layouts.boxes import coco, voc_boxes
-from tests.evaluation.layouts.classes import class_folders, imagenet, imagenet_c, imagenet_variants
+from tests.evaluation.layouts.classes import class_folders, imagenet, imagenet_c, imagenet_variants, objectnet
 from tests.evaluation.layouts.finegrained import twelve_sets
 from tests.evaluation.layouts.geometry import keypoint_table, kitti, nyu, plain_depth, spair
 from tests.evaluation.layouts.instances import amstertime, any_pictures, labelled_csv, roxford
@@ -22,6 +22,7 @@ CASES = [
     ("linear-grid", imagenet, {"epochs": 3}),
     ("finegrained", twelve_sets, {"grid": 2}),
     ("ood", imagenet_variants, {}),
+    ("ood-objectnet", objectnet, {}),
     ("imagenet-c", imagenet_c, {}),
     ("logreg", imagenet, {"grid": 3}),
     ("few-shot", imagenet, {"shots": "1,2", "tries": 2}),

@@ -48,3 +48,29 @@ def imagenet_c(root: Path) -> Path:
                 folder = root / "imagenet-c" / corruption / str(severity) / wnid
                 save(folder / "ILSVRC2012_val_00000001.JPEG", picture(kind, severity)[0])
     return root
+
+
+def objectnet(root: Path) -> Path:
+    """Two objects of ImageNet, one of them under two of its names, and one that ImageNet does not know."""
+    names = {number: f"thing {number}, thing" for number in range(11)}
+    for number, wnid in enumerate(WNIDS):
+        for copy in range(2):
+            save(root / "train" / wnid / f"{wnid}_{copy}.JPEG", picture(number, copy)[0])
+    base = root / "objectnet-1.0"
+    for folder, kind in (("alarm_clock", 3), ("chair", 5), ("air_freshener", 1)):
+        for copy in range(4):
+            array = picture(kind, copy + 20)[0]
+            array[[0, 1, -2, -1]] = array[:, [0, 1, -2, -1]] = (255, 0, 0)
+            save(base / "images" / folder / f"{copy}.png", array)
+    mappings = base / "mappings"
+    mappings.mkdir()
+    labels = {"alarm_clock": "Alarm clock", "chair": "Chair", "air_freshener": "Air freshener"}
+    (mappings / "folder_to_objectnet_label.json").write_text(json.dumps(labels))
+    known = {"Alarm clock": f"{names[3]}; {names[9]}", "Chair": names[5]}
+    (mappings / "objectnet_to_imagenet_1k.json").write_text(json.dumps(known))
+    # Lines of the list of names lie in another order than wnids.
+    lines = {number: (7 * number) % 11 for number in names}
+    (mappings / "pytorch_to_imagenet_2012_id.json").write_text(json.dumps(lines))
+    listed = sorted(names, key=lambda number: lines[number])
+    (mappings / "imagenet_to_label_2012_v2").write_text("\n".join(names[number] for number in listed) + "\n")
+    return root
