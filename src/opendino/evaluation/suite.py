@@ -16,6 +16,7 @@ from opendino.evaluation import (
     invariance,
     keypoints,
     logistic,
+    met,
     retrieval,
     segmentation,
     shifts,
@@ -25,6 +26,7 @@ from opendino.evaluation.datasets import actions as actions_sets
 from opendino.evaluation.datasets import boxes, classes, depths, instances, masks, objectnet, variants, videos
 from opendino.evaluation.datasets import finegrained as finegrained_sets
 from opendino.evaluation.datasets import keypoints as keypoint_sets
+from opendino.evaluation.datasets import met as met_set
 from opendino.evaluation.protocol import Entry
 
 BOTH = ("fast", "full")
@@ -34,7 +36,6 @@ NOT_BUILT = tuple(
     for name, about, sets, reason in (
         ("normals", "surface normals", "NYUv2", "needs a DPT head; the metric is there"),
         ("corr-navi", "3D correspondence", "NAVI", "the metric is there, the reader is not"),
-        ("retrieval-met", "artworks with distractors: GAP", "Met", "the metric is there, the reader is not"),
         ("det", "detection", "COCO, COCO-O", "the Plain-DETR head comes with a later issue"),
         ("seg-m2f", "segmentation with Mask2Former", "ADE20k, COCO-Stuff", "the head comes with a later issue"),
         ("depth-dpt", "zero-shot depth", "NYUv2, ETH3D, DIODE, ...", "the DPT head comes with a later issue"),
@@ -206,6 +207,14 @@ ENTRIES = (
         suites=BOTH,
         open=instances.open_instances,
         score=retrieval.evaluate_retrieval,
+    ),
+    Entry(
+        "retrieval-met",
+        "which exhibit of a museum it is, or none: GAP",
+        "Met",
+        met_set.LAYOUT,
+        open=met_set.open_met,
+        score=met.evaluate_met,
     ),
     Entry(
         "health",

@@ -10,7 +10,7 @@ from tests.evaluation.layouts.boxes import coco, voc_boxes
 from tests.evaluation.layouts.classes import class_folders, imagenet, imagenet_c, imagenet_variants, objectnet
 from tests.evaluation.layouts.finegrained import twelve_sets
 from tests.evaluation.layouts.geometry import keypoint_table, kitti, nyu, plain_depth, spair
-from tests.evaluation.layouts.instances import amstertime, any_pictures, labelled_csv, roxford
+from tests.evaluation.layouts.instances import amstertime, any_pictures, labelled_csv, met, roxford
 from tests.evaluation.layouts.masks import ade20k, cityscapes, loveda, plain_masks, voc_segmentation
 from tests.evaluation.layouts.videos import action_frames, davis, plain_videos, ssv2, ucf101
 
@@ -48,6 +48,7 @@ CASES = [
     ("retrieval", amstertime, {}),
     ("retrieval", labelled_csv, {}),
     ("retrieval", class_folders, {}),
+    ("retrieval-met", met, {}),
     ("health", any_pictures, {"rows": 6}),
     ("invariance", any_pictures, {"pictures": 5}),
 ]

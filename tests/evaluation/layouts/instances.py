@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
@@ -40,4 +41,28 @@ def labelled_csv(root: Path) -> Path:
 def any_pictures(root: Path) -> Path:
     for number in range(10):
         save(root / f"{number}.jpg", picture(number % 3, number)[0])
+    return root
+
+
+def met(root: Path) -> Path:
+    """Six exhibits of one or two pictures; of both lists of questions two thirds are about exhibits."""
+    database = []
+    for exhibit in range(6):
+        for number in range(1 + exhibit % 2):
+            path = f"MET/{10 * exhibit + 7}/{number}.jpg"
+            save(root / path, picture(exhibit, number, left=4 * exhibit)[0])
+            database.append({"id": 10 * exhibit + 7, "path": path})
+    parts: dict[str, list[dict[str, object]]] = {"val": [], "test": []}
+    for seed, (part, rows) in enumerate(parts.items()):
+        for exhibit in (0, 2, 3, 5):
+            path = f"test_met/{part}{exhibit}.jpg"
+            save(root / path, picture(exhibit, 40 + seed, left=4 * exhibit)[0])
+            rows.append({"path": path, "MET_id": 10 * exhibit + 7})
+        for folder in ("test_noart", "test_other"):
+            path = f"{folder}/{part}.jpg"
+            save(root / path, np.full((48, 48, 3), 90 + 50 * seed, np.uint8))
+            rows.append({"path": path})
+    (root / "ground_truth").mkdir()
+    for name, rows in (("MET_database", database), ("valset", parts["val"]), ("testset", parts["test"])):
+        (root / "ground_truth" / f"{name}.json").write_text(json.dumps(rows))
     return root
