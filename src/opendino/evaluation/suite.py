@@ -39,10 +39,8 @@ NOT_BUILT = tuple(
         ("det", "detection", "COCO, COCO-O", "the Plain-DETR head comes with a later issue"),
         ("seg-m2f", "segmentation with Mask2Former", "ADE20k, COCO-Stuff", "the head comes with a later issue"),
         ("depth-dpt", "zero-shot depth", "NYUv2, ETH3D, DIODE, ...", "the DPT head comes with a later issue"),
-        ("video-k400", "the attentive probe on Kinetics", "K400", "its CSV lists are not read; class folders are"),
         ("corr-stereo", "pixels found again in the other eye", "Middlebury", "its reader is not there"),
         ("canopy", "canopy height", "SatLidar, Open-Canopy", "the metrics are there, readers and the DPT head are not"),
-        ("seg-isaid", "segmentation of aerial pictures", "iSAID", "its tiles are not read; LoveDA is, by seg-linear"),
         ("det-dior", "detection in aerial pictures", "DIOR", "the detection head comes with a later issue"),
         ("3d", "cameras and points by VGGT", "Re10K, CO3Dv2, DTU, ScanNet", "fine-tunes the backbone on a cluster"),
         ("zs-class", "classes by their names", "ImageNet, ObjectNet", "the text tower comes with a later issue"),
@@ -136,7 +134,7 @@ ENTRIES = (
     Entry(
         "seg-linear",
         "a linear map from every patch to its class, fitted on whole pictures",
-        "ADE20k, Cityscapes, VOC 2012, LoveDA, any images and masks",
+        "ADE20k, Cityscapes, VOC 2012, LoveDA, iSAID, any images and masks",
         masks.LAYOUT,
         suites=BOTH,
         open=masks.open_masks,
@@ -146,7 +144,7 @@ ENTRIES = (
     Entry(
         "seg-knn",
         "every patch takes the classes of the nearest training patches (not of the paper)",
-        "ADE20k, Cityscapes, VOC 2012, LoveDA, any images and masks",
+        "ADE20k, Cityscapes, VOC 2012, LoveDA, iSAID, any images and masks",
         masks.LAYOUT,
         open=masks.open_masks,
         score=segmentation.evaluate_knn_segmentation,
@@ -193,7 +191,7 @@ ENTRIES = (
     Entry(
         "video",
         "action recognition by 18 attentive heads on patches of a few frames",
-        "UCF101, SSv2, any class folders of videos",
+        "UCF101, SSv2, Kinetics-400, any class folders of videos",
         actions_sets.LAYOUT,
         open=actions_sets.open_actions,
         score=actions.evaluate_actions,

@@ -11,8 +11,8 @@ from tests.evaluation.layouts.classes import class_folders, imagenet, imagenet_c
 from tests.evaluation.layouts.finegrained import twelve_sets
 from tests.evaluation.layouts.geometry import keypoint_table, kitti, nyu, plain_depth, spair
 from tests.evaluation.layouts.instances import amstertime, any_pictures, labelled_csv, met, roxford
-from tests.evaluation.layouts.masks import ade20k, cityscapes, loveda, plain_masks, voc_segmentation
-from tests.evaluation.layouts.videos import action_frames, davis, plain_videos, ssv2, ucf101
+from tests.evaluation.layouts.masks import ade20k, cityscapes, isaid, loveda, plain_masks, voc_segmentation
+from tests.evaluation.layouts.videos import action_frames, davis, kinetics, plain_videos, ssv2, ucf101
 
 VIDEO = {"frames": 3, "rows": 6, "grid": 2, "width": 48, "depth": 1, "epochs": 20}
 
@@ -29,6 +29,7 @@ CASES = [
     ("seg-linear", ade20k, {"rows": 6, "steps": 60}),
     ("seg-linear", cityscapes, {"rows": 6, "steps": 60}),
     ("seg-linear", loveda, {"rows": 6, "steps": 60}),
+    ("seg-linear", isaid, {"rows": 6, "steps": 60}),
     ("seg-linear", voc_segmentation, {"rows": 6, "steps": 60}),
     ("seg-linear", plain_masks, {"rows": 6, "steps": 60, "ignore": 11}),
     ("seg-knn", ade20k, {"rows": 6}),
@@ -43,6 +44,7 @@ CASES = [
     ("vos", plain_videos, {"rows": 6}),
     ("video", ucf101, VIDEO),
     ("video", ssv2, VIDEO),
+    ("video", kinetics, VIDEO),
     ("video", action_frames, VIDEO),
     ("retrieval", roxford, {}),
     ("retrieval", amstertime, {}),

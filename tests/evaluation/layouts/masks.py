@@ -46,6 +46,19 @@ def loveda(root: Path) -> Path:
     return root
 
 
+def isaid(root: Path) -> Path:
+    """Tiles of two large pictures; pieces of their names tell where they were cut."""
+    for part, name, count in (("train", "P0001", 6), ("val", "P0003", 4)):
+        for number in range(count):
+            array, mask = picture(number % 2, number, left=8 * (number % 4))
+            labels = np.where(mask, 1 + 13 * (number % 2), 0).astype(np.uint8)
+            labels[:2] = 255
+            stem = f"{name}_0_48_{48 * number}_{48 * number + 48}"
+            save(root / "iSAID" / "img_dir" / part / f"{stem}.png", array)
+            save(root / "iSAID" / "ann_dir" / part / f"{stem}_instance_color_RGB.png", labels, "P")
+    return root
+
+
 def voc_segmentation(root: Path) -> Path:
     base = root / "VOCdevkit" / "VOC2012"
     for part, count, first in (("train", 6, 0), ("val", 4, 6)):

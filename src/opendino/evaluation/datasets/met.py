@@ -1,4 +1,4 @@
-"""The Met as published: one class an exhibit, photographs of visitors, and other pictures that are to be turned down."""
+"""The Met as published: one class an exhibit, photographs of visitors, and other pictures to be turned down."""
 
 from __future__ import annotations
 
