@@ -20,6 +20,7 @@ from opendino.evaluation import (
     retrieval,
     segmentation,
     shifts,
+    stereo,
     vos,
 )
 from opendino.evaluation.datasets import actions as actions_sets
@@ -27,6 +28,7 @@ from opendino.evaluation.datasets import boxes, classes, depths, instances, mask
 from opendino.evaluation.datasets import finegrained as finegrained_sets
 from opendino.evaluation.datasets import keypoints as keypoint_sets
 from opendino.evaluation.datasets import met as met_set
+from opendino.evaluation.datasets import stereo as stereo_sets
 from opendino.evaluation.protocol import Entry
 
 BOTH = ("fast", "full")
@@ -39,7 +41,6 @@ NOT_BUILT = tuple(
         ("det", "detection", "COCO, COCO-O", "the Plain-DETR head comes with a later issue"),
         ("seg-m2f", "segmentation with Mask2Former", "ADE20k, COCO-Stuff", "the head comes with a later issue"),
         ("depth-dpt", "zero-shot depth", "NYUv2, ETH3D, DIODE, ...", "the DPT head comes with a later issue"),
-        ("corr-stereo", "pixels found again in the other eye", "Middlebury", "its reader is not there"),
         ("canopy", "canopy height", "SatLidar, Open-Canopy", "the metrics are there, readers and the DPT head are not"),
         ("det-dior", "detection in aerial pictures", "DIOR", "the detection head comes with a later issue"),
         ("3d", "cameras and points by VGGT", "Re10K, CO3Dv2, DTU, ScanNet", "fine-tunes the backbone on a cluster"),
@@ -167,6 +168,15 @@ ENTRIES = (
         open=keypoint_sets.open_keypoints,
         score=keypoints.evaluate_keypoints,
         settings={"rows": 32, "layer": -1},
+    ),
+    Entry(
+        "corr-stereo",
+        "patches of the left eye found again by the right one (not of the paper)",
+        "Middlebury 2003 and 2014",
+        stereo_sets.LAYOUT,
+        open=stereo_sets.open_stereo,
+        score=stereo.evaluate_stereo,
+        settings={"rows": 32, "layer": -1, "scale": 4.0},
     ),
     Entry(
         "discovery",

@@ -9,7 +9,15 @@ from __future__ import annotations
 from tests.evaluation.layouts.boxes import coco, voc_boxes
 from tests.evaluation.layouts.classes import class_folders, imagenet, imagenet_c, imagenet_variants, objectnet
 from tests.evaluation.layouts.finegrained import twelve_sets
-from tests.evaluation.layouts.geometry import keypoint_table, kitti, nyu, plain_depth, spair
+from tests.evaluation.layouts.geometry import (
+    keypoint_table,
+    kitti,
+    middlebury_2003,
+    middlebury_2014,
+    nyu,
+    plain_depth,
+    spair,
+)
 from tests.evaluation.layouts.instances import amstertime, any_pictures, labelled_csv, met, roxford
 from tests.evaluation.layouts.masks import ade20k, cityscapes, isaid, loveda, plain_masks, voc_segmentation
 from tests.evaluation.layouts.videos import action_frames, davis, kinetics, plain_videos, ssv2, ucf101
@@ -38,6 +46,8 @@ CASES = [
     ("depth-linear", plain_depth, {"rows": 6, "steps": 60, "high_m": 20}),
     ("corr-spair", spair, {"rows": 6}),
     ("corr-spair", keypoint_table, {"rows": 6}),
+    ("corr-stereo", middlebury_2003, {"rows": 6}),
+    ("corr-stereo", middlebury_2014, {"rows": 6}),
     ("discovery", voc_boxes, {}),
     ("discovery", coco, {"sweep": "false", "rows": 6}),
     ("vos", davis, {"rows": 6}),

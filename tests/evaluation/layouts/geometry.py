@@ -89,3 +89,37 @@ def keypoint_table(root: Path) -> Path:
         lines.append(f"{number:03d}.jpg,{left},16,{left + 15},31,{hidden}")
     (root / "keypoints.csv").write_text("\n".join(lines) + "\n")
     return root
+
+
+def _stereo_scene(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Left, right, and the disparities of both: a square 8 px nearer than a ground that is 2 px off."""
+    right, mask = picture(0, number, left=16)
+    ground = np.random.default_rng(number).integers(0, 40, (48, 48, 3), np.uint8)
+    left, square = np.roll(ground, 2, axis=1), np.roll(mask, 8, axis=1)
+    right = np.where(mask[..., None], right, ground)
+    left = np.where(square[..., None], np.roll(right, 8, axis=1), left)
+    return left, right, np.where(square, 8, 2), np.where(mask, 8, 2)
+
+
+def middlebury_2003(root: Path) -> Path:
+    for number, scene in enumerate(("cones", "teddy")):
+        left, right, disparity, back = _stereo_scene(number)
+        for name, array in (("im2", left), ("im6", right)):
+            save(root / scene / f"{name}.png", array)
+        for name, values in (("disp2", disparity), ("disp6", back)):
+            save(root / scene / f"{name}.png", (4 * values).astype(np.uint8))
+    return root
+
+
+def middlebury_2014(root: Path) -> Path:
+    """Known from row 3 on; the rest is infinite, as published."""
+    left, right, disparity, back = _stereo_scene(5)
+    save(root / "Motorcycle-perfect" / "im0.png", left)
+    save(root / "Motorcycle-perfect" / "im1.png", right)
+    for name, values in (("disp0", disparity), ("disp1", back)):
+        stored = values.astype("<f4")
+        stored[:3] = np.inf
+        header = b"Pf\n48 48\n-0.003922\n"
+        (root / "Motorcycle-perfect" / f"{name}.pfm").write_bytes(header + stored[::-1].tobytes())
+    (root / "Motorcycle-perfect" / "calib.txt").write_text("baseline=193.001\n")
+    return root
