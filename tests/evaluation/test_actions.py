@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from opendino.data.transform import Transform
-from opendino.errors import UsageError
+from opendino.errors import DataError, UsageError
 from opendino.evaluation.actions import GRID, evaluate_actions, even_frames, held_out_groups
 from opendino.evaluation.datasets.actions import Clip, open_actions
 from opendino.evaluation.protocol import Job, Subject
@@ -106,3 +106,14 @@ def test_broken_videos_are_named_and_left_out(tmp_path):
     assert [one.id for one in outcome.skipped] == [broken.name]
     (score,) = outcome.scores
     assert score.unit == "group" and score.n == 4 and np.isfinite(score.estimate.value)
+
+
+def test_videos_of_kinetics_that_vanished_are_named(tmp_path):
+    data = open_actions(Job(layouts.kinetics(tmp_path)))
+    assert data.classes == ["abseiling", "air drumming"] and (len(data.train), len(data.val)) == (5, 5)
+    assert [clip.label for clip in data.val] == [0, 1, 0, 1, 0] and data.val[1].group == "-id_21"
+    assert list(data.absent) == ["train/-id_15_000005_000015", "val/-id_25_000005_000015"]
+    assert "2 more are listed and not there" in data.words()
+    (tmp_path / "annotations" / "train.csv").write_text("label,youtube_id\nabseiling,x\n")
+    with pytest.raises(DataError, match="must have the columns label,youtube_id,time_start,time_end"):
+        open_actions(Job(tmp_path))

@@ -159,3 +159,11 @@ def test_loveda_joins_town_and_country_and_leaves_no_data_out(tmp_path):
     assert len({pair.id for pair in data.train}) == 6  # numbers begin anew in each place
     mask = data.read(data.val[0])
     assert (mask[:2] == 255).all() and mask[40, 0] == 6 and mask[20, 4] == 1
+
+
+def test_isaid_counts_its_background_as_a_class(tmp_path):
+    data = open_masks(Job(layouts.isaid(tmp_path)))
+    assert (data.name, len(data.train), len(data.val), data.num_classes) == ("isaid", 6, 4, 16)
+    mask = data.read(data.val[0])
+    assert data.val[0].id == "P0003_0_48_0_48"
+    assert (mask[:2] == 255).all() and mask[40, 0] == 0 and mask[20, 4] == 1 and data.table[16] == 255

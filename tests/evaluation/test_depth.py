@@ -7,9 +7,10 @@ from PIL import Image
 
 from opendino.errors import DataError
 from opendino.evaluation.datasets.depths import open_depths, read_depth_16
-from opendino.evaluation.depth import depth_of_bins, patch_depth
+from opendino.evaluation.depth import patch_depth
 from opendino.evaluation.protocol import Job
 from opendino.losses.scale_invariant import scale_invariant_loss
+from opendino.models.depth_bins import depth_of_bins
 from tests.evaluation import layouts
 
 
@@ -18,6 +19,7 @@ def test_depth_of_bins():
     assert float(depth_of_bins(logits, 1e-3, 10)) == pytest.approx(5.0005, abs=1e-6)
     logits[-1] = 10
     assert float(depth_of_bins(logits, 1e-3, 10)) == pytest.approx(6.404853, abs=1e-6)
+    assert depth_of_bins(torch.zeros(3, 256, device="meta"), 1e-3, 10).device.type == "meta", "bins follow the logits"
 
 
 def test_scale_invariant_loss():

@@ -137,7 +137,9 @@ def evaluate_actions(subject: Subject, data: Actions, job: Job) -> Outcome:
         "selected": {"lr": GRID[chosen].lr, "weight_decay": GRID[chosen].weight_decay, "on": "held-out train"},
     }
     score = set_score("top1", lambda times: float(times @ sums / (times @ counts)), names.tolist(), unit="group")
-    return Outcome([score], [*bad_train, *bad_val], config)
+    absent = [Skipped(name, "listed, but not there") for name in data.absent]
+    warnings = [f"video: {len(absent):,} listed videos are not there: other copies of the set score others"]
+    return Outcome([score], [*bad_train, *bad_val, *absent], config, warnings=warnings if absent else ())
 
 
 @torch.no_grad()

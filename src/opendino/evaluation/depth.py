@@ -22,6 +22,7 @@ from opendino.evaluation.metrics.depth import DepthScore, score_depth
 from opendino.evaluation.protocol import Job, Outcome, Subject, mean_score
 from opendino.evaluation.segmentation import GRID, HELD_OUT_EVERY
 from opendino.losses.scale_invariant import scale_invariant_loss
+from opendino.models.depth_bins import depth_of_bins
 from opendino.models.linear_heads import LinearHeads
 from opendino.train.methods.head_fitting import Recipe, fit_heads
 
@@ -35,13 +36,6 @@ class SeenDepth:
     pair: DepthPair
     patches: Tensor
     mean_m: Tensor
-
-
-def depth_of_bins(logits: Tensor, low_m: float, high_m: float) -> Tensor:
-    """[..., bins] -> [...] metres: (relu(z) + 0.1), normalised, weighs bins that lie evenly from low to high."""
-    weights = logits.relu() + 0.1
-    bins = torch.linspace(low_m, high_m, logits.shape[-1], dtype=logits.dtype)
-    return (weights * bins).sum(-1) / weights.sum(-1)
 
 
 def patch_depth(depth: NDArray[np.floating], valid: NDArray[np.bool_], height: int, width: int) -> Tensor:

@@ -141,10 +141,12 @@ def set_score(
     ids: Sequence[str],
     *,
     unit: str = "image",
+    groups: Sequence[int] | None = None,
     **other: Any,
 ) -> Score:
-    """A score that is no mean: `statistic` gets how often each unit was drawn."""
-    return Score(metric, set_bootstrap(statistic, len(ids)), len(ids), unit, tuple(ids), None, **other)
+    """A score that is no mean: `statistic` gets how often each unit was drawn; groups: how many lie in each group."""
+    estimate = set_bootstrap(statistic, len(ids) if groups is None else groups)
+    return Score(metric, estimate, len(ids), unit, tuple(ids), None, **other)
 
 
 def to_results(entry: Entry, subject: Subject, dataset: Dataset, job: Job, outcome: Outcome) -> list[Result]:

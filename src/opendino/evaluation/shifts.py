@@ -1,4 +1,4 @@
-"""A classifier fitted on ImageNet, applied unchanged to its variants, and to the corruptions of ImageNet-C."""
+"""A classifier fitted on ImageNet, applied unchanged to its variants, to ObjectNet and to ImageNet-C."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from opendino.data.sources import Skipped, Source
 from opendino.errors import DataError
 from opendino.evaluation.cache import features
+from opendino.evaluation.datasets.objectnet import BORDER_PX, ObjectNet
 from opendino.evaluation.datasets.variants import SEVERITIES, Corrupted, Variants
 from opendino.evaluation.linear import LinearChoice, fit_best_linear
-from opendino.evaluation.metrics.robustness import ALEXNET_ERROR, mean_corruption_error
+from opendino.evaluation.metrics.robustness import ALEXNET_ERROR, mapped_correct, mean_corruption_error
 from opendino.evaluation.protocol import Job, Outcome, Score, Subject, mean_score, set_score
 from opendino.features.extract import Bank
 
@@ -64,6 +65,23 @@ def evaluate_corruptions(subject: Subject, data: Corrupted, job: Job) -> Outcome
         name: {severity: 100 * float(wrong[name, severity].mean()) for severity in SEVERITIES} for name in ALEXNET_ERROR
     }
     return Outcome([set_score("mce", mce, ids, high_is_good=False)], (), _settings(choice), errors)
+
+
+def evaluate_objectnet(subject: Subject, data: ObjectNet, job: Job) -> Outcome:
+    """Top-1 over the objects that ImageNet knows: any output that names the object is right.
+
+    `top1` looks at all outputs, so one that names no object is wrong; `top1_masked` at those that name one.
+    """
+    choice = _fit(subject, data.train, job)
+    bank = features(subject, data.pictures, job, "objectnet")
+    if not bank.ids:
+        raise DataError(data.name, "no picture could be read")
+    logits, objects = choice.model.logits(bank.cls).numpy(), bank.labels.numpy()
+    scores = [
+        mean_score(metric, 100.0 * mapped_correct(logits, data.outputs, objects, masked=masked), bank.ids)
+        for metric, masked in (("top1", False), ("top1_masked", True))
+    ]
+    return Outcome(scores, bank.skipped, {**_settings(choice), "border_px": BORDER_PX, "objects": len(data.outputs)})
 
 
 def _fit(subject: Subject, train: Source, job: Job) -> LinearChoice:

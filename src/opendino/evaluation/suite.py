@@ -11,18 +11,24 @@ from opendino.evaluation import (
     classification,
     depth,
     discovery,
+    finegrained,
     health,
     invariance,
     keypoints,
     logistic,
+    met,
     retrieval,
     segmentation,
     shifts,
+    stereo,
     vos,
 )
 from opendino.evaluation.datasets import actions as actions_sets
-from opendino.evaluation.datasets import boxes, classes, depths, instances, masks, variants, videos
+from opendino.evaluation.datasets import boxes, classes, depths, instances, masks, objectnet, variants, videos
+from opendino.evaluation.datasets import finegrained as finegrained_sets
 from opendino.evaluation.datasets import keypoints as keypoint_sets
+from opendino.evaluation.datasets import met as met_set
+from opendino.evaluation.datasets import stereo as stereo_sets
 from opendino.evaluation.protocol import Entry
 
 BOTH = ("fast", "full")
@@ -30,18 +36,12 @@ BOTH = ("fast", "full")
 NOT_BUILT = tuple(
     Entry(name, about, sets, layout="", suites=(), not_built=reason)
     for name, about, sets, reason in (
-        ("finegrained", "twelve small sets", "Fine-S", "annotation formats of the twelve sets are not read"),
         ("normals", "surface normals", "NYUv2", "needs a DPT head; the metric is there"),
         ("corr-navi", "3D correspondence", "NAVI", "the metric is there, the reader is not"),
-        ("retrieval-met", "artworks with distractors: GAP", "Met", "the metric is there, the reader is not"),
         ("det", "detection", "COCO, COCO-O", "the Plain-DETR head comes with a later issue"),
         ("seg-m2f", "segmentation with Mask2Former", "ADE20k, COCO-Stuff", "the head comes with a later issue"),
         ("depth-dpt", "zero-shot depth", "NYUv2, ETH3D, DIODE, ...", "the DPT head comes with a later issue"),
-        ("ood-objectnet", "a classifier of ImageNet on odd views", "ObjectNet", "its mappings are not read"),
-        ("video-k400", "the attentive probe on Kinetics", "K400", "its CSV lists are not read; class folders are"),
-        ("corr-stereo", "pixels found again in the other eye", "Middlebury", "its reader is not there"),
         ("canopy", "canopy height", "SatLidar, Open-Canopy", "the metrics are there, readers and the DPT head are not"),
-        ("seg-isaid", "segmentation of aerial pictures", "iSAID", "its tiles are not read; LoveDA is, by seg-linear"),
         ("det-dior", "detection in aerial pictures", "DIOR", "the detection head comes with a later issue"),
         ("3d", "cameras and points by VGGT", "Re10K, CO3Dv2, DTU, ScanNet", "fine-tunes the backbone on a cluster"),
         ("zs-class", "classes by their names", "ImageNet, ObjectNet", "the text tower comes with a later issue"),
@@ -100,12 +100,29 @@ ENTRIES = (
         settings={"shots": (1, 2, 4, 8, 16), "tries": 5, "C": 1.0},
     ),
     Entry(
+        "finegrained",
+        "logistic regression on CLS on up to twelve small sets, and their mean",
+        "Fine-S: Food, CIFAR, SUN, Cars, Aircraft, VOC 2007, DTD, Pets, Caltech, Flowers, CUB",
+        finegrained_sets.LAYOUT,
+        open=finegrained_sets.open_finegrained,
+        score=finegrained.evaluate_finegrained,
+        settings={"grid": 45},
+    ),
+    Entry(
         "ood",
         "a classifier fitted on ImageNet, applied unchanged to its variants",
         "ImageNet V2, ReaL, R, A, Sketch",
         variants.LAYOUT,
         open=variants.open_variants,
         score=shifts.evaluate_ood,
+    ),
+    Entry(
+        "ood-objectnet",
+        "the same classifier on objects in odd places and views",
+        "ObjectNet",
+        objectnet.LAYOUT,
+        open=objectnet.open_objectnet,
+        score=shifts.evaluate_objectnet,
     ),
     Entry(
         "imagenet-c",
@@ -118,7 +135,7 @@ ENTRIES = (
     Entry(
         "seg-linear",
         "a linear map from every patch to its class, fitted on whole pictures",
-        "ADE20k, Cityscapes, VOC 2012, LoveDA, any images and masks",
+        "ADE20k, Cityscapes, VOC 2012, LoveDA, iSAID, any images and masks",
         masks.LAYOUT,
         suites=BOTH,
         open=masks.open_masks,
@@ -128,7 +145,7 @@ ENTRIES = (
     Entry(
         "seg-knn",
         "every patch takes the classes of the nearest training patches (not of the paper)",
-        "ADE20k, Cityscapes, VOC 2012, LoveDA, any images and masks",
+        "ADE20k, Cityscapes, VOC 2012, LoveDA, iSAID, any images and masks",
         masks.LAYOUT,
         open=masks.open_masks,
         score=segmentation.evaluate_knn_segmentation,
@@ -153,6 +170,15 @@ ENTRIES = (
         settings={"rows": 32, "layer": -1},
     ),
     Entry(
+        "corr-stereo",
+        "patches of the left eye found again by the right one (not of the paper)",
+        "Middlebury 2003 and 2014",
+        stereo_sets.LAYOUT,
+        open=stereo_sets.open_stereo,
+        score=stereo.evaluate_stereo,
+        settings={"rows": 32, "layer": -1, "scale": 4.0},
+    ),
+    Entry(
         "discovery",
         "one object a picture by TokenCut, no training: CorLoc",
         "VOC 2007 and 2012 trainval, COCO",
@@ -175,7 +201,7 @@ ENTRIES = (
     Entry(
         "video",
         "action recognition by 18 attentive heads on patches of a few frames",
-        "UCF101, SSv2, any class folders of videos",
+        "UCF101, SSv2, Kinetics-400, any class folders of videos",
         actions_sets.LAYOUT,
         open=actions_sets.open_actions,
         score=actions.evaluate_actions,
@@ -189,6 +215,14 @@ ENTRIES = (
         suites=BOTH,
         open=instances.open_instances,
         score=retrieval.evaluate_retrieval,
+    ),
+    Entry(
+        "retrieval-met",
+        "which exhibit of a museum it is, or none: GAP",
+        "Met",
+        met_set.LAYOUT,
+        open=met_set.open_met,
+        score=met.evaluate_met,
     ),
     Entry(
         "health",

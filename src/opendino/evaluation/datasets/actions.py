@@ -1,7 +1,8 @@
-"""Sets of videos with a class each: UCF101 and Something-Something v2 as published, and plain folders of classes."""
+"""Sets of videos with a class each: UCF101, Something-Something v2 and Kinetics as published, and plain folders."""
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from opendino.files import read_json
 
 LAYOUT = (
     "UCF-101/CLASS/v_CLASS_gNN_cNN.avi and ucfTrainTestlist/{trainlist01,testlist01,classInd}.txt; "
-    "SSv2: ID.webm and labels/{train,validation,labels}.json; or {train,val}/CLASS/VIDEO"
+    "SSv2: ID.webm and labels/{train,validation,labels}.json; "
+    "Kinetics: annotations/{train,val}.csv and {train,val}/ID_START_END.mp4; or {train,val}/CLASS/VIDEO"
 )
 _GROUP = re.compile(r"_(g\d+)_c\d+$")
 
@@ -30,17 +32,19 @@ class Clip:
 
 @dataclass(frozen=True)
 class Actions:
-    """Clips of both parts; classes in order of their numbers."""
+    """Clips of both parts; classes in order of their numbers; absent: named by a list, and not there any more."""
 
     name: str
     split_hash: str
     classes: Sequence[str]
     train: Sequence[Clip]
     val: Sequence[Clip]
+    absent: Sequence[str] = ()
 
     def words(self) -> str:
         """Videos and classes."""
-        return f"{len(self.train):,} + {len(self.val):,} videos, {len(self.classes)} classes"
+        gone = f"; {len(self.absent):,} more are listed and not there" if self.absent else ""
+        return f"{len(self.train):,} + {len(self.val):,} videos, {len(self.classes)} classes{gone}"
 
 
 def open_actions(job: Job) -> Actions:
@@ -50,6 +54,9 @@ def open_actions(job: Job) -> Actions:
         return _ucf(root, job)
     if (root / "labels" / "labels.json").is_file():
         return _ssv2(root, job)
+    for lists in (root / "annotations", root):
+        if (lists / "val.csv").is_file():
+            return _kinetics(root, lists, job)
     parts = {part: root / part for part in ("train", "val")}
     if all(folder.is_dir() for folder in parts.values()):
         classes = sorted(path.name for path in parts["train"].iterdir() if path.is_dir())
@@ -112,10 +119,45 @@ def _ssv2(root: Path, job: Job) -> Actions:
     return _build("ssv2", root, classes, clips("train"), clips("validation"), job)
 
 
+def _kinetics(root: Path, lists: Path, job: Job) -> Actions:
+    """Rows of label, youtube_id, time_start, time_end, split. Videos vanish from the web: those that did are named."""
+    rows: dict[str, list[dict[str, str]]] = {}
+    for part in ("train", "val"):
+        if not (lists / f"{part}.csv").is_file():
+            raise DataError(lists / f"{part}.csv", "is missing", f"expected: {LAYOUT}")
+        with open(lists / f"{part}.csv", newline="", encoding="utf-8") as lines:
+            rows[part] = list(csv.DictReader(lines))
+    try:
+        classes = sorted({row["label"] for part in rows.values() for row in part})
+        numbers = {name: number for number, name in enumerate(classes)}
+        found: dict[str, list[Clip]] = {}
+        absent = []
+        for part, listed in rows.items():
+            files = {path.stem: path for path in sorted((root / part).rglob("*")) if path.is_file()}
+            found[part] = []
+            for row in listed:
+                span = f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}"
+                path = files.get(span) or files.get(row["youtube_id"])
+                if path is None:
+                    absent.append(f"{part}/{span}")
+                else:
+                    found[part].append(Clip(path, numbers[row["label"]], row["youtube_id"]))
+    except (KeyError, TypeError, ValueError) as error:
+        cause = f"its lists must have the columns label,youtube_id,time_start,time_end ({error})"
+        raise DataError(lists, cause, f"expected: {LAYOUT}") from None
+    return _build("kinetics400", root, classes, found["train"], found["val"], job, absent)
+
+
 def _build(
-    name: str, root: Path, classes: Sequence[str], train: Sequence[Clip], val: Sequence[Clip], job: Job
+    name: str,
+    root: Path,
+    classes: Sequence[str],
+    train: Sequence[Clip],
+    val: Sequence[Clip],
+    job: Job,
+    absent: Sequence[str] = (),
 ) -> Actions:
     train, val = evenly(list(train), job.limit), evenly(list(val), job.limit)
     if not train or not val:
         raise DataError(root, "holds no video on one side", f"expected: {LAYOUT}")
-    return Actions(name, hash_ids([clip.path.name for clip in [*train, *val]]), classes, train, val)
+    return Actions(name, hash_ids([clip.path.name for clip in [*train, *val]]), classes, train, val, absent)

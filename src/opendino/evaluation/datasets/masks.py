@@ -1,4 +1,4 @@
-"""Segmentation sets: ADE20k, Cityscapes, VOC and LoveDA as published, and any folder of images and masks."""
+"""Segmentation sets: ADE20k, Cityscapes, VOC, LoveDA and iSAID as published, and any folder of images and masks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from opendino.evaluation.protocol import Job
 LAYOUT = (
     "ADEChallengeData2016/{images,annotations}/{training,validation}/; leftImg8bit/ and gtFine/; "
     "VOCdevkit/VOC2012/; {Train,Val}/{Urban,Rural}/{images_png,masks_png}/; "
+    "iSAID/{img_dir,ann_dir}/{train,val}/ in tiles; "
     "or {train,val}/{images,masks}/ with classes.txt"
 )
 IGNORE = 255
 CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """labelIds of the 19 scored classes, in order."""
-
-
 LOVEDA_PLACES = ("Rural", "Urban")
 
 
@@ -73,6 +72,9 @@ def open_masks(job: Job) -> Masks:
             return _voc(voc, job)
     if any((root / "Train" / place / "masks_png").is_dir() for place in LOVEDA_PLACES):
         return _loveda(root, job)
+    for isaid in (root / "iSAID", root):
+        if (isaid / "ann_dir").is_dir():
+            return _isaid(isaid, job)
     if (root / "train" / "masks").is_dir():
         return _plain(root, job)
     raise DataError(root, "is no segmentation set that is known", f"expected: {LAYOUT}")
@@ -124,6 +126,16 @@ def _loveda(root: Path, job: Job) -> Masks:
         for part in ("Train", "Val")
     ]
     return _build("loveda", parts, 7, _table({stored: stored - 1 for stored in range(1, 8)}), job)
+
+
+def _isaid(root: Path, job: Job) -> Masks:
+    """Tiles as mmsegmentation cuts them; 16 classes, the background (0) among them, as it counts them."""
+    parts = []
+    for part in ("train", "val"):
+        pictures = sorted((root / "img_dir" / part).glob("*.png"))
+        masks = root / "ann_dir" / part
+        parts.append([Pair(one.stem, one, masks / f"{one.stem}_instance_color_RGB.png") for one in pictures])
+    return _build("isaid", parts, 16, _table({value: value for value in range(16)}), job)
 
 
 def _plain(root: Path, job: Job) -> Masks:

@@ -67,7 +67,7 @@ class Corrupted:
 
 def open_variants(job: Job) -> Variants:
     """Every variant that lies beside train/. Raises DataError when there is none."""
-    train = _train(job, LAYOUT)
+    train = open_train(job, LAYOUT)
     numbers = {name: number for number, name in enumerate(train.classes)}
     sets: dict[str, Variant] = {}
     if (job.data / V2).is_dir():
@@ -85,13 +85,14 @@ def open_variants(job: Job) -> Variants:
         sets["real"] = _real(job)
     if not sets:
         raise DataError(job.data, "holds no variant of ImageNet", f"expected: {LAYOUT}")
+    name = "imagenet" if len(train.classes) == 1000 else job.data.resolve().name
     digest = hash_ids([train.fingerprint, *(one.pictures.fingerprint for one in sets.values())])
-    return Variants(job.data.resolve().name, digest, train, sets)
+    return Variants(name, digest, train, sets)
 
 
 def open_corrupted(job: Job) -> Corrupted:
     """All 75 parts of ImageNet-C. Raises DataError when one is missing or holds other pictures."""
-    train = _train(job, LAYOUT_C)
+    train = open_train(job, LAYOUT_C)
     root = job.data / "imagenet-c"
     pictures = {}
     for corruption in ALEXNET_ERROR:
@@ -109,7 +110,8 @@ def open_corrupted(job: Job) -> Corrupted:
     return Corrupted("imagenet-c", hash_ids([train.fingerprint, *names]), train, pictures)
 
 
-def _train(job: Job, layout: str) -> Source:
+def open_train(job: Job, layout: str) -> Source:
+    """ImageNet's training pictures, on which the classifier is fitted. Raises DataError."""
     if not (job.data / "train").is_dir():
         raise DataError(job.data, "has no train/ to fit the classifier on", f"expected: {layout}")
     train = limited(open_source(job.data / "train"), job)

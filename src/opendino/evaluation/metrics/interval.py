@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +44,7 @@ def bootstrap(values: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0, l
 
 def set_bootstrap(
     statistic: Callable[[NDArray[np.int64]], float],
-    units: int,
+    units: int | Sequence[int],
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -54,16 +54,22 @@ def set_bootstrap(
 
     Args:
         statistic: from how often each unit counts, [units] int64, to the number; all ones give the number itself.
-        units: what is drawn again: images, videos, queries.
+        units: how many images, videos or queries are drawn again; several numbers are groups in their order, and as
+            many are drawn inside each as it has.
     Raises:
         ShapeError: no units. A draw in which the number is not defined (NaN) is left out.
     """
-    if units < 1:
+    groups = [units] if isinstance(units, int) else list(units)
+    if not groups or min(groups) < 1:
         raise ShapeError("bootstrap", "needs at least one unit")
     generator = np.random.default_rng(seed)
-    drawn = [statistic(generator.multinomial(units, np.full(units, 1 / units))) for _ in range(resamples)]
+
+    def draw() -> NDArray[np.int64]:
+        return np.concatenate([generator.multinomial(size, np.full(size, 1 / size)) for size in groups])
+
+    drawn = [statistic(draw()) for _ in range(resamples)]
     low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(statistic(np.ones(units, np.int64))), float(low), float(high))
+    return Estimate(float(statistic(np.ones(sum(groups), np.int64))), float(low), float(high))
 
 
 def paired_bootstrap(
