@@ -1,6 +1,7 @@
 """`opendino compare`: columns, paired differences, two models of one name, other pictures, files of another kind."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from opendino.evaluation.metrics.interval import Estimate
 from opendino.evaluation.protocol import Outcome, Score, mean_score
 from opendino.evaluation.record import Scored, write_record
 from opendino.evaluation.results import Result
+from opendino.pages.results_page import Cell, cell_words, text_table
 
 
 def write(folder, model, digest, values, split="same", dataset="pets"):
@@ -30,7 +32,9 @@ def test_models_become_columns_with_their_paired_difference(tmp_path):
     assert done.models == ["start", "trained"]
     (line,) = done.lines
     assert (line.cells["start"].value, line.cells["trained"].value) == (50, 75)
-    assert line.note.startswith("paired, minus start: trained +25 [")
+    gain = line.gains["trained"]
+    assert gain.value == 25 and 0 < gain.low < 25 < gain.high < 50
+    assert f"| trained - start: +25.0 [{gain.low:.1f}, {gain.high:.1f}] |" in done.table.read_text()
     assert "| linear | pets | top1 |" in done.table.read_text() and "75.0" in done.page.read_text()
 
 
@@ -40,6 +44,48 @@ def test_models_of_one_name_are_told_apart_and_other_pictures_are_said(tmp_path)
     done = compare([before, after], out=tmp_path / "out")
     assert done.models == ["model (aaaaaa)", "model (bbbbbb)"]
     assert "do not compare" in done.lines[0].note
+
+
+def test_below_the_table_stand_the_set_of_every_difference_and_each_remark_once(tmp_path):
+    before = write(tmp_path / "a", "start", "aa", [0, 0, 100, 100] * 20)
+    after = write(tmp_path / "b", "trained", "bb", [0, 100, 100, 100] * 20)
+    lines = compare([before, after], out=tmp_path / "out").lines
+    limited = [replace(lines[0], limit=9), replace(lines[0], dataset="cars", limit=9, note="careful")]
+    said = text_table(limited, ["start", "trained"]).splitlines()
+    assert [line.split() for line in said[4:6]] == [
+        f"linear on {name}, top1: trained - start {said[4].split('start')[1].strip()}".split()
+        for name in ("pets", "cars")
+    ]
+    assert said[6:] == [
+        "limited to 9 a part: compares with nothing published",
+        "careful (linear on cars, top1)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ((71.28, 68.0, 74.5), "71.3 [68.0, 74.5]"),
+        ((9.871, 3.0, 12.25), "9.9 [3.0, 12.2]"),
+        ((0.0123, 0.001, 0.0456), "0.0123 [0.0010, 0.0456]"),
+        ((0, 0, 0), "0.0 [0.0, 0.0]"),
+        ((5.123, None, None), "5.12"),
+    ],
+)
+def test_a_number_and_its_interval_have_as_many_digits(numbers, words):
+    assert cell_words(Cell(*numbers)) == words
+
+
+def test_a_comparison_of_other_results_stays(tmp_path, monkeypatch):
+    before = write(tmp_path / "a", "start", "aa", [0, 100])
+    after = write(tmp_path / "b", "trained", "bb", [0, 100])
+    monkeypatch.chdir(tmp_path)
+    compare([before, after])
+    compare(["a", "b"])
+    with pytest.raises(UsageError, match=r"comparison: holds the output of other inputs .*choose another --out"):
+        compare([after, before])
+    with pytest.raises(UsageError, match="no opendino command wrote there"):
+        compare([before, after], out=before)
 
 
 def test_the_published_number_stands_beside(tmp_path):

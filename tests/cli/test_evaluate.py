@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from opendino.cli import main
-from opendino.cli.evaluate import evaluate
+from opendino.cli.evaluate import evaluate, run
 from opendino.data.transform import Transform
-from opendino.errors import DataError, UsageError
+from opendino.errors import DataError, UsageError, WeightsError
 from opendino.evaluation.record import read_record, to_lines
 from opendino.evaluation.suite import ENTRIES
 from opendino.models.family import build_model
@@ -76,7 +76,7 @@ def test_two_models_stand_beside_each_other_with_their_paired_difference(models,
     assert names == ["seed-0", "seed-1"]
     (line,) = [one for one in lines if one.metric == "map"]
     gain = line.cells["seed-1"].value - line.cells["seed-0"].value
-    assert f"paired, minus seed-0: seed-1 {gain:+.3g} [" in line.note
+    assert line.gains["seed-1"].value == pytest.approx(gain)
     with open(done.out / "units.csv", newline="") as table:
         values = [
             float(row["value"]) for row in csv.DictReader(table) if row["metric"] == "map" and row["model"] == "seed-0"
@@ -110,6 +110,46 @@ def test_one_protocol_without_its_data_leaves_the_others_and_says_so(models, tmp
     printed = capsys.readouterr()
     assert {one["protocol"] for one in json.loads(printed.out)["results"]} == {"knn"}
     assert "vos" in printed.err and "expected: DAVIS" in printed.err
+
+
+def test_results_of_other_inputs_are_not_written_over(models, tmp_path, monkeypatch):
+    root = layouts.labelled_csv(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    done = evaluate("retrieval", model=models[0], data=root, quiet=True)
+    assert done.out == Path("evaluation-retrieval")
+    before = done.record.read_bytes()
+    for change, words in (
+        ({"model": models[1]}, "models .* instead of"),
+        ({"limit": 11}, "limit none instead of 11"),
+        ({"size": 32}, "size none instead of 32; also models"),
+        ({"stride": 4}, "models .* instead of"),
+        ({"seed": 1}, "seed 0 instead of 1"),
+    ):
+        with pytest.raises(UsageError, match=words + ".*choose another --out"):
+            evaluate("retrieval", data=root, quiet=True, **{"model": models[0], **change})
+    assert done.record.read_bytes() == before
+    (done.out / "notes.txt").write_text("mine")
+    again = evaluate("retrieval", model=str(models[0]), data=str(root), quiet=True)
+    assert again.results == done.results and (done.out / "notes.txt").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "results.json").write_text("{}")
+    with pytest.raises(UsageError, match="no opendino command wrote there"):
+        evaluate("retrieval", model=models[0], data=root, out=tmp_path / "mine", quiet=True)
+
+
+def test_the_licence_can_be_accepted_and_a_model_be_named(monkeypatch, tmp_path):
+    """The flags of every command that opens a model; what a name asks of the network is `weights`' own test."""
+    asked = {}
+
+    def refuse(what, device="cpu", **options):
+        asked.update(what=what, **options)
+        raise WeightsError(what, "not at hand")
+
+    monkeypatch.setattr("opendino.cli.model.load", refuse)
+    argv = ["retrieval", "--model", "vitb16", "--data", str(layouts.labelled_csv(tmp_path / "data"))]
+    with pytest.raises(WeightsError, match="vitb16"):
+        run([*argv, "--accept-licence"])
+    assert asked["what"] == "vitb16" and asked["accept_licence"] is True
 
 
 def test_missing_data_is_one_line_with_the_layout(models, tmp_path):

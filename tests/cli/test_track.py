@@ -151,6 +151,40 @@ def test_the_command_says_what_it_lost_and_what_to_do(video, model, tmp_path, ca
     assert json.loads(capsys.readouterr().out)["gaps"] == [{"object": 1, "first": 4, "last": 5}]
 
 
+def test_files_of_the_user_are_neither_removed_nor_overwritten(video, model, tmp_path):
+    """`--out` among painted masks once deleted them: only what the record lists may go."""
+    (tmp_path / "masks").mkdir()
+    painted = tmp_path / "masks" / "00000.png"
+    painted.write_bytes((video / "truth" / "00000.png").read_bytes())
+    before = painted.read_bytes()
+    with pytest.raises(UsageError, match=r"no opendino command wrote there.*choose another --out"):
+        track(video / "frames", painted, model, out=tmp_path, rows=12, quiet=True)
+    assert painted.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["masks"]
+    done = follow(video, model, tmp_path / "out")
+    (done.masks / "00099.png").write_bytes(before)
+    (done.masks / "notes 1.txt").write_text("mine")
+    with pytest.raises(UsageError, match="would be written anew"):
+        follow(video, model, tmp_path / "out", corrections={4: done.masks / "00004.png"})
+    follow(video, model, tmp_path / "out", corrections={4: video / "truth" / "00003.png"})
+    assert (done.masks / "00099.png").read_bytes() == before and (done.masks / "notes 1.txt").exists()
+
+
+def test_the_same_command_replaces_its_output_and_another_one_is_refused(video, model, tmp_path):
+    done = follow(video, model, tmp_path / "out")
+    before = done.table.read_text()
+    with pytest.raises(UsageError, match=r"other inputs .rows 12 instead of 6"):
+        track(video / "frames", video / "truth" / "00000.png", model, out=tmp_path / "out", rows=6, quiet=True)
+    with pytest.raises(UsageError, match="has 8 frames"):
+        follow(video, model, tmp_path / "out", corrections={99: video / "truth" / "00000.png"})
+    assert done.table.read_text() == before and len(list(done.masks.iterdir())) == COUNT
+    (video / "frames" / "00007.png").rename(video / "seven.png")
+    try:
+        assert follow(video, model, tmp_path / "out").frames == COUNT - 1
+    finally:
+        (video / "seven.png").rename(video / "frames" / "00007.png")
+    assert len(list(done.masks.iterdir())) == COUNT - 1, "the mask of a frame that is gone goes too"
+
+
 def test_what_does_not_fit_is_one_line(video, model, tmp_path):
     Image.fromarray(np.zeros((SIDE, SIDE), np.uint8)).save(tmp_path / "empty.png")
     Image.fromarray(np.full((10, 10), 1, np.uint8)).save(tmp_path / "small.png")
@@ -164,6 +198,6 @@ def test_what_does_not_fit_is_one_line(video, model, tmp_path):
     ):
         given = {"video": video / "frames", "mask": video / "truth" / "00000.png", **options}
         with pytest.raises((UsageError, DataError), match=words):
-            track(given.pop("video"), given.pop("mask"), model, out=tmp_path / "out", rows=12, quiet=True, **given)
+            track(given.pop("video"), given.pop("mask"), model, out=tmp_path / words, rows=12, quiet=True, **given)
     with pytest.raises(UsageError, match="must be FRAME=MASK"):
         run([str(video / "frames"), "--mask", "m.png", "--model", str(model), "--correct", "first"])

@@ -10,11 +10,11 @@ from pathlib import Path
 import tyro
 
 from opendino.cli.arguments import Switch, parse_arguments
-from opendino.cli.evaluate import print_lines
+from opendino.cli.output import claim_folder
 from opendino.errors import UsageError
 from opendino.evaluation.record import read_record, to_lines
 from opendino.files import write_atomic
-from opendino.pages.results_page import Line, markdown_table, write_results_page
+from opendino.pages.results_page import Line, markdown_table, text_table, write_results_page
 
 
 @dataclass(frozen=True)
@@ -34,21 +34,20 @@ def compare(results: Sequence[Path | str], *, out: Path | str = "comparison") ->
         results: folders that `evaluate` wrote, or their results.json; the first model is what others are compared with.
         out: folder for comparison.html and comparison.md.
     Raises:
-        UsageError: no results. DataError: a file that `evaluate` did not write.
+        UsageError: no results, or `out` holds other files. DataError: a file that `evaluate` did not write.
     """
     if not results:
         raise UsageError("compare", "no results given", "give folders that opendino evaluate wrote")
     lines, models = to_lines([read_record(Path(path)) for path in results])
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    output = claim_folder(Path(out), "compare", {"results": [Path(path) for path in results]})
     page = write_results_page(
-        folder / "comparison.html",
+        output.file("comparison.html"),
         lines,
         models,
         title=f"Side by side: {', '.join(models)}",
         lead="Paired differences are over the same pictures, and so far narrower than two separate intervals.",
     )
-    table = folder / "comparison.md"
+    table = output.file("comparison.md")
     write_atomic(table, markdown_table(lines, models))
     return Comparison(lines, models, page, table)
 
@@ -75,6 +74,6 @@ def run(argv: Sequence[str]) -> int:
     if args.json:
         print(json.dumps([asdict(line) for line in done.lines], indent=2))
         return 0
-    print_lines(done.lines, done.models)
+    print(text_table(done.lines, done.models), end="")
     print(f"wrote {done.page} and {done.table}\nnext: open {done.page}")
     return 0

@@ -12,16 +12,17 @@ import torch
 from torch import nn
 
 from opendino.cli.arguments import OptionalCount, OptionalText, Switch
+from opendino.data.images import Reading
+from opendino.data.transform import Transform
 from opendino.errors import UsageError
+from opendino.features.identity import model_hash, transform_hash
 from opendino.weights import load
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelArgs:
-    """Flags of every command that opens one model."""
+class ModelChanges:
+    """Flags that change a model as it is opened."""
 
-    model: OptionalText = None
-    """A run directory, a model folder, a weights file, or a name (`opendino models`); default: the best at hand."""
     stride: OptionalCount = None
     """Pixels from patch to patch; below the patch side they overlap, and maps become finer and slower."""
     channels: OptionalCount = None
@@ -38,6 +39,14 @@ class ModelArgs:
     """Blocks, for a file that has fewer than the family's model of its widths and is whole all the same."""
     accept_licence: Switch = False
     """Accept the licence of an open mirror without being asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelArgs(ModelChanges):
+    """Flags of every command that opens one model."""
+
+    model: OptionalText = None
+    """A run directory, a model folder, a weights file, or a name (`opendino models`); default: the best at hand."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +91,9 @@ def choose_model(
     return Chosen(model, str(Path(what).resolve()) if Path(what).exists() else str(what))
 
 
-def model_changes(args: ModelArgs) -> dict[str, Any]:
+def model_changes(args: ModelChanges) -> dict[str, Any]:
     """The flags beside --model, as `choose_model` takes them."""
-    return {field.name: getattr(args, field.name) for field in fields(ModelArgs) if field.name != "model"}
+    return {field.name: getattr(args, field.name) for field in fields(ModelChanges)}
 
 
 def as_flags(named: str, args: ModelArgs) -> str:
@@ -95,6 +104,14 @@ def as_flags(named: str, args: ModelArgs) -> str:
         if name != "accept_licence" and value is not None
     ]
     return " ".join([f"--model {shlex.quote(named)}", *given])
+
+
+def model_inputs(model: Any, transform: Transform, reading: Reading | None = None) -> dict[str, Any]:
+    """What `cli.output` keeps of a model: its name with the hash of its weights, and what pictures go through."""
+    return {
+        "model": f"{model.card['name']} ({model_hash(model)})",
+        "transform": transform_hash(transform, reading or Reading()),
+    }
 
 
 def _normalise_by(model: Any, mean: str | Sequence[float] | None, std: str | Sequence[float] | None) -> None:

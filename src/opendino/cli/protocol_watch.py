@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,11 @@ from torch import nn
 
 from opendino.data.transform import Transform
 from opendino.errors import DataError, StoppedError, UsageError
-from opendino.evaluation.protocol import Entry, Job, Subject, resolve_settings, to_results
+from opendino.evaluation.planning import Planned, open_data
+from opendino.evaluation.protocol import Job, Subject, resolve_settings, to_results
 from opendino.evaluation.suite import find
 from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import MetricsLog
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A protocol with its opened data and its job."""
-
-    entry: Entry
-    data: Any
-    job: Job
 
 
 def plan_protocols(text: str, limit: int, seed: int) -> tuple[Planned, ...]:
@@ -38,10 +29,8 @@ def plan_protocols(text: str, limit: int, seed: int) -> tuple[Planned, ...]:
         if not sign or not folder:
             raise UsageError(f"watch.protocols {part}", "must be PROTOCOL=DATA", "as in seg-linear=CAMVID,vos=DAVIS")
         for entry in find(name):
-            if not Path(folder).is_dir():
-                raise DataError(f"watch.protocols {entry.id} {folder}", "no such folder", f"expected: {entry.layout}")
             job = Job(Path(folder), limit or None, seed, settings=resolve_settings(entry, {}))
-            planned.append(Planned(entry, entry.open(job), job))  # type: ignore[misc]
+            planned.append(open_data(entry, Path(folder), job))
     return tuple(planned)
 
 

@@ -21,6 +21,8 @@ from rich.progress import track as progress_over
 
 from opendino.cli.arguments import OptionalPath, Switch, parse_arguments
 from opendino.cli.device import choose_device
+from opendino.cli.model import ModelArgs, choose_model, model_changes, model_inputs
+from opendino.cli.output import OutputFolder, claim_folder
 from opendino.data import images
 from opendino.data.images.video import read_frames
 from opendino.data.listing import has_picture_ending
@@ -31,7 +33,6 @@ from opendino.evaluation.tracking import TrackedFrame, follow
 from opendino.files import write_atomic
 from opendino.pages.overlay import COLOURS, overlay
 from opendino.pages.page import png_bytes
-from opendino.weights import load
 
 FPS = 10.0
 """Of the overlay when frames come from a folder."""
@@ -62,7 +63,7 @@ class Track:
 def track(
     video: Path | str,
     mask: Path | str,
-    model: Path | str,
+    model: Path | str | None = None,
     *,
     corrections: Mapping[int, Path | str] | None = None,
     start: int = 0,
@@ -70,36 +71,46 @@ def track(
     rows: int = 30,
     device: str = "auto",
     quiet: bool = False,
+    **changes: Any,
 ) -> Track:
     """Carry the painted objects of one frame to all later ones; write masks, overlay and confidence.
 
     Args:
         video: a video file, or a folder of frames in order of their names.
         mask: PNG of the frame's size, 0 background, every other value an object (255 alone counts as object 1).
-        model: run directory or model folder.
+        model: what `opendino.load` takes; None is the best at hand.
         corrections: later frames that were painted too, by number from 0: from there on they are known as well.
         start: number of the frame that `mask` belongs to.
-        out: folder; default: `track-NAME`.
+        out: folder; default: `track-NAME`. Other corrections replace what is in it.
         rows: patches on the short side: more follow finer outlines, for the square of the time.
+        changes: stride=, channels=, mean= and what else `cli.model.choose_model` takes.
     Raises:
-        UsageError: a mask that does not fit its frame. DataError: what cannot be read.
+        UsageError: a mask that does not fit its frame; `out` holds other files. DataError: what cannot be read.
     """
-    source, folder = Path(video), Path(out) if out is not None else Path(f"track-{Path(video).stem}")
+    source = Path(video)
     given = {start: Path(mask), **{number: Path(path) for number, path in (corrections or {}).items()}}
     painted = {number: read_objects(path) for number, path in given.items()}
     console = Console(quiet=quiet, stderr=True)
-    backbone: Any = load(model)
     place = choose_device(device)
-    subject = Subject(backbone.to(place), backbone.transform, Path(model).name, "", place)
-    _empty(folder / "masks")
+    backbone = choose_model(model, place, **changes).model
+    subject = Subject(backbone, backbone.transform, str(backbone.card["name"]), "", place)
+    inputs = {"video": source, "mask": Path(mask), "start": start, "rows": rows}
+    folder = claim_folder(
+        Path(out) if out is not None else Path(f"track-{source.stem}"),
+        "track",
+        inputs | model_inputs(backbone, backbone.transform),
+        reads=given.values(),
+    )
     table, lost, count = io.StringIO(), dict[int, list[int]](), 0
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("frame", "object", "confidence", "share", "state"))
     with ExitStack() as stack:
         made, write = _overlay_writer(folder, stack)
-        frames = progress_over(_frames(source), "frames", console=console, transient=True, disable=quiet)
+        frames = progress_over(
+            _frames(source), "frames", console=console, transient=True, disable=quiet or not console.is_terminal
+        )
         for one in follow(subject, frames, painted, rows):
-            write_atomic(folder / "masks" / f"{one.number:05d}.png", _palette_png(one.mask))
+            write_atomic(folder.file(f"masks/{one.number:05d}.png"), _palette_png(one.mask))
             write(one)
             count += 1
             for number, seen in one.sightings.items():
@@ -107,8 +118,9 @@ def track(
                 writer.writerow((one.number, number, f"{seen.confidence:.3f}", f"{seen.share:.5f}", state))
                 if seen.lost:
                     lost.setdefault(number, []).append(one.number)
-    write_atomic(folder / "track.csv", table.getvalue())
-    return Track(count, tuple(_gaps(lost)), folder / "masks", made, folder / "track.csv")
+    write_atomic(folder.file("track.csv"), table.getvalue())
+    folder.finish()
+    return Track(count, tuple(_gaps(lost)), folder.path / "masks", made, folder.path / "track.csv")
 
 
 def _frames(source: Path) -> Iterator[images.Image]:
@@ -122,43 +134,34 @@ def _frames(source: Path) -> Iterator[images.Image]:
         yield images.read(path)
 
 
-def _empty(folder: Path) -> None:
-    """Make a folder of numbered pictures, without those of an earlier call."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("[0-9]*.*"):
-        old.unlink()
-
-
-def _overlay_writer(folder: Path, stack: ExitStack) -> tuple[Path, Callable[[TrackedFrame], None]]:
+def _overlay_writer(folder: OutputFolder, stack: ExitStack) -> tuple[Path, Callable[[TrackedFrame], None]]:
     """overlay.mp4 with PyAV, else overlay/NNNNN.jpg; and what writes a frame into it until `stack` is closed."""
     try:
         import av
     except ImportError:
-        _empty(folder / "overlay")
-        return folder / "overlay", lambda one: PillowImage.fromarray(overlay(one.picture.array, one.mask)).save(
-            folder / "overlay" / f"{one.number:05d}.jpg", quality=90
+        return folder.path / "overlay", lambda one: PillowImage.fromarray(overlay(one.picture.array, one.mask)).save(
+            folder.file(f"overlay/{one.number:05d}.jpg"), quality=90
         )
-    container = stack.enter_context(av.open(str(folder / "overlay.mp4"), "w"))
     streams: list[Any] = []
 
-    def finish() -> None:
-        for packet in streams[0].encode() if streams else ():
-            container.mux(packet)
+    def begin(shape: tuple[int, ...], fps: float) -> Any:
+        # Not before the first frame was followed: a mask that does not fit leaves no film.
+        container = stack.enter_context(av.open(str(folder.file("overlay.mp4")), "w"))
+        stream = container.add_stream("mpeg4", rate=round(fps) or 1)
+        stream.height, stream.width, stream.pix_fmt = *shape[:2], "yuv420p"
+        stream.bit_rate = 8 * shape[0] * shape[1]
+        stack.callback(lambda: container.mux(stream.encode()))
+        return stream
 
     def write(one: TrackedFrame) -> None:
         # Encoders take even sides alone: the last row or column is left out of the film, never of a mask.
         painted = overlay(one.picture.array, one.mask)
         painted = np.ascontiguousarray(painted[: painted.shape[0] // 2 * 2, : painted.shape[1] // 2 * 2])
         if not streams:
-            stream = container.add_stream("mpeg4", rate=round(float(one.picture.meta.get("fps", FPS))) or 1)
-            stream.height, stream.width, stream.pix_fmt = *painted.shape[:2], "yuv420p"
-            stream.bit_rate = 8 * painted.shape[0] * painted.shape[1]
-            streams.append(stream)
-        for packet in streams[0].encode(av.VideoFrame.from_ndarray(painted, format="rgb24")):
-            container.mux(packet)
+            streams.append(begin(painted.shape, float(one.picture.meta.get("fps", FPS))))
+        streams[0].container.mux(streams[0].encode(av.VideoFrame.from_ndarray(painted, format="rgb24")))
 
-    stack.callback(finish)
-    return folder / "overlay.mp4", write
+    return folder.path / "overlay.mp4", write
 
 
 def _palette_png(mask: NDArray[np.uint8]) -> bytes:
@@ -178,8 +181,8 @@ def _gaps(lost: Mapping[int, Sequence[int]]) -> Iterator[Gap]:
         yield Gap(number, first, before)
 
 
-@dataclass(frozen=True)
-class TrackArgs:
+@dataclass(frozen=True, kw_only=True)
+class TrackArgs(ModelArgs):
     """Follow objects that were painted in one frame through a video.
 
     Example: opendino track walk.mp4 --mask first.png --model runs/photos-small
@@ -192,8 +195,6 @@ class TrackArgs:
     """A video file, or a folder of frames."""
     mask: Path
     """PNG of a frame's size: black is background, every other value an object."""
-    model: Path
-    """A run directory, or a folder of config.json and model.safetensors."""
     start: int = 0
     """The frame that was painted, from 0."""
     correct: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -222,6 +223,7 @@ def run(argv: Sequence[str]) -> int:
         rows=args.rows,
         device=args.device,
         quiet=args.json,
+        **model_changes(args),
     )
     if args.json:
         print(json.dumps(asdict(done), default=str))

@@ -161,13 +161,7 @@ def _line(key: Key, found: Mapping[str, tuple[Record, Result]]) -> Line:
         words = f"{short(reference.value)} ({reference.model}"
         words += f"; DINOv2 g {short(reference.dinov2)}" if reference.dinov2 is not None else ""
         words += f"; {reference.table})"
-    notes = []
-    if len({result.split_hash for _, result in found.values()}) > 1:
-        notes.append("not the same pictures: do not compare")
-    if first.config.get("limit") is not None:
-        notes.append(f"limited to {first.config['limit']} a part")
-    if (gain := _paired(key, found)) is not None:
-        notes.append(gain)
+    same = len({result.split_hash for _, result in found.values()}) == 1
     return Line(
         *key,
         n=first.n,
@@ -175,18 +169,20 @@ def _line(key: Key, found: Mapping[str, tuple[Record, Result]]) -> Line:
         cells={model: Cell(result.value, *(result.interval or (None, None))) for model, (_, result) in found.items()},
         high_is_good=bool(first.config.get("high_is_good", True)),
         published=words,
-        note="; ".join(notes),
+        gains=_paired(key, found),
+        limit=first.config.get("limit"),
+        note="" if same else "not the same pictures: do not compare",
     )
 
 
-def _paired(key: Key, found: Mapping[str, tuple[Record, Result]]) -> str | None:
-    """Every other model minus the first, over the same units; None where there is nothing to pair."""
-    (first, (one, before)), *others = found.items()
+def _paired(key: Key, found: Mapping[str, tuple[Record, Result]]) -> dict[str, Cell]:
+    """Every other model minus the first, over the same units; none where there is nothing to pair."""
+    (_, (one, before)), *others = found.items()
     left = one.units.get((key, str(before.config["model"])))
-    gains = []
+    gains = {}
     for name, (other, after) in others:
         right = other.units.get((key, str(after.config["model"])))
         if left and right and left.keys() == right.keys():
             gain = paired_bootstrap([left[unit] for unit in left], np.array([right[unit] for unit in left]))
-            gains.append(f"{name} {gain.value:+.3g} [{gain.low:.3g}, {gain.high:.3g}]")
-    return f"paired, minus {first}: {', '.join(gains)}" if gains else None
+            gains[name] = Cell(gain.value, gain.low, gain.high)
+    return gains

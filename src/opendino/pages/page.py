@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup, escape
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from opendino.files import write_atomic
 
@@ -82,10 +84,12 @@ def write_page(path: Path, template: str, script: str = CHARTS, **values: Any) -
     return path
 
 
-def png_bytes(picture: Image.Image | np.ndarray) -> bytes:
-    """A PIL image or uint8 [H, W, 3] array as PNG."""
-    buffer = io.BytesIO()
-    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(buffer, "PNG")
+def png_bytes(picture: Image.Image | np.ndarray, text: Mapping[str, str] | None = None) -> bytes:
+    """A PIL image or uint8 [H, W, 3] array as PNG, with texts by name in it."""
+    buffer, info = io.BytesIO(), PngInfo()
+    for name, words in (text or {}).items():
+        info.add_text(name, words)
+    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from opendino.pages.charts import Chart, Interval, interval_chart
@@ -22,8 +23,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """One protocol, data set and metric; cells by model; published: the paper's number in words, or ""; note: what a
-    reader must know, such as the settings or the paired difference of two models.
+    """One protocol, data set and metric; cells by model.
+
+    published: the paper's number in words, or "". gains: by model, its paired difference to the first one over the same
+    units. limit: of pictures a part, None for all. note: what a reader must know besides.
     """
 
     protocol: str
@@ -34,19 +37,63 @@ class Line:
     cells: Mapping[str, Cell]
     high_is_good: bool = True
     published: str = ""
+    gains: Mapping[str, Cell] = field(default_factory=dict)
+    limit: int | None = None
     note: str = ""
+
+    @property
+    def gain_words(self) -> str:
+        """ "b - a: +3.60 [2.51, 4.84]", "" where nothing is paired."""
+        first = next(iter(self.cells))
+        return ", ".join(f"{model} - {first}: {_with_interval(gain, '+')}" for model, gain in self.gains.items())
+
+
+def text_table(lines: Sequence[Line], models: Sequence[str]) -> str:
+    """The table in letters of one width; below it paired differences, a line each, and remarks."""
+    rows = [["protocol", "data", "metric", "n", *models, "published"], *(_row(line, models) for line in lines)]
+    gains = [
+        [
+            f"{line.protocol} on {line.dataset}, {line.metric}:",
+            f"{model} - {next(iter(line.cells))}",
+            _with_interval(gain, "+"),
+        ]
+        for line in lines
+        for model, gain in line.gains.items()
+    ]
+    text = _aligned(rows)
+    if gains:
+        text += "paired differences over the same pictures:\n" + _aligned(gains, "  ")
+    return text + "".join(f"{remark}\n" for remark in remarks(lines))
 
 
 def markdown_table(lines: Sequence[Line], models: Sequence[str]) -> str:
-    """A Markdown table, a row a line, a column a model."""
-    headings = ["protocol", "data", "metric", "n", *models, "published", "note"]
-    rows = [headings, ["---"] * len(headings)]
+    """A Markdown table, a row a line, a column a model; paired differences in its last column, remarks below."""
+    headings = ["protocol", "data", "metric", "n", *models, "published", "paired"]
+    rows = [headings, ["---"] * len(headings), *([*_row(line, models), line.gain_words] for line in lines)]
+    table = "".join("| " + " | ".join(part.replace("|", "\\|") for part in row) + " |\n" for row in rows)
+    return table + "".join(f"\n{remark}\n" for remark in remarks(lines))
+
+
+def remarks(lines: Sequence[Line]) -> list[str]:
+    """What a reader must know of some or all lines, each remark once."""
+    said: dict[str, list[str]] = {}
     for line in lines:
-        cells = [cell_words(line.cells.get(model)) for model in models]
-        metric = line.metric if line.high_is_good else f"{line.metric} (low is good)"
-        count = count_words(line.n, line.unit)
-        rows.append([line.protocol, line.dataset, metric, count, *cells, line.published, line.note])
-    return "".join("| " + " | ".join(part.replace("|", "\\|") for part in row) + " |\n" for row in rows)
+        limited = [] if line.limit is None else [f"limited to {line.limit} a part: compares with nothing published"]
+        for remark in [*limited, *filter(None, [line.note])]:
+            said.setdefault(remark, []).append(f"{line.protocol} on {line.dataset}, {line.metric}")
+    return [remark if len(where) == len(lines) else f"{remark} ({'; '.join(where)})" for remark, where in said.items()]
+
+
+def _row(line: Line, models: Sequence[str]) -> list[str]:
+    metric = line.metric if line.high_is_good else f"{line.metric} (low is good)"
+    cells = [cell_words(line.cells.get(model)) for model in models]
+    return [line.protocol, line.dataset, metric, count_words(line.n, line.unit), *cells, line.published]
+
+
+def _aligned(rows: Sequence[Sequence[str]], indent: str = "") -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    padded = ("  ".join(part.ljust(width) for part, width in zip(row, widths, strict=True)) for row in rows)
+    return "".join(f"{indent}{row.rstrip()}\n" for row in padded)
 
 
 def count_words(count: int, unit: str) -> str:
@@ -57,17 +104,25 @@ def count_words(count: int, unit: str) -> str:
 
 
 def cell_words(cell: Cell | None) -> str:
-    """ "71.3 [68.0, 74.5]", or a dash where the model was not scored."""
-    if cell is None:
-        return "-"
-    if cell.low is None or cell.high is None:
-        return short(cell.value)
-    return f"{short(cell.value)} [{short(cell.low)}, {short(cell.high)}]"
+    """ "71.3 [68.0, 74.5]" with as many digits in all three, or a dash where the model was not scored."""
+    return "-" if cell is None else _with_interval(cell)
+
+
+def _with_interval(cell: Cell, sign: str = "") -> str:
+    numbers = [value for value in (cell.value, cell.low, cell.high) if value is not None]
+    digits = _digits(max(map(abs, numbers)))
+    value, *interval = (f"{number:{sign if place == 0 else ''}.{digits}f}" for place, number in enumerate(numbers))
+    return f"{value} [{', '.join(interval)}]" if interval else value
 
 
 def short(value: float) -> str:
-    """Percentages with one digit, small numbers with three significant ones."""
-    return f"{value:.1f}" if abs(value) >= 10 or value == 0 else f"{value:.3g}"
+    """Three significant digits, and one behind the point at least."""
+    return f"{value:.{_digits(value)}f}"
+
+
+def _digits(value: float) -> int:
+    """How many behind the point: three significant ones, and one at least."""
+    return 1 if value == 0 else max(1, 2 - math.floor(math.log10(abs(value))))
 
 
 def write_results_page(
@@ -99,6 +154,7 @@ def write_results_page(
             }
             for line in lines
         ],
+        remarks=remarks(lines),
         charts=[chart for line in lines if (chart := _chart(line)) is not None],
         problems=problems,
         command=command,
@@ -116,4 +172,4 @@ def _chart(line: Line) -> Chart | None:
         return None
     way = "further right is better" if line.high_is_good else "further left is better"
     says = f"{line.metric} over {count_words(line.n, line.unit)} with its 95 % interval; {way}."
-    return interval_chart(f"{line.protocol} on {line.dataset}: {line.metric}", marks, says, line.note)
+    return interval_chart(f"{line.protocol} on {line.dataset}: {line.metric}", marks, says, line.gain_words)
