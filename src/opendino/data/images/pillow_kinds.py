@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +17,7 @@ from opendino.data.images.errors import ImageError, TooLarge, Truncated, Unsuppo
 from opendino.data.images.jpeg import reduction, require_few_scans
 from opendino.data.images.kinds import Kind
 from opendino.data.images.picture import MAX_PIXELS, Image, Reading, require_frame, require_size
+from opendino.data.images.quiet import silence_decoders
 from opendino.data.images.tone import Values, to_image
 from opendino.data.images.upright import turn, turn_upright
 
@@ -36,10 +36,8 @@ def typed_errors(kind: str, name: str, *, stored: bool = False) -> Iterator[None
     which is still being read, raises.
     """
     try:
-        with warnings.catch_warnings():
-            # Decoders warn of big pictures and odd tags; size is checked here and odd tags are in `meta`.
-            warnings.simplefilter("ignore")
-            yield
+        silence_decoders()
+        yield
     except ImageError:
         raise
     except PillowImage.DecompressionBombError:

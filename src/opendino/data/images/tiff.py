@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import struct
 from collections.abc import Mapping
 from dataclasses import replace
@@ -45,8 +44,6 @@ def decode_tiff(stored: BinaryIO, kind: Kind, reading: Reading, name: str) -> Im
         if image is not None:
             return replace(image, meta=image.meta | noted)
     tifffile = need("tifffile", "sci", name, "TIFF of this kind (several bands, 64 bits, a window)")
-    # What it complains of stands in our errors; a million damaged files must not fill a log.
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
     with typed_errors(kind.name, name, stored=True):
         try:
             stored.seek(0)
