@@ -58,7 +58,7 @@ def require_whole(path: Path, header_bytes: int, header: Mapping[str, Any]) -> N
 
 def _stated_bytes(stream: bytes) -> int:
     """Bytes of all storages that a pickle of torch names, those of a stream that ends too early as far as it goes."""
-    memo: dict[int, Any] = {}
+    memo: dict[Any, Any] = {}
     pushed: list[Any] = []
     storages: dict[str, int] = {}
     try:

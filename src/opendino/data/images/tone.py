@@ -28,6 +28,8 @@ class Values:
         stated: the range that the file itself declares, and its words, e.g. ((-160, 240), "window of the file").
         nodata: the number that the file declares for "not measured".
         bits: of a stored number, where `array` has another type.
+        transparent: [H, W] bool, pixels that lie on white unless a mask is asked for; or None.
+        inverted: whether low numbers are bright.
         meta: notes that go into the picture's.
     """
 
@@ -38,6 +40,8 @@ class Values:
     stated: tuple[tuple[float, float], str] | None = None
     nodata: float | None = None
     bits: int | None = None
+    transparent: np.ndarray | None = None
+    inverted: bool = False
     meta: dict[str, Any] = field(default_factory=dict)
 
 
@@ -139,6 +143,10 @@ def to_image(values: Values, reading: Reading, name: str) -> Image:
     if not valid.all():
         pixels[~valid] = 0
         meta["missing"] = round(float(1 - valid.mean()), 6)
+    if values.transparent is not None and reading.alpha == "white":
+        pixels[values.transparent] = 255
+    if values.inverted:
+        pixels = 255 - pixels
     if pixels.shape[2] == 1:
         pixels = np.repeat(pixels, 3, axis=2)
     whole = None if "missing" not in meta else valid
