@@ -112,24 +112,32 @@ def find_fill(values: np.ndarray) -> float | None:
     return None
 
 
-def to_image(values: Values, reading: Reading, name: str) -> Image:
-    """Choose bands, mask what is not measured, and bring the range to 0..255."""
-    array = choose_bands(values.array, reading.bands, name)
-    bits = values.bits or (1 if array.dtype == np.bool_ else array.dtype.itemsize * 8)
+def find_valid(values: Values, array: np.ndarray, reading: Reading) -> tuple[np.ndarray, float | None]:
+    """Which pixels of some bands were measured, [H, W] bool, and a number taken for "not measured" that nobody
+    declared."""
     valid = np.ones(array.shape[:2], np.bool_) if values.valid is None else values.valid.copy()
-    meta = {"kind": values.kind, **values.meta}
     if array.dtype.kind == "f":
         valid &= np.isfinite(array).all(axis=2)
     for nodata in (values.nodata, reading.nodata):
         if nodata is not None:
             valid &= ~_equals(array, nodata).all(axis=2)
-    measured = array[valid].ravel()
-    measuring = reading.value_range is None and values.stated is None
-    if measuring and len(measured) and array.dtype.kind in "fi":
-        fill = find_fill(measured)
+    fill = None
+    if reading.value_range is None and values.stated is None and array.dtype.kind in "fi" and valid.any():
+        fill = find_fill(array[valid].ravel())
         if fill is not None:
             valid &= ~_equals(array, fill).all(axis=2)
-            measured, meta["fill"] = array[valid].ravel(), fill
+    return valid, fill
+
+
+def to_image(values: Values, reading: Reading, name: str) -> Image:
+    """Choose bands, mask what is not measured, and bring the range to 0..255."""
+    array = choose_bands(values.array, reading.bands, name)
+    bits = values.bits or (1 if array.dtype == np.bool_ else array.dtype.itemsize * 8)
+    meta = {"kind": values.kind, **values.meta}
+    valid, fill = find_valid(values, array, reading)
+    measured = array[valid].ravel()
+    if fill is not None:
+        meta["fill"] = fill
     if not len(measured):
         raise Unsupported(name, "has no measured pixel: all are NaN or marked as missing")
     if reading.value_range is not None:
