@@ -103,10 +103,8 @@ def _odd_folders(summary: Summary) -> list[str]:
             f"scores give one of them, such as DIR/{splits[-1]}; else a test's pictures are learned from, too."
         )
     if masks and not summary.masks:
-        count = sum(summary.classes[name] for name in masks)
-        said.append(
-            f"{_pictures(count, ('lies', 'lie'))} in {', '.join(masks)}: if these are masks or depth maps, leave them out."
-        )
+        lying = _pictures(sum(summary.classes[name] for name in masks), ("lies", "lie"))
+        said.append(f"{lying} in {', '.join(masks)}: if these are masks or depth maps, leave them out.")
     return said
 
 
