@@ -42,12 +42,12 @@ def prototype_loss(
     Returns:
         fp32 scalar.
     """
-    return _PrototypeLoss.apply(features, prototypes, targets, weights, temperature)  # type: ignore[no-untyped-call, no-any-return]
+    return _PrototypeLoss.apply(features, prototypes, targets, weights, temperature)
 
 
 class _PrototypeLoss(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, features: Tensor, prototypes: Tensor, targets: Targets, weights: Tensor, temperature: float
     ) -> Tensor:
         rows, columns = _operands(features / temperature, prototypes)
@@ -72,8 +72,8 @@ class _PrototypeLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         to_features, to_prototypes = ctx.saved_tensors
         return to_features * slope, to_prototypes * slope, None, None, None
 

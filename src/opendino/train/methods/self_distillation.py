@@ -205,6 +205,7 @@ class SelfDistillation(nn.Module):
     def _targets(self, crops: Crops, step: int) -> _Targets:
         batch = crops.global_crops.shape[0] // 2
         size = self.config.micro_batch or batch
+        ibot_head: Any = self.teacher["ibot_head"] if self.config.ibot_weight > 0 else None
         cls_logits, patches = [], []
         masks = crops.masks if self.config.ibot_weight > 0 else None
         # Chunks run along the 2B crops: order is kept, so masked positions stay in the order of the masks.
@@ -213,7 +214,7 @@ class SelfDistillation(nn.Module):
             features = self.teacher["backbone"](crops.global_crops[chunk])
             cls_logits.append(self.teacher["dino_head"](features.cls).float())
             if masks is not None:
-                patches.append(self.teacher["ibot_head"].bottleneck(features.patches[masks[chunk]]))
+                patches.append(ibot_head.bottleneck(features.patches[masks[chunk]]))
         temperature = self._temperature(step)
         logits = torch.cat(cls_logits)
         filled = self.queue[~self.queue[:, 0].isnan()] if self.config.queue else logits[:0]
@@ -224,7 +225,7 @@ class SelfDistillation(nn.Module):
         if masks is not None and masks.any():
             ibot = balanced_targets(
                 torch.cat(patches),
-                self.teacher["ibot_head"].prototypes(),
+                ibot_head.prototypes(),
                 temperature,
                 keep_bytes=self.config.kept_logits_mb * 10**6,
             )
