@@ -30,6 +30,8 @@ from opendino.train.stopping import stop_request
 
 MAX_BAD_STEPS, BAD_WINDOW = 10, 1000
 """So many non-finite steps among the last 1,000 are no accident: the run goes back to its last checkpoint, once."""
+ENDED = "ended"
+"""In `carry`: why a run ended before its last step."""
 
 
 M = TypeVar("M", bound=Method[Any])
@@ -109,12 +111,13 @@ def train(
     on_step: Callable[[int, StepResult, float], None] = lambda step, result, images_per_s: None,
     carry: dict[str, Any] | None = None,
 ) -> Outcome:
-    """Train to `config.steps`, from the newest checkpoint of `run` or from the start.
+    """Train to `config.steps`, or until a watcher has enough, from the newest checkpoint of `run` or from the start.
 
     Args:
         rates: learning rates and decays of single parameters, by "module.name", as multipliers.
         on_step: called after every step with (steps done, result, images per second) for progress display.
-        carry: small JSON state of the watchers (best score so far); saved and restored with each checkpoint.
+        carry: small JSON state of the watchers (best score so far); saved and restored with each checkpoint. A watcher
+            that puts the reason under `ENDED` ends the run after its step, with a save: a resume finds it ended.
     Raises:
         StoppedError: on Ctrl-C, TERM or USR1, with everything saved unless the time for it was too short.
         OpendinoError: when there is no room for a checkpoint at the start; when MAX_BAD_STEPS of the last 1,000 steps
@@ -122,9 +125,10 @@ def train(
             help; when no checkpoint could be written for an hour.
         DataError: when nothing can be read any more.
     """
+    carry = {} if carry is None else carry
     optimizer = build_optimizer(method.trained(), config.optim, rates)
     metrics, incidents = MetricsLog(run.metrics_file), IncidentLog(run.incidents_file)
-    saves = Saves(config, run, method, optimizer, metrics, incidents, {} if carry is None else carry)
+    saves = Saves(config, run, method, optimizer, metrics, incidents, carry)
     step = saves.resume()
     bad_steps: deque[int] = deque(maxlen=MAX_BAD_STEPS)
     started = time.monotonic()
@@ -142,7 +146,7 @@ def train(
         if step == 0:
             watch(0)
         batches, speed = batches_from(step), Speed()
-        while step < config.steps:
+        while step < config.steps and ENDED not in carry:
             batch = next(batches, None)
             if batch is None:
                 raise DataError("training data", f"ran out at step {step} of {config.steps}")
@@ -181,10 +185,11 @@ def train(
                     watch(step)
             # Not amid steps that failed: what a roll-back goes to should be from before them.
             wanted = result.finite and (stop.save or saves.is_due(step))
-            if wanted or stop.asked or step == config.steps:
+            done = step == config.steps or ENDED in carry
+            if wanted or stop.asked or done:
                 stop.save = False
-                saves.save(step, last=bool(stop.asked) or step == config.steps)
-            if stop.asked and step < config.steps:
+                saves.save(step, last=bool(stop.asked) or done)
+            if stop.asked and not done:
                 cause = f"stopped at step {step} of {config.steps} by {stop.asked}, saved"
                 raise StoppedError(run.path, cause, "the same command goes on")
     return Outcome(step, time.monotonic() - started, saves.skipped)
