@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from opendino.data.loader import Crops
 from opendino.errors import UsageError
-from opendino.losses import dino_loss, ibot_loss, koleo_loss, sinkhorn
+from opendino.losses import balanced_targets, dino_loss, ibot_loss, koleo_loss, sinkhorn
+from opendino.losses.prototypes import BalancedTargets
 from opendino.models.batch_norm import batch_norms
 from opendino.models.contract import Features
 from opendino.models.heads import ProjectionHead
@@ -63,11 +64,21 @@ class SelfDistillationConfig:
     """The same at the end; a cosine between."""
     micro_batch: int = 0
     """Pictures per backward pass; 0: the whole batch at once. Targets always span the whole batch."""
+    kept_logits_mb: int = 512
+    """Teacher logits of masked patches are kept up to this size; beyond it they are computed anew, chunk by chunk."""
 
     def __post_init__(self) -> None:
         if self.prototypes < 2:
             raise UsageError("method.prototypes", f"must be at least 2, got {self.prototypes}")
-        for name in ("dino_weight", "ibot_weight", "koleo_weight", "queue", "micro_batch", "target_spread"):
+        for name in (
+            "dino_weight",
+            "ibot_weight",
+            "koleo_weight",
+            "queue",
+            "micro_batch",
+            "target_spread",
+            "kept_logits_mb",
+        ):
             if getattr(self, name) < 0:
                 raise UsageError(f"method.{name}", f"must be at least 0, got {getattr(self, name)}")
         for name in ("student_temperature", "teacher_temperature_start", "teacher_temperature"):
@@ -92,10 +103,10 @@ class SelfDistillationConfig:
 
 @dataclass(frozen=True)
 class _Targets:
-    """dino [2, B, K]; ibot [M, K'] at the masked positions of all crops in order, or None."""
+    """dino [2, B, K]; ibot: of the M masked positions of all crops in order, or None."""
 
     dino: Tensor
-    ibot: Tensor | None
+    ibot: BalancedTargets | None
 
 
 class SelfDistillation(nn.Module):
@@ -205,7 +216,8 @@ class SelfDistillation(nn.Module):
     def _targets(self, crops: Crops, step: int) -> _Targets:
         batch = crops.global_crops.shape[0] // 2
         size = self.config.micro_batch or batch
-        cls_logits, patch_logits = [], []
+        ibot_head: Any = self.teacher["ibot_head"] if self.config.ibot_weight > 0 else None
+        cls_logits, patches = [], []
         masks = crops.masks if self.config.ibot_weight > 0 else None
         # Chunks run along the 2B crops: order is kept, so masked positions stay in the order of the masks.
         for start in range(0, 2 * batch, 2 * size):
@@ -213,14 +225,21 @@ class SelfDistillation(nn.Module):
             features = self.teacher["backbone"](crops.global_crops[chunk])
             cls_logits.append(self.teacher["dino_head"](features.cls).float())
             if masks is not None:
-                patch_logits.append(self.teacher["ibot_head"](features.patches[masks[chunk]]).float())
+                patches.append(ibot_head.bottleneck(features.patches[masks[chunk]]))
         temperature = self._temperature(step)
         logits = torch.cat(cls_logits)
         filled = self.queue[~self.queue[:, 0].isnan()] if self.config.queue else logits[:0]
         probs = sinkhorn(self._spread(torch.cat([logits, filled])), temperature)[: 2 * batch]
         if self.config.queue:
             self.queue.copy_(torch.cat([logits, self.queue])[: self.config.queue])
-        ibot = sinkhorn(torch.cat(patch_logits), temperature) if masks is not None and masks.any() else None
+        ibot = None
+        if masks is not None and masks.any():
+            ibot = balanced_targets(
+                torch.cat(patches),
+                ibot_head.prototypes(),
+                temperature,
+                keep_bytes=self.config.kept_logits_mb * 10**6,
+            )
         return _Targets(probs.unflatten(0, (2, batch)), ibot)
 
     def _micro_losses(self, crops: Crops, targets: _Targets, part: slice) -> LossTerms:
@@ -242,18 +261,14 @@ class SelfDistillation(nn.Module):
 
         head: Any = self.student["dino_head"]
         # Each group passes the head on its own: with batch statistics, small crops must not shift large ones.
-        logits = [head(group.cls).unflatten(0, (-1, count)) for group in features]
-        probs = targets.dino[:, part]
-        global_pairs = 2
-        local_pairs = 2 * logits[1].shape[0] if len(logits) > 1 else 0
-        dino = dino_loss(logits[0], probs, student_temperature=config.student_temperature, ignore_diagonal=True) * (
-            global_pairs / (global_pairs + local_pairs)
+        dino = dino_loss(
+            torch.cat([head.bottleneck(group.cls).unflatten(0, (-1, count)) for group in features]),
+            head.prototypes(),
+            targets.dino[:, part],
+            batch,
+            temperature=config.student_temperature,
         )
-        if local_pairs:
-            dino = dino + dino_loss(logits[1], probs, student_temperature=config.student_temperature) * (
-                local_pairs / (global_pairs + local_pairs)
-            )
-        terms = {"dino": (dino * share, config.dino_weight)}
+        terms = {"dino": (dino, config.dino_weight)}
         if config.koleo_weight > 0 and count > 1:
             views = features[0].cls.unflatten(0, (2, count))
             koleo = koleo_loss(views[0], group_size=config.koleo_group) + koleo_loss(
@@ -263,14 +278,16 @@ class SelfDistillation(nn.Module):
         if masks is not None and targets.ibot is not None and masks.any():
             assert crops.masks is not None
             ids = torch.full_like(crops.masks, -1, dtype=torch.long)
-            ids[crops.masks] = torch.arange(targets.ibot.shape[0], device=ids.device)
-            weights = (1 / masks.sum(dim=(1, 2)).clamp_min(1).float())[:, None, None].expand(masks.shape)[masks]
+            ids[crops.masks] = torch.arange(int(crops.masks.sum()), device=ids.device)
+            wanted, rows = targets.ibot, select(ids)[masks]
+            patch_head: Any = self.student["ibot_head"]
             ibot = ibot_loss(
-                self.student["ibot_head"](features[0].patches[masks]),
-                targets.ibot[select(ids)[masks]],
-                weights,
+                patch_head.bottleneck(features[0].patches[masks]),
+                patch_head.prototypes(),
+                lambda chunk: wanted[rows[chunk]],
+                (1 / masks.sum(dim=(1, 2)).clamp_min(1).float())[:, None, None].expand(masks.shape)[masks],
                 2 * batch,
-                student_temperature=config.student_temperature,
+                temperature=config.student_temperature,
             )
             terms["ibot"] = (ibot, config.ibot_weight)
         for name, (value, weight) in self.further_terms(features[0], groups[0]).items():
