@@ -31,6 +31,8 @@ from opendino.train.stopping import StopRequest, stop_request
 
 MAX_BAD_STEPS, BAD_WINDOW = 10, 1000
 """So many non-finite steps among the last 1,000 are no accident: the run goes back to its last checkpoint, once."""
+ENDED = "ended"
+"""In `carry`: why a run ended before its last step."""
 
 
 M = TypeVar("M", bound=Method[Any])
@@ -110,12 +112,13 @@ def train(
     on_step: Callable[[int, StepResult, float], None] = lambda step, result, images_per_s: None,
     carry: dict[str, Any] | None = None,
 ) -> Outcome:
-    """Train to `config.steps`, from the newest checkpoint of `run` or from the start.
+    """Train to `config.steps`, or until a watcher has enough, from the newest checkpoint of `run` or from the start.
 
     Args:
         rates: learning rates and decays of single parameters, by "module.name", as multipliers.
         on_step: called after every step with (steps done, result, images per second) for progress display.
-        carry: small JSON state of the watchers (best score so far); saved and restored with each checkpoint.
+        carry: small JSON state of the watchers (best score so far); saved and restored with each checkpoint. A watcher
+            that puts the reason under `ENDED` ends the run after its step, with a save: a resume finds it ended.
     Raises:
         StoppedError: on Ctrl-C, TERM or USR1, with everything saved unless the time for it was too short.
         OpendinoError: when there is no room for a checkpoint at the start; when MAX_BAD_STEPS of the last 1,000 steps
@@ -150,9 +153,10 @@ def updates(
     Yields the number of steps done. A stop that was asked for, here or in a pause, is followed right after the pause:
     saved, and StoppedError.
     """
+    carry = {} if carry is None else carry
     optimizer = build_optimizer(method.trained(), config.optim, rates)
     metrics, incidents = MetricsLog(run.metrics_file), IncidentLog(run.incidents_file)
-    saves = Saves(config, run, method, optimizer, metrics, incidents, {} if carry is None else carry)
+    saves = Saves(config, run, method, optimizer, metrics, incidents, carry)
     step = saves.resume()
     bad_steps: deque[int] = deque(maxlen=MAX_BAD_STEPS)
     started = time.monotonic()
@@ -169,7 +173,7 @@ def updates(
     if step == 0:
         watch(0)
     batches, speed, saved, saves_asked = batches_from(step), Speed(), step, stop.saves
-    while step < config.steps:
+    while step < config.steps and ENDED not in carry:
         with speed.paused():
             yield step
         if stop.asked:
@@ -215,7 +219,8 @@ def updates(
                 watch(step)
         # Not amid steps that failed: what a roll-back goes to should be from before them.
         wanted = result.finite and (stop.saves > saves_asked or saves.is_due(step))
-        if wanted or step == config.steps:
-            saves.save(step, last=step == config.steps)
+        done = step == config.steps or ENDED in carry
+        if wanted or done:
+            saves.save(step, last=done)
             saved, saves_asked = step, stop.saves
     return Outcome(step, time.monotonic() - started, saves.skipped)
