@@ -17,6 +17,7 @@ from opendino.losses import balanced_targets, dino_loss, ibot_loss, koleo_loss, 
 from opendino.losses.koleo import group_starts
 from opendino.losses.prototypes import BalancedTargets
 from opendino.models.batch_norm import batch_norms
+from opendino.models.contract import Features
 from opendino.models.heads import ProjectionHead
 from opendino.models.stochastic_depth import Part
 from opendino.monitor.health import Probe
@@ -221,6 +222,16 @@ class SelfDistillation(nn.Module):
         backbone: nn.Module = self.teacher["backbone"]
         return backbone.eval()
 
+    # --- for methods that build on this one ---
+
+    def further_terms(self, features: Features, global_crops: Tensor) -> Mapping[str, tuple[Tensor, float]]:
+        """Losses beside those above, by name with their weights, as means over a micro-batch's global crops.
+
+        Args:
+            features: the student's, of the global crops [V * b, ...], all first views first; some patches were masked.
+        """
+        return {}
+
     # --- parts ---
 
     def _temperature(self, step: int) -> float:
@@ -309,5 +320,7 @@ class SelfDistillation(nn.Module):
                 temperature=config.student_temperature,
             )
             terms["ibot"] = (ibot, config.ibot_weight)
+        for name, (value, weight) in self.further_terms(features[0], groups[0]).items():
+            terms[name] = (value * share, weight)
         total = torch.stack([value * weight for value, weight in terms.values()]).sum()
         return LossTerms(total, {name: value.detach() for name, (value, _) in terms.items()})
