@@ -177,5 +177,4 @@ def build_method(config: RunConfig, source: Source, device: torch.device) -> Sel
 
 def build_loader(config: RunConfig, method: SelfDistillation, source: Source, device: torch.device) -> Loader:
     patch: Any = method.export().patch
-    side = config.data.crops.global_px // patch
-    return Loader(source, config.data, (side, side) if config.method.ibot_weight > 0 else None, device)
+    return Loader(source, config.data, patch if config.method.ibot_weight > 0 else None, device)
