@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from opendino.models.batch_norm import batch_norms
 from opendino.models.heads import ProjectionHead
 from opendino.monitor.health import Probe
 from opendino.train.method import LossTerms
+from opendino.train.methods.gram_teacher import GramConfig, GramTeacher
 from opendino.train.schedules import Length, Schedule
 
 
@@ -65,6 +66,7 @@ class SelfDistillationConfig:
     """Pictures per backward pass; 0: the whole batch at once. Targets always span the whole batch."""
     kept_logits_mb: int = 512
     """Teacher logits of masked patches are kept up to this size; beyond it they are computed anew, chunk by chunk."""
+    gram: GramConfig = field(default_factory=GramConfig)
 
     def __post_init__(self) -> None:
         if self.prototypes < 2:
@@ -138,6 +140,8 @@ class SelfDistillation(nn.Module):
             )
         self.student = nn.ModuleDict(student)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
+        gram = config.gram.weight > 0
+        self.gram_teacher = GramTeacher(self.teacher["backbone"], config.gram, total_steps) if gram else None
         # Rows of NaN are rows not filled yet.
         self.register_buffer("queue", torch.full((config.queue, config.prototypes), float("nan")))
 
@@ -158,17 +162,21 @@ class SelfDistillation(nn.Module):
         batch = crops.global_crops.shape[0] // 2
         size = self.config.micro_batch or batch
         for start in range(0, batch, size):
-            yield self._micro_losses(crops, targets, slice(start, min(start + size, batch)))
+            yield self._micro_losses(crops, targets, slice(start, min(start + size, batch)), step)
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         momentum = self.config.momentum_schedule.at(step, self.total_steps)
         torch._foreach_lerp_(list(self.teacher.parameters()), list(self.student.parameters()), 1 - momentum)
+        if self.gram_teacher is not None:
+            self.gram_teacher.after_step(step, self.teacher["backbone"])
 
     def scalars(self, step: int) -> Mapping[str, float]:
+        gram = self.gram_teacher
         return {
             "momentum": self.config.momentum_schedule.at(step, self.total_steps),
             "teacher_temperature": self._temperature(step),
+            **({} if gram is None else {"gram_weight": gram.weight(step), "local_weight": gram.local_weight(step)}),
         }
 
     @torch.no_grad()
@@ -231,8 +239,8 @@ class SelfDistillation(nn.Module):
             )
         return _Targets(probs.unflatten(0, (2, batch)), ibot)
 
-    def _micro_losses(self, crops: Crops, targets: _Targets, part: slice) -> LossTerms:
-        config = self.config
+    def _micro_losses(self, crops: Crops, targets: _Targets, part: slice, step: int) -> LossTerms:
+        config, gram = self.config, self.gram_teacher
         batch = crops.global_crops.shape[0] // 2
         count = part.stop - part.start
         share = count / batch
@@ -256,6 +264,7 @@ class SelfDistillation(nn.Module):
             targets.dino[:, part],
             batch,
             temperature=config.student_temperature,
+            local_weight=1.0 if gram is None else gram.local_weight(step),
         )
         terms = {"dino": (dino, config.dino_weight)}
         if config.koleo_weight > 0 and count > 1:
@@ -279,5 +288,9 @@ class SelfDistillation(nn.Module):
                 temperature=config.student_temperature,
             )
             terms["ibot"] = (ibot, config.ibot_weight)
+        if gram is not None and gram.weight(step) > 0:
+            seen = crops.global_crops if crops.gram_crops is None else crops.gram_crops
+            similarity = gram.loss(features[0].patches, select(seen), masks, self.teacher["backbone"])
+            terms["gram"] = (similarity * share, gram.weight(step))
         total = torch.stack([value * weight for value, weight in terms.values()]).sum()
         return LossTerms(total, {name: value.detach() for name, (value, _) in terms.items()})
