@@ -15,6 +15,7 @@ from opendino.errors import UsageError
 from opendino.losses import balanced_targets, dino_loss, ibot_loss, koleo_loss, sinkhorn
 from opendino.losses.prototypes import BalancedTargets
 from opendino.models.batch_norm import batch_norms
+from opendino.models.contract import Features
 from opendino.models.heads import ProjectionHead
 from opendino.monitor.health import Probe
 from opendino.train.method import LossTerms
@@ -198,6 +199,16 @@ class SelfDistillation(nn.Module):
         backbone: nn.Module = self.teacher["backbone"]
         return backbone.eval()
 
+    # --- for methods that build on this one ---
+
+    def further_terms(self, features: Features, global_crops: Tensor) -> Mapping[str, tuple[Tensor, float]]:
+        """Losses beside those above, by name with their weights, as means over a micro-batch's global crops.
+
+        Args:
+            features: the student's, of the global crops [V * b, ...], all first views first; some patches were masked.
+        """
+        return {}
+
     # --- parts ---
 
     def _temperature(self, step: int) -> float:
@@ -292,5 +303,7 @@ class SelfDistillation(nn.Module):
             seen = crops.global_crops if crops.gram_crops is None else crops.gram_crops
             similarity = gram.loss(features[0].patches, select(seen), masks, self.teacher["backbone"])
             terms["gram"] = (similarity * share, gram.weight(step))
+        for name, (value, weight) in self.further_terms(features[0], groups[0]).items():
+            terms[name] = (value * share, weight)
         total = torch.stack([value * weight for value, weight in terms.values()]).sum()
         return LossTerms(total, {name: value.detach() for name, (value, _) in terms.items()})
