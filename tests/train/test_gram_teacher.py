@@ -167,6 +167,13 @@ def test_options_that_exclude_each_other_are_refused_in_words(gram, data, change
         )
 
 
+def test_micro_batches_of_level_batch_are_refused():
+    config = SelfDistillationConfig(koleo_weight=0.0, micro_batch=4, gram=GramConfig(weight=1.0, level="batch"))
+    with pytest.raises(UsageError, match=r"micro_batch 4: .*level batch; use --method.gram.level image"):
+        config.check_batch(8)
+    config.check_batch(4)
+
+
 def test_a_weight_that_rises_before_the_copy_is_refused():
     with pytest.raises(UsageError, match=r"copy_at: the weight rises from 0.1, before the teacher is copied at 0.2"):
         GramTeacher(torch.nn.Linear(1, 1), GramConfig(weight=1.0, start=0.1, copy_at=0.2), 100)
