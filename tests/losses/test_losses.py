@@ -65,28 +65,35 @@ def test_sinkhorn_over_two_ranks_equals_one():
     torch.testing.assert_close(torch.cat([results[0], results[1]]), sinkhorn(logits, 0.07))
 
 
-@pytest.mark.parametrize("ignore_diagonal", [False, True])
-@pytest.mark.parametrize("crops", [(2, 2), (4, 2)])
-def test_dino_equals_loop(ignore_diagonal, crops):
-    student, teacher = rand(crops[0], 3, 5), rand(crops[1], 3, 5, seed=1).softmax(-1)
-    expected = dino_loop(student.tolist(), teacher.tolist(), ignore_diagonal=ignore_diagonal)
-    assert dino_loss(student, teacher, ignore_diagonal=ignore_diagonal).item() == pytest.approx(expected, rel=1e-5)
+@pytest.mark.parametrize("num_locals", [0, 3])
+def test_dino_equals_loop(num_locals):
+    student, prototypes, teacher = rand(2 + num_locals, 3, 4), rand(5, 4, seed=2), rand(2, 3, 5, seed=1).softmax(-1)
+    logits = (student @ prototypes.T).tolist()
+    found = dino_loss(student, prototypes, teacher, 3).item()
+    pairs = 2 + 2 * num_locals
+    expected = dino_loop(logits[:2], teacher.tolist(), ignore_diagonal=True) * 2 / pairs
+    locals_ = dino_loop(logits[2:], teacher.tolist()) * 2 * num_locals / pairs if num_locals else 0.0
+    assert found == pytest.approx(expected + locals_, rel=1e-5)
+    halved = dino_loss(student, prototypes, teacher, 3, local_weight=0.5).item()
+    assert halved == pytest.approx(expected + 0.5 * locals_, rel=1e-5)
 
 
 def test_dino_of_a_uniform_student_is_ln_k():
-    assert dino_loss(torch.zeros(2, 3, 7), rand(2, 3, 7).softmax(-1)).item() == pytest.approx(math.log(7), rel=1e-6)
+    student = torch.zeros(4, 3, 2)
+    assert dino_loss(student, rand(7, 2), rand(2, 3, 7).softmax(-1), 3).item() == pytest.approx(math.log(7), rel=1e-6)
 
 
 def test_ibot_equals_loop():
     crop_of_patch = [0, 0, 0, 2, 2]
-    student, teacher = rand(5, 6), rand(5, 6, seed=1).softmax(-1)
+    student, prototypes, teacher = rand(5, 4), rand(6, 4, seed=2), rand(5, 6, seed=1).softmax(-1)
     weights = torch.tensor([1 / 3, 1 / 3, 1 / 3, 1 / 2, 1 / 2])
-    expected = ibot_loop(student.tolist(), teacher.tolist(), crop_of_patch, num_crops=4)
-    assert ibot_loss(student, teacher, weights, 4).item() == pytest.approx(expected, rel=1e-5)
+    expected = ibot_loop((student @ prototypes.T).tolist(), teacher.tolist(), crop_of_patch, num_crops=4)
+    found = ibot_loss(student, prototypes, teacher.__getitem__, weights, 4)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_ibot_without_masked_patches_is_zero():
-    assert ibot_loss(torch.zeros(0, 4), torch.zeros(0, 4), torch.zeros(0), 2).item() == 0
+    assert ibot_loss(torch.zeros(0, 4), rand(5, 4), torch.zeros(0, 5).__getitem__, torch.zeros(0), 2).item() == 0
 
 
 @pytest.mark.parametrize("batch", [2, 5, 16, 17, 40])
@@ -115,5 +122,5 @@ def test_koleo_gradient_spreads_neighbours():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_losses_compute_in_fp32(dtype):
     assert koleo_loss(rand(4, 3).to(dtype)).dtype == torch.float32
-    assert dino_loss(rand(2, 2, 3).to(dtype), rand(2, 2, 3).softmax(-1)).dtype == torch.float32
+    assert dino_loss(rand(2, 2, 3).to(dtype), rand(4, 3), rand(2, 2, 4).softmax(-1), 2).dtype == torch.float32
     assert sinkhorn(rand(4, 3).to(dtype), 0.1).dtype == torch.float32

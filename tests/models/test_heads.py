@@ -30,7 +30,7 @@ def test_forward_is_mlp_normalise_linear():
     z = z / z.norm(dim=-1, keepdim=True)
     assert torch.allclose(head.bottleneck(x), z, atol=1e-6)
     assert torch.allclose(head(x), z @ head.last_layer.weight.T, atol=1e-6)
-    assert torch.equal(head(x), head.prototypes(head.bottleneck(x)))
+    assert torch.equal(head(x), head.bottleneck(x) @ head.prototypes().T)
     assert [name for name, _ in head.named_parameters()][-1] == "last_layer.weight"
 
 

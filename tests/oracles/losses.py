@@ -66,3 +66,63 @@ def koleo_loop(features, group_size=16, eps=1e-8):
             distance = math.sqrt(sum((a - b + eps) ** 2 for a, b in zip(x[i], x[nearest], strict=True)))
             total -= math.log(distance + eps)
     return total / len(x)
+
+
+def cubic_weight(x, a=-0.75):
+    x = abs(x)
+    if x <= 1:
+        return (a + 2) * x**3 - (a + 3) * x**2 + 1
+    return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
+
+
+def bicubic_loop(grid, height, width):
+    """grid: rows of cells of D numbers. Half-pixel centres, Keys' kernel with a = -0.75, edges repeated."""
+    rows, columns, dim = len(grid), len(grid[0]), len(grid[0][0])
+    out = []
+    for i in range(height):
+        y = (i + 0.5) * rows / height - 0.5
+        line = []
+        for j in range(width):
+            x = (j + 0.5) * columns / width - 0.5
+            cell = [0.0] * dim
+            for r in range(math.floor(y) - 1, math.floor(y) + 3):
+                for c in range(math.floor(x) - 1, math.floor(x) + 3):
+                    weight = cubic_weight(y - r) * cubic_weight(x - c)
+                    source = grid[min(max(r, 0), rows - 1)][min(max(c, 0), columns - 1)]
+                    cell = [v + weight * s for v, s in zip(cell, source, strict=True)]
+            line.append(cell)
+        out.append(line)
+    return out
+
+
+def gram_loop(student, anchor, level="image", negatives="keep", chosen=None):
+    """student: B grids of h x w x D; anchor: B grids, resized when larger."""
+    height, width = len(student[0]), len(student[0][0])
+    bags = [[], []]
+    for b in range(len(student)):
+        finer = anchor[b]
+        if (len(finer), len(finer[0])) != (height, width):
+            finer = bicubic_loop(finer, height, width)
+        for bag, grid in zip(bags, (student[b], finer), strict=True):
+            patches = []
+            for i in range(height):
+                for j in range(width):
+                    if chosen is None or chosen[b][i][j]:
+                        norm = math.sqrt(sum(v * v for v in grid[i][j]))
+                        patches.append([v / norm for v in grid[i][j]])
+            bag.append(patches)
+    if level == "batch":
+        bags = [[[patch for image in bag for patch in image]] for bag in bags]
+    total, count = 0.0, 0
+    for ours, theirs in zip(*bags, strict=True):
+        for i in range(len(ours)):
+            for j in range(len(ours)):
+                s = sum(a * b for a, b in zip(ours[i], ours[j], strict=True))
+                g = sum(a * b for a, b in zip(theirs[i], theirs[j], strict=True))
+                if negatives == "drop":
+                    s = max(s, 0.0)
+                if negatives in ("drop", "drop_teacher"):
+                    g = max(g, 0.0)
+                total += (s - g) ** 2
+                count += 1
+    return total / count

@@ -72,3 +72,27 @@ def test_single_parameters_may_have_rates_of_their_own(kind):
 def test_muon_is_refused_beside_sgd():
     with pytest.raises(UsageError, match="goes with adamw alone"):
         OptimConfig(kind="sgd", muon_lr=0.02)
+
+
+def test_a_frozen_backbone_asks_for_no_gradient_then_its_rate_rises():
+    modules = {"backbone": build_model("vit_tiny", dim=16, depth=1, heads=1), "dino_head": nn.Linear(3, 4)}
+    config = OptimConfig(lr=1.0, schedule="constant", warmup=0, backbone_lr=0.5, freeze_backbone=2)
+    optimizer = build_optimizer(modules, config)
+    shares, asked = [], []
+    for step in range(5):
+        set_hyperparameters(optimizer, config, step, 10)
+        lrs = {group["backbone"]: group["lr"] for group in optimizer.param_groups}
+        shares.append((lrs[True], lrs[False]))
+        asked.append({p.requires_grad for p in modules["backbone"].parameters()})
+    assert shares == [(0.0, 1.0), (0.0, 1.0), (0.25, 1.0), (0.5, 1.0), (0.5, 1.0)]
+    assert asked == [{False}, {False}, {True}, {True}, {True}]
+
+
+def test_what_needs_no_gradient_at_the_start_is_left_out_for_good():
+    module = nn.Linear(3, 2)
+    module.bias.requires_grad_(False)
+    config = OptimConfig(lr=1.0, freeze_backbone=1)
+    optimizer = build_optimizer({"backbone": module}, config)
+    assert [name for group in optimizer.param_groups for name in group["names"]] == ["backbone.weight"]
+    set_hyperparameters(optimizer, config, 5, 10)
+    assert not module.bias.requires_grad

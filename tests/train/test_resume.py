@@ -15,7 +15,7 @@ from opendino import files
 from opendino.errors import DataError, StoppedError, UsageError
 from opendino.files import check_directory
 from opendino.train.checkpoint import list_checkpoints
-from opendino.train.loop import Watcher
+from opendino.train.loop import ENDED, Watcher
 from opendino.train.run import open_run
 from tests.train.runs import draw_pictures, run_to, tiny_config
 
@@ -216,3 +216,31 @@ def test_training_outside_the_main_thread_works_without_signals(pictures, unbrok
     thread.start()
     thread.join()
     assert_equal(state(found[0]), unbroken[0])
+
+
+def test_a_watcher_ends_a_run_and_a_resume_finds_it_ended(pictures, unbroken, tmp_path):
+    """Killed between the decision and the save, it decides the same again."""
+
+    def run(out, fault=""):
+        carry = {}
+        enough = Watcher(1, lambda step, method: carry.update({ENDED: "enough"} if step == 7 else {}))
+        os.environ["OPENDINO_FAULT"] = fault
+        try:
+            return run_to(tiny_config(pictures), out, watchers=[enough], carry=carry), carry
+        finally:
+            del os.environ["OPENDINO_FAULT"]
+
+    whole, carry = run(tmp_path / "whole")
+    assert carry == {ENDED: "enough"}
+    assert list_checkpoints(tmp_path / "whole" / "checkpoints")[-1][0] == 7
+    process = multiprocessing.get_context("fork").Process(
+        target=run, args=(tmp_path / "cut", "checkpoint.before_tensors:2=SIGKILL")
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -9
+    assert [step for step, _ in list_checkpoints(tmp_path / "cut" / "checkpoints")] == [5]
+    assert_equal(state(run(tmp_path / "cut")[0]), state(whole))
+    before = rows(tmp_path / "cut")
+    assert_equal(state(run(tmp_path / "cut")[0]), state(whole))
+    assert rows(tmp_path / "cut") == before == rows(tmp_path / "whole")

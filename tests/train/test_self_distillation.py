@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from opendino.data.loader import Crops
-from opendino.losses import dino_loss, ibot_loss, koleo_loss, sinkhorn
+from opendino.errors import UsageError
+from opendino.losses import koleo_loss, sinkhorn
 from opendino.models.family import build_model
 from opendino.train.methods.self_distillation import SelfDistillation, SelfDistillationConfig
 
@@ -49,15 +50,17 @@ def test_total_equals_the_formula_written_out():
     small = student["backbone"](batch.local_crops)
     target = teacher["backbone"](batch.global_crops)
     q = sinkhorn(teacher["dino_head"](target.cls), temperature).view(2, B, -1)
-    dino_global = dino_loss(student["dino_head"](g.cls).view(2, B, -1), q, ignore_diagonal=True)
-    dino_local = dino_loss(student["dino_head"](small.cls).view(3, B, -1), q)
+
+    def cross_entropy(logits, probs):
+        return -(probs * (logits / 0.1).log_softmax(-1)).sum(-1)
+
+    first, second = student["dino_head"](g.cls).view(2, B, -1)
+    dino_global = (cross_entropy(first, q[1]) + cross_entropy(second, q[0])).mean() / 2
+    local = student["dino_head"](small.cls).view(3, 1, B, -1)
+    dino_local = cross_entropy(local, q[None]).mean()
     weights = (1 / batch.masks.sum((1, 2)).clamp_min(1))[:, None, None].expand(2 * B, 4, 4)[batch.masks]
-    ibot = ibot_loss(
-        student["ibot_head"](g.patches[batch.masks]),
-        sinkhorn(teacher["ibot_head"](target.patches[batch.masks]), temperature),
-        weights,
-        2 * B,
-    )
+    balanced = sinkhorn(teacher["ibot_head"](target.patches[batch.masks]), temperature)
+    ibot = (cross_entropy(student["ibot_head"](g.patches[batch.masks]), balanced) * weights).sum() / (2 * B)
     koleo = koleo_loss(g.cls[:B], group_size=2) + koleo_loss(g.cls[B:], group_size=2)
     # 2 pairs of globals and 6 of locals against globals share the weight of the DINO term.
     expected = dino_global * 2 / 8 + dino_local * 6 / 8 + config.ibot_weight * ibot + config.koleo_weight * koleo
@@ -67,15 +70,39 @@ def test_total_equals_the_formula_written_out():
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_micro_batches_add_up_to_the_whole_batch(size):
-    # KoLeo needs pairs inside a micro-batch, so it is compared for size 2 (its groups) alone.
-    weight = 0.1 if size == 2 else 0.0
-    whole = method(dataclasses.replace(CONFIG, koleo_weight=weight))
-    parts = method(dataclasses.replace(CONFIG, koleo_weight=weight, micro_batch=size))
+    # Everything random is on. KoLeo needs its groups whole, so it is compared for their size alone.
+    config = dataclasses.replace(CONFIG, koleo_weight=0.1 if size == 2 else 0.0)
+    model = {"drop_path": 0.4, "rope_rescale": 2.0, "rope_jitter": 1.5, "rope_shift": 0.1, "layer_scale": 1.0}
+    whole, parts = method(config, **model), method(dataclasses.replace(config, micro_batch=size), **model)
+    values = []
     for built in (whole, parts):
+        # At its start, 0, a mask token that no branch has touched has no direction, and its gradient no bounds.
+        torch.nn.init.constant_(built.student["backbone"].mask_token[:, ::2], 0.5)
+        torch.manual_seed(3)
+        total = dict.fromkeys(("dino", "ibot", "koleo"), 0.0)
         for terms in built.losses(crops(), 0):
             terms.total.backward()
+            total |= {name: total[name] + value.item() for name, value in terms.values.items()}
+        values.append(total)
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
     for (name, a), b in zip(whole.student.named_parameters(), parts.student.parameters(), strict=True):
-        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-5, msg=name)
+
+
+def test_micro_batches_that_cut_through_koleo_groups_are_refused():
+    config = SelfDistillationConfig(micro_batch=24, koleo_group=16)
+    with pytest.raises(UsageError, match=r"24.*48.*--method.micro-batch 16"):
+        config.check_batch(48)
+    dataclasses.replace(config, koleo_weight=0.0).check_batch(48)
+    dataclasses.replace(config, micro_batch=16).check_batch(64)
+    with pytest.raises(UsageError, match="micro_batch 16"):  # the last 8 of 40 join the group before
+        dataclasses.replace(config, micro_batch=16).check_batch(40)
+
+
+def test_batch_norm_in_micro_batches_is_said_before_the_start():
+    assert not list(method(dataclasses.replace(CONFIG, micro_batch=2)).remarks(4))
+    (remark,) = method(dataclasses.replace(CONFIG, micro_batch=2, head_batch_norm=True)).remarks(4)
+    assert "batch norm" in remark and "2 pictures" in remark
 
 
 def test_a_batch_of_one_switches_the_spreading_term_off_and_stays_finite():

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from opendino.losses.prototypes import prototype_loss
 
 
 def dino_loss(
-    student_logits: Tensor, teacher_probs: Tensor, *, student_temperature: float = 0.1, ignore_diagonal: bool = False
+    student: Tensor,
+    prototypes: Tensor,
+    teacher_probs: Tensor,
+    num_pictures: int,
+    *,
+    temperature: float = 0.1,
+    local_weight: float = 1.0,
 ) -> Tensor:
-    """Cross-entropy between all pairs of a student crop and a teacher crop of the same picture.
+    """Mean cross-entropy over all pairs of a student crop and a teacher crop of the same picture that is another crop.
 
-    L = - sum_{s,t,b,k} q[t,b,k] log p[s,b,k] / (B * number of pairs), p = softmax(student / student_temperature).
+    L = - sum_{s,t,b,k} v_s q[t,b,k] log p[s,b,k] / (pictures * pairs), p = softmax(student . prototypes / temperature).
+    Crops 0 and 1 are global ones on both sides, and s = t is left out: 2 pairs of globals, 2 S - 4 with local crops.
 
     Args:
-        student_logits: [S, B, K] head outputs of S crops of B pictures.
-        teacher_probs: [T, B, K] targets, rows sum to 1, no gradient.
-        ignore_diagonal: leave out the pairs s = t (the same crop on both sides).
+        student: [S, B, b] head features before the prototypes: two global crops, then S - 2 local ones.
+        prototypes: [K, b].
+        teacher_probs: [2, B, K] targets of the global crops, rows sum to 1, no gradient.
+        num_pictures: of the whole batch; B may be a part of it, and losses of parts add up.
+        local_weight: v_s of the local crops; the pairs still count as pairs.
     Returns:
         fp32 scalar >= 0; ln K when the student is uniform.
     Source: arXiv 2508.10104, section 3.2; averaging per pair as in the published recipe.
     """
-    log_probs = F.log_softmax(student_logits.float() / student_temperature, dim=-1)
-    pairs = -torch.einsum("tbk,sbk->ts", teacher_probs.float(), log_probs)
-    num_teacher, num_student = pairs.shape
-    count = num_teacher * num_student
-    if ignore_diagonal:
-        diagonal = torch.eye(num_teacher, num_student, dtype=torch.bool, device=pairs.device)
-        pairs = pairs.masked_fill(diagonal, 0.0)
-        count -= min(num_teacher, num_student)
-    return pairs.sum() / (student_logits.shape[1] * count)
+    num_crops, batch, width = student.shape
+    # A global crop is to predict the other one, a local crop both, which is twice their mean.
+    wanted = torch.cat([teacher_probs.flip(0).flatten(0, 1), teacher_probs.mean(dim=0)])
+    place = torch.arange(num_crops * batch, device=student.device)
+    place = torch.where(place < 2 * batch, place, 2 * batch + place % batch)
+    weights = torch.where(place < 2 * batch, 1.0, 2.0 * local_weight) / (num_pictures * (2 * num_crops - 2))
+    return prototype_loss(
+        student.reshape(-1, width), prototypes, lambda part: wanted[place[part]], weights, temperature=temperature
+    )

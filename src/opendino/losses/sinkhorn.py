@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -14,6 +14,58 @@ def identity(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def prototype_offsets(
+    chunks: Callable[[], Iterator[Tensor]],
+    temperature: float,
+    *,
+    iterations: int = 3,
+    all_sum: Callable[[Tensor], Tensor] = identity,
+    all_max: Callable[[Tensor], Tensor] = identity,
+) -> Tensor:
+    """What balance adds to each prototype's scores: the [K] numbers that are all of Sinkhorn's state.
+
+    Each of its rounds scales every prototype's total mass to 1/K, then every sample's to 1/N. In logarithms the first
+    adds a number per prototype and the second is the softmax of a row, so the targets of any rows follow from their
+    logits and these numbers, and the samples can pass by in chunks, once a round.
+
+    Two differences from the published form, neither visible in its range: nothing overflows (there, exp does in fp32
+    above a logit of 3.5 at temperature 0.04), and a prototype that no sample wants counts as wanted by 1e-30 of one.
+
+    Args:
+        chunks: gives the logits of all N samples of this process as [n, K] tensors of any float dtype; called once a
+            round.
+        temperature: > 0.
+        iterations: rounds; 3 in the paper.
+        all_sum: adds a tensor over all ranks, so that balance holds over the global batch.
+        all_max: its largest value over all ranks.
+    Returns:
+        [K] fp32, up to a constant.
+    Source: arXiv 2508.10104, section 3.2 (as in SwAV, arXiv 2006.09882, appendix).
+    """
+    count, columns = 0, None
+    for logits in chunks():
+        found = (logits.float() / temperature).logsumexp(dim=0)
+        columns = found if columns is None else torch.logaddexp(columns, found)
+        count += logits.shape[0]
+    assert columns is not None, "Sinkhorn needs at least one sample"
+    peak = all_max(columns)
+    offsets = -(all_sum((columns - peak).exp()).log() + peak)
+    samples = all_sum(offsets.new_tensor(float(count)))
+    for _ in range(iterations - 1):
+        mass = torch.zeros_like(offsets)
+        for logits in chunks():
+            mass += balanced(logits, offsets, temperature).sum(dim=0)
+        offsets = offsets - (all_sum(mass).clamp_min(1e-30) * (offsets.shape[0] / samples)).log()
+    return offsets
+
+
+@torch.no_grad()
+def balanced(logits: Tensor, offsets: Tensor, temperature: float) -> Tensor:
+    """Targets of some rows, fp32 [n, K], from their logits and the offsets of all; rows sum to 1."""
+    return torch.add(offsets, logits.float(), alpha=1 / temperature).softmax(dim=1)
+
+
+@torch.no_grad()
 def sinkhorn(
     logits: Tensor,
     temperature: float,
@@ -22,29 +74,14 @@ def sinkhorn(
     all_sum: Callable[[Tensor], Tensor] = identity,
     all_max: Callable[[Tensor], Tensor] = identity,
 ) -> Tensor:
-    """Balanced soft assignment of samples to prototypes.
-
-    Q = exp(logits / temperature); then `iterations` times: scale every prototype's total mass to 1/K, every sample's
-    to 1/N. Two differences from the published form, neither visible in its range: the largest logit is subtracted
-    first, so exp cannot overflow (the published one does in fp32 above a logit of 3.5 at temperature 0.04), and
-    entries more than 60 nats below it are raised to that floor, so no sample's mass underflows to 0 / 0.
+    """Balanced soft assignment of samples to prototypes: `prototype_offsets` and `balanced` on logits at hand.
 
     Args:
         logits: [N, K] any float dtype, N >= 1.
-        temperature: > 0.
-        iterations: scaling rounds; 3 in the paper.
-        all_sum: adds a tensor over all ranks, so that balance holds over the global batch.
-        all_max: its largest value over all ranks.
     Returns:
         fp32 [N, K]; each row sums to 1.
-    Source: arXiv 2508.10104, section 3.2 (as in SwAV, arXiv 2006.09882, appendix).
     """
-    scores = logits.float() / temperature
-    peak = all_max(scores.max())
-    q = torch.exp((scores - peak).clamp_min(-60.0))
-    count = all_sum(q.new_tensor(float(q.shape[0])))
-    num_prototypes = q.shape[1]
-    for _ in range(iterations):
-        q = q / (all_sum(q.sum(dim=0, keepdim=True)) * num_prototypes)
-        q = q / (q.sum(dim=1, keepdim=True) * count)
-    return q * count
+    offsets = prototype_offsets(
+        lambda: iter((logits,)), temperature, iterations=iterations, all_sum=all_sum, all_max=all_max
+    )
+    return balanced(logits, offsets, temperature)

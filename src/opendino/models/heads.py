@@ -59,7 +59,7 @@ class ProjectionHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, D] -> logits [B, K]."""
-        return self.prototypes(self.bottleneck(x))
+        return F.linear(self.bottleneck(x), self.prototypes())
 
     def bottleneck(self, x: Tensor) -> Tensor:
         """[B, D] -> [B, b], unit length, at least fp32. Raises ShapeError for one row with batch norm."""
@@ -68,10 +68,10 @@ class ProjectionHead(nn.Module):
         x = self.mlp(x)
         return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1, eps=1e-12)
 
-    def prototypes(self, z: Tensor) -> Tensor:
-        """[B, b] unit vectors -> logits [B, K]: similarity with each prototype."""
+    def prototypes(self) -> Tensor:
+        """[K, b]: a sample's logits are its products with these rows."""
         weight = self.last_layer.weight
-        return F.linear(z, F.normalize(weight, dim=1, eps=1e-12) if self.unit_prototypes else weight)
+        return F.normalize(weight, dim=1, eps=1e-12) if self.unit_prototypes else weight
 
 
 def _batch_norm(width: int) -> nn.BatchNorm1d:

@@ -56,14 +56,20 @@ class OptimConfig:
     """Multiplier on the first layer, on top of layer_decay; 0.2 in the paper."""
     freeze_last_layer: Length = 0
     """The prototypes stand still for so long."""
+    backbone_lr: float = 1.0
+    """Multiplier on the rates of the backbone, on top of layer_decay: below 1 where it is trained already."""
+    freeze_backbone: Length = 0
+    """The backbone stands still for so long, so that fresh heads learn its features first; then its rate rises linearly
+    over as long again."""
 
     def __post_init__(self) -> None:
         if not 0 < self.lr < math.inf:
             raise UsageError("optim.lr", f"must be above 0, got {self.lr}")
-        for name in ("lr_final", "muon_lr", "weight_decay", "weight_decay_final", "eps", "clip", "patch_embed_lr"):
+        positive = ("lr_final", "muon_lr", "weight_decay", "weight_decay_final", "eps", "clip", "patch_embed_lr")
+        for name in (*positive, "backbone_lr"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"optim.{name}", f"must be 0 or more, got {getattr(self, name)}")
-        for name in ("warmup", "freeze_last_layer"):
+        for name in ("warmup", "freeze_last_layer", "freeze_backbone"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"optim.{name}", f"must be steps or a share of the run, got {getattr(self, name)}")
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -105,27 +111,32 @@ def lr_multiplier(name: str, num_layers: int, config: OptimConfig) -> float:
 def build_optimizer(
     modules: Mapping[str, nn.Module], config: OptimConfig, rates: Mapping[str, Rate] | None = None
 ) -> torch.optim.Optimizer:
-    """AdamW, Muon for matrices, or SGD, in groups with `lr_mult`, `wd_mult`, `last_layer` and the parameters' names.
+    """AdamW, Muon for matrices, or SGD, in groups with `lr_mult`, `wd_mult`, `last_layer`, `backbone` and the
+    parameters' names.
 
     No weight decay on biases, norms and LayerScale; everything else decays, tokens and prototypes included, as in
-    the published recipe. Parameters of one group share all three, so a step sets few numbers.
+    the published recipe. Parameters of one group share all of them, so a step sets few numbers. What needs no gradient
+    when this is called is left out for good.
 
     Args:
         rates: multipliers of single parameters, by "module.name", in place of those that follow from their names.
     """
     rates = rates or {}
-    groups: dict[tuple[float, float, bool, bool], list[tuple[str, nn.Parameter]]] = {}
+    groups: dict[tuple[float, float, bool, bool, bool], list[tuple[str, nn.Parameter]]] = {}
     for module_name, module in modules.items():
         num_layers = getattr(module, "num_layers", 0)
+        backbone = module_name == "backbone"
         for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                continue
             decays = parameter.ndim > 1 and not name.endswith("bias") and "norm" not in name and "gamma" not in name
-            multiplier = lr_multiplier(name, num_layers, config) if module_name == "backbone" else 1.0
+            multiplier = lr_multiplier(name, num_layers, config) * config.backbone_lr if backbone else 1.0
             matrix = parameter.ndim in (2, 4) and not any(part in name for part in _NO_MATRICES)
             orthogonal = config.muon_lr > 0 and matrix
             if orthogonal:
                 multiplier *= config.muon_lr / config.lr
             rate = rates.get(f"{module_name}.{name}", Rate(multiplier, 1.0 if decays else 0.0))
-            key = (rate.lr, rate.weight_decay, "last_layer" in name, orthogonal)
+            key = (rate.lr, rate.weight_decay, "last_layer" in name, backbone, orthogonal)
             groups.setdefault(key, []).append((f"{module_name}.{name}", parameter))
     described = [
         {
@@ -134,9 +145,10 @@ def build_optimizer(
             "lr_mult": lr_mult,
             "wd_mult": wd_mult,
             "last_layer": last_layer,
+            "backbone": backbone,
             "orthogonal": orthogonal,
         }
-        for (lr_mult, wd_mult, last_layer, orthogonal), members in groups.items()
+        for (lr_mult, wd_mult, last_layer, backbone, orthogonal), members in groups.items()
     ]
     if config.kind == "sgd":
         return torch.optim.SGD(described, lr=config.lr, momentum=config.betas[0])
@@ -144,14 +156,30 @@ def build_optimizer(
 
 
 def set_hyperparameters(optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, total: int) -> float:
-    """Write this step's learning rates and weight decays into the groups; returns the base learning rate."""
+    """Write this step's learning rates and weight decays into the groups; returns the base learning rate.
+
+    A backbone that stands still asks for no gradient, so that no backward pass goes through it.
+    """
     lr = config.lr_schedule.at(step, total)
     weight_decay = config.weight_decay_schedule.at(step, total)
     frozen = step < to_steps(config.freeze_last_layer, total)
+    share = backbone_share(config, step, total)
     for group in optimizer.param_groups:
         group["lr"] = 0.0 if frozen and group["last_layer"] else lr * group["lr_mult"]
         group["weight_decay"] = weight_decay * group["wd_mult"]
+        if group["backbone"] and config.freeze_backbone:
+            group["lr"] *= share
+            for parameter in group["params"]:
+                parameter.requires_grad_(share > 0)
     return lr
+
+
+def backbone_share(config: OptimConfig, step: int, total: int) -> float:
+    """Share of its rate that the backbone has at a step: 0 while frozen, a linear rise of the same length, then 1."""
+    frozen = to_steps(config.freeze_backbone, total)
+    if step < frozen or not frozen:
+        return 0.0 if step < frozen else 1.0
+    return min(1.0, (step + 1 - frozen) / frozen)
 
 
 def clip_gradients(modules: Mapping[str, nn.Module], limit: float) -> float:

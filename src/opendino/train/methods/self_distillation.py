@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from opendino.data.loader import Crops
 from opendino.errors import UsageError
-from opendino.losses import dino_loss, ibot_loss, koleo_loss, sinkhorn
+from opendino.losses import balanced_targets, dino_loss, ibot_loss, koleo_loss, sinkhorn
+from opendino.losses.koleo import group_starts
+from opendino.losses.prototypes import BalancedTargets
 from opendino.models.batch_norm import batch_norms
+from opendino.models.contract import Features
 from opendino.models.heads import ProjectionHead
+from opendino.models.stochastic_depth import Part
 from opendino.monitor.health import Probe
 from opendino.train.method import LossTerms
+from opendino.train.methods.gram_teacher import GramConfig, GramTeacher
 from opendino.train.schedules import Length, Schedule
 
 
@@ -61,19 +67,47 @@ class SelfDistillationConfig:
     momentum_final: float = 1.0
     """The same at the end; a cosine between."""
     micro_batch: int = 0
-    """Pictures per backward pass; 0: the whole batch at once. Targets always span the whole batch."""
+    """Pictures per backward pass; 0: the whole batch at once. The step is that of the whole batch all the same."""
+    kept_logits_mb: int = 512
+    """Teacher logits of masked patches are kept up to this size; beyond it they are computed anew, chunk by chunk."""
+    gram: GramConfig = field(default_factory=GramConfig)
 
     def __post_init__(self) -> None:
         if self.prototypes < 2:
             raise UsageError("method.prototypes", f"must be at least 2, got {self.prototypes}")
-        for name in ("dino_weight", "ibot_weight", "koleo_weight", "queue", "micro_batch", "target_spread"):
+        for name in (
+            "dino_weight",
+            "ibot_weight",
+            "koleo_weight",
+            "queue",
+            "micro_batch",
+            "target_spread",
+            "kept_logits_mb",
+        ):
             if getattr(self, name) < 0:
                 raise UsageError(f"method.{name}", f"must be at least 0, got {getattr(self, name)}")
+        if self.koleo_group < 2:
+            raise UsageError("method.koleo_group", f"must be at least 2, got {self.koleo_group}")
         for name in ("student_temperature", "teacher_temperature_start", "teacher_temperature"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"method.{name}", f"must be above 0, got {getattr(self, name)}")
         if not 0 <= self.momentum <= self.momentum_final <= 1:
             raise UsageError("method.momentum", f"must be in [0, momentum_final <= 1], got {self.momentum}")
+
+    def check_batch(self, batch_size: int) -> None:
+        """Raise UsageError when micro-batches of this batch would cut what is compared across pictures."""
+        size = self.micro_batch or batch_size
+        cuts = range(0, batch_size, size)
+        if self.koleo_weight > 0 and not set(cuts) <= set(group_starts(batch_size, self.koleo_group)):
+            near = max(1, size // self.koleo_group) * self.koleo_group
+            raise UsageError(
+                f"method.micro_batch {size}",
+                f"cuts a batch of {batch_size} amid the groups of {self.koleo_group} pictures that KoLeo compares",
+                f"use --method.micro-batch {near} and a multiple of it as batch, or another --method.koleo-group",
+            )
+        if self.gram.weight and self.gram.level == "batch" and size < batch_size:
+            cause = "micro-batches would cut the one matrix of similarities of level batch"
+            raise UsageError(f"method.micro_batch {size}", cause, "use --method.gram.level image")
 
     @property
     def momentum_schedule(self) -> Schedule:
@@ -91,10 +125,10 @@ class SelfDistillationConfig:
 
 @dataclass(frozen=True)
 class _Targets:
-    """dino [2, B, K]; ibot [M, K'] at the masked positions of all crops in order, or None."""
+    """dino [2, B, K]; ibot: of the M masked positions of all crops in order, or None."""
 
     dino: Tensor
-    ibot: Tensor | None
+    ibot: BalancedTargets | None
 
 
 class SelfDistillation(nn.Module):
@@ -127,6 +161,8 @@ class SelfDistillation(nn.Module):
             )
         self.student = nn.ModuleDict(student)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
+        gram = config.gram.weight > 0
+        self.gram_teacher = GramTeacher(self.teacher["backbone"], config.gram, total_steps) if gram else None
         # Rows of NaN are rows not filled yet.
         self.register_buffer("queue", torch.full((config.queue, config.prototypes), float("nan")))
 
@@ -146,18 +182,25 @@ class SelfDistillation(nn.Module):
         self.teacher.eval()
         batch = crops.global_crops.shape[0] // 2
         size = self.config.micro_batch or batch
+        # What the student draws is drawn for the whole batch: each micro-batch draws it again and takes its part.
+        state = torch.get_rng_state()
         for start in range(0, batch, size):
-            yield self._micro_losses(crops, targets, slice(start, min(start + size, batch)))
+            torch.set_rng_state(state)
+            yield self._micro_losses(crops, targets, Part(start, min(start + size, batch), batch), step)
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         momentum = self.config.momentum_schedule.at(step, self.total_steps)
         torch._foreach_lerp_(list(self.teacher.parameters()), list(self.student.parameters()), 1 - momentum)
+        if self.gram_teacher is not None:
+            self.gram_teacher.after_step(step, self.teacher["backbone"])
 
     def scalars(self, step: int) -> Mapping[str, float]:
+        gram = self.gram_teacher
         return {
             "momentum": self.config.momentum_schedule.at(step, self.total_steps),
             "teacher_temperature": self._temperature(step),
+            **({} if gram is None else {"gram_weight": gram.weight(step), "local_weight": gram.local_weight(step)}),
         }
 
     @torch.no_grad()
@@ -175,9 +218,30 @@ class SelfDistillation(nn.Module):
             student_logits=student / self.config.student_temperature,
         )
 
+    def remarks(self, batch_size: int) -> Iterator[str]:
+        """What a person should know before the first step, in words."""
+        size = self.config.micro_batch or batch_size
+        if size == 1 and self.config.koleo_weight > 0:
+            yield "one picture at a time: the KoLeo term is off, since it needs a neighbour to move away from"
+        if size < batch_size and any(isinstance(module, _BatchNorm) for module in self.student.modules()):
+            yield (
+                f"batch norm takes its statistics from {size} pictures at a time: in this alone micro-batches differ "
+                f"from a whole batch of {batch_size}"
+            )
+
     def export(self) -> nn.Module:
         backbone: nn.Module = self.teacher["backbone"]
         return backbone.eval()
+
+    # --- for methods that build on this one ---
+
+    def further_terms(self, features: Features, global_crops: Tensor) -> Mapping[str, tuple[Tensor, float]]:
+        """Losses beside those above, by name with their weights, as means over a micro-batch's global crops.
+
+        Args:
+            features: the student's, of the global crops [V * b, ...], all first views first; some patches were masked.
+        """
+        return {}
 
     # --- parts ---
 
@@ -194,7 +258,8 @@ class SelfDistillation(nn.Module):
     def _targets(self, crops: Crops, step: int) -> _Targets:
         batch = crops.global_crops.shape[0] // 2
         size = self.config.micro_batch or batch
-        cls_logits, patch_logits = [], []
+        ibot_head: Any = self.teacher["ibot_head"] if self.config.ibot_weight > 0 else None
+        cls_logits, patches = [], []
         masks = crops.masks if self.config.ibot_weight > 0 else None
         # Chunks run along the 2B crops: order is kept, so masked positions stay in the order of the masks.
         for start in range(0, 2 * batch, 2 * size):
@@ -202,47 +267,50 @@ class SelfDistillation(nn.Module):
             features = self.teacher["backbone"](crops.global_crops[chunk])
             cls_logits.append(self.teacher["dino_head"](features.cls).float())
             if masks is not None:
-                patch_logits.append(self.teacher["ibot_head"](features.patches[masks[chunk]]).float())
+                patches.append(ibot_head.bottleneck(features.patches[masks[chunk]]))
         temperature = self._temperature(step)
         logits = torch.cat(cls_logits)
         filled = self.queue[~self.queue[:, 0].isnan()] if self.config.queue else logits[:0]
         probs = sinkhorn(self._spread(torch.cat([logits, filled])), temperature)[: 2 * batch]
         if self.config.queue:
             self.queue.copy_(torch.cat([logits, self.queue])[: self.config.queue])
-        ibot = sinkhorn(torch.cat(patch_logits), temperature) if masks is not None and masks.any() else None
+        ibot = None
+        if masks is not None and masks.any():
+            ibot = balanced_targets(
+                torch.cat(patches),
+                ibot_head.prototypes(),
+                temperature,
+                keep_bytes=self.config.kept_logits_mb * 10**6,
+            )
         return _Targets(probs.unflatten(0, (2, batch)), ibot)
 
-    def _micro_losses(self, crops: Crops, targets: _Targets, part: slice) -> LossTerms:
-        config = self.config
-        batch = crops.global_crops.shape[0] // 2
+    def _micro_losses(self, crops: Crops, targets: _Targets, part: Part, step: int) -> LossTerms:
+        config, batch, gram = self.config, part.batch, self.gram_teacher
         count = part.stop - part.start
         share = count / batch
 
         def select(crop_major: Tensor) -> Tensor:
             """The crops of the pictures in `part`, all views: [V * B, ...] -> [V * count, ...]."""
-            return crop_major.unflatten(0, (-1, batch))[:, part].flatten(0, 1)
+            return crop_major.unflatten(0, (-1, batch))[:, part.start : part.stop].flatten(0, 1)
 
         masks = select(crops.masks) if crops.masks is not None and config.ibot_weight > 0 else None
         groups = [select(crops.global_crops)]
         if crops.local_crops is not None:
             groups.append(select(crops.local_crops))
         backbone: Any = self.student["backbone"]
-        features = backbone.forward_crops(groups, [masks] + [None] * (len(groups) - 1))
+        features = backbone.forward_crops(groups, [masks] + [None] * (len(groups) - 1), part)
 
         head: Any = self.student["dino_head"]
         # Each group passes the head on its own: with batch statistics, small crops must not shift large ones.
-        logits = [head(group.cls).unflatten(0, (-1, count)) for group in features]
-        probs = targets.dino[:, part]
-        global_pairs = 2
-        local_pairs = 2 * logits[1].shape[0] if len(logits) > 1 else 0
-        dino = dino_loss(logits[0], probs, student_temperature=config.student_temperature, ignore_diagonal=True) * (
-            global_pairs / (global_pairs + local_pairs)
+        dino = dino_loss(
+            torch.cat([head.bottleneck(group.cls).unflatten(0, (-1, count)) for group in features]),
+            head.prototypes(),
+            targets.dino[:, part.start : part.stop],
+            batch,
+            temperature=config.student_temperature,
+            local_weight=1.0 if gram is None else gram.local_weight(step),
         )
-        if local_pairs:
-            dino = dino + dino_loss(logits[1], probs, student_temperature=config.student_temperature) * (
-                local_pairs / (global_pairs + local_pairs)
-            )
-        terms = {"dino": (dino * share, config.dino_weight)}
+        terms = {"dino": (dino, config.dino_weight)}
         if config.koleo_weight > 0 and count > 1:
             views = features[0].cls.unflatten(0, (2, count))
             koleo = koleo_loss(views[0], group_size=config.koleo_group) + koleo_loss(
@@ -252,15 +320,23 @@ class SelfDistillation(nn.Module):
         if masks is not None and targets.ibot is not None and masks.any():
             assert crops.masks is not None
             ids = torch.full_like(crops.masks, -1, dtype=torch.long)
-            ids[crops.masks] = torch.arange(targets.ibot.shape[0], device=ids.device)
-            weights = (1 / masks.sum(dim=(1, 2)).clamp_min(1).float())[:, None, None].expand(masks.shape)[masks]
+            ids[crops.masks] = torch.arange(int(crops.masks.sum()), device=ids.device)
+            wanted, rows = targets.ibot, select(ids)[masks]
+            patch_head: Any = self.student["ibot_head"]
             ibot = ibot_loss(
-                self.student["ibot_head"](features[0].patches[masks]),
-                targets.ibot[select(ids)[masks]],
-                weights,
+                patch_head.bottleneck(features[0].patches[masks]),
+                patch_head.prototypes(),
+                lambda chunk: wanted[rows[chunk]],
+                (1 / masks.sum(dim=(1, 2)).clamp_min(1).float())[:, None, None].expand(masks.shape)[masks],
                 2 * batch,
-                student_temperature=config.student_temperature,
+                temperature=config.student_temperature,
             )
             terms["ibot"] = (ibot, config.ibot_weight)
+        if gram is not None and gram.weight(step) > 0:
+            seen = crops.global_crops if crops.gram_crops is None else crops.gram_crops
+            similarity = gram.loss(features[0].patches, select(seen), masks, self.teacher["backbone"])
+            terms["gram"] = (similarity * share, gram.weight(step))
+        for name, (value, weight) in self.further_terms(features[0], groups[0]).items():
+            terms[name] = (value * share, weight)
         total = torch.stack([value * weight for value, weight in terms.values()]).sum()
         return LossTerms(total, {name: value.detach() for name, (value, _) in terms.items()})

@@ -1,0 +1,146 @@
+"""Cross-entropy over very many prototypes, and its targets, without ever holding all logits at once.
+
+With 98,304 prototypes the logits of some thousand masked patches are gigabytes, four times over (student, softmax,
+gradient, teacher). Here rows pass in chunks: memory is one chunk, whatever the number of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from opendino.losses.sinkhorn import balanced, identity, prototype_offsets
+
+CHUNK_ELEMENTS = 2**25
+"""Logits of a chunk: 134 MB in fp32."""
+MAX_CHUNK_ROWS = 1024
+
+Targets = Callable[[slice], Tensor]
+"""Gives the target rows [n, K] of a slice of samples: a tensor's `__getitem__`, or what makes them when asked."""
+
+
+def prototype_loss(
+    features: Tensor, prototypes: Tensor, targets: Targets, weights: Tensor, *, temperature: float = 0.1
+) -> Tensor:
+    """Weighted sum of cross-entropies between targets and the student's assignment to prototypes.
+
+    L = - sum_i w_i sum_k t[i,k] log softmax_k(x_i . c_k / temperature).
+
+    Loss and gradients are made in one pass over chunks of rows in the forward: a chunk's logits are used for both and
+    dropped, so nothing is computed twice and the backward only scales what is there.
+
+    Args:
+        features: [M, b] student features before the last layer; M may be 0. Under autocast products are in its dtype.
+        prototypes: [K, b] rows of the last layer.
+        targets: rows of targets [n, K] for a slice of the M samples; each sums to 1.
+        weights: [M] the w_i.
+    Returns:
+        fp32 scalar.
+    """
+    return _PrototypeLoss.apply(features, prototypes, targets, weights, temperature)
+
+
+class _PrototypeLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, prototypes: Tensor, targets: Targets, weights: Tensor, temperature: float
+    ) -> Tensor:
+        rows, columns = _operands(features / temperature, prototypes)
+        total = torch.zeros((), device=features.device)
+        to_features = torch.zeros_like(features)
+        to_prototypes = torch.zeros_like(prototypes)
+        with torch.autocast(features.device.type, enabled=False):
+            for part in _chunks(len(rows), len(columns)):
+                log_probs = (rows[part] @ columns.T).float().log_softmax(dim=1)
+                wanted, weight = targets(part), weights[part].float()
+                # Row by row dot products, without a tensor of their factors.
+                agreement = torch.bmm(wanted[:, None, :], log_probs[:, :, None]).flatten()
+                total -= agreement @ weight
+                # d L / d logits = w (softmax - target)
+                slope = log_probs.exp_().sub_(wanted).mul_(weight[:, None]).to(rows.dtype)
+                to_features[part] = slope @ columns / temperature
+                if slope.dtype == to_prototypes.dtype:
+                    to_prototypes.addmm_(slope.T, rows[part])
+                else:
+                    to_prototypes += slope.T @ rows[part]
+        ctx.save_for_backward(to_features, to_prototypes)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        to_features, to_prototypes = ctx.saved_tensors
+        return to_features * slope, to_prototypes * slope, None, None, None
+
+
+@dataclass(frozen=True)
+class BalancedTargets:
+    """Sinkhorn's targets of N samples, made row by row when asked for.
+
+    features: [N, b] teacher features before the last layer; prototypes: [K, b]; offsets: [K] of
+    `sinkhorn.prototype_offsets`; logits: [N, K] where they were small enough to be kept, else computed anew.
+    """
+
+    features: Tensor
+    prototypes: Tensor
+    offsets: Tensor
+    temperature: float
+    logits: Tensor | None
+
+    @torch.no_grad()
+    def __getitem__(self, index: slice | Tensor) -> Tensor:
+        """Targets of the samples that a slice or an index tensor [n] names: fp32 [n, K]."""
+        if self.logits is not None:
+            return balanced(self.logits[index], self.offsets, self.temperature)
+        return balanced(self.features[index] @ self.prototypes.T, self.offsets, self.temperature)
+
+
+@torch.no_grad()
+def balanced_targets(
+    features: Tensor,
+    prototypes: Tensor,
+    temperature: float,
+    *,
+    keep_bytes: int = 0,
+    all_sum: Callable[[Tensor], Tensor] = identity,
+    all_max: Callable[[Tensor], Tensor] = identity,
+) -> BalancedTargets:
+    """Balance the assignment of teacher features to prototypes, as `sinkhorn` does, in memory for one chunk of logits.
+
+    Args:
+        features: [N, b], N >= 1; prototypes: [K, b]. Under autocast products are in its dtype.
+        keep_bytes: logits that take no more are kept; larger ones are computed once a round, and once for each use.
+        all_sum, all_max: as for `sinkhorn`.
+    """
+    rows, columns = _operands(features, prototypes)
+    with torch.autocast(features.device.type, enabled=False):
+        kept = None
+        if len(rows) * len(columns) * rows.element_size() <= keep_bytes:
+            kept = rows @ columns.T
+
+        def chunks() -> Iterator[Tensor]:
+            for part in _chunks(len(rows), len(columns)):
+                yield rows[part] @ columns.T if kept is None else kept[part]
+
+        offsets = prototype_offsets(chunks, temperature, all_sum=all_sum, all_max=all_max)
+    return BalancedTargets(rows, columns, offsets, temperature, kept)
+
+
+def _operands(features: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+    """Both sides of the product in the dtype that a linear layer would compute it in here."""
+    device = features.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        return features.to(dtype), prototypes.to(dtype)
+    return features, prototypes.to(features.dtype)
+
+
+def _chunks(rows: int, columns: int) -> Iterator[slice]:
+    size = min(MAX_CHUNK_ROWS, max(1, CHUNK_ELEMENTS // columns))
+    for start in range(0, rows, size):
+        yield slice(start, min(start + size, rows))
