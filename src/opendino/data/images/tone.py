@@ -51,8 +51,9 @@ def choose_bands(values: np.ndarray, bands: tuple[int, ...] | None, name: str) -
     if bands is None:
         if count in (1, 3):
             return values
-        example = "0" if count < 3 else "0, 1, 2"
-        fix = f'say which of 0 to {count - 1}: {{"bands": [{example}]}} in opendino-reading.json beside the pictures'
+        some = range(1 if count < 3 else 3)
+        flags, listed = (join.join(map(str, some)) for join in (" ", ", "))
+        fix = f'say which of 0 to {count - 1}: --bands {flags}, or {{"bands": [{listed}]}} in opendino-reading.json'
         raise Unsupported(name, f"has {count} bands", fix)
     if max(bands) >= count:
         raise Unsupported(name, f"has {count} bands, band {max(bands)} was asked for", f"ask for 0 to {count - 1}")
