@@ -49,13 +49,13 @@ def decodes(monkeypatch):
     """Names of the pictures that were decoded."""
     seen = []
     reader = importlib.import_module("opendino.data.images.read")
-    real = reader._decode
+    real = reader.read_stored
 
     def counted(data, name, reading):
         seen.append(name)
         return real(data, name, reading)
 
-    monkeypatch.setattr(reader, "_decode", counted)
+    monkeypatch.setattr(reader, "read_stored", counted)
     return seen
 
 
