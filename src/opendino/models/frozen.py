@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from opendino.models.contract import Features
+from opendino.models.stochastic_depth import Part
 
 
 class Frozen(nn.Module):
@@ -40,6 +41,8 @@ class Frozen(nn.Module):
             features: Features = self._inner[0](images, mask=mask, pad=pad)
         return features
 
-    def forward_crops(self, groups: Sequence[Tensor], masks: Sequence[Tensor | None]) -> list[Features]:
+    def forward_crops(
+        self, groups: Sequence[Tensor], masks: Sequence[Tensor | None], part: Part | None = None
+    ) -> list[Features]:
         """As the backbone inside, which reads crops as it reads pictures: without anything random."""
         return [self(images, mask=mask) for images, mask in zip(groups, masks, strict=True)]

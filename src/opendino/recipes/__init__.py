@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from opendino.errors import OpendinoError, UsageError
+from opendino.recipes.distill import distill, distill_match, teacher_heads
 from opendino.recipes.situation import Situation
 from opendino.recipes.small import small
 from opendino.recipes.vitl16_imagenet import vitl16_imagenet

@@ -14,7 +14,8 @@ from opendino.data.config import MaskConfig
 from opendino.data.listing import Skipped
 from opendino.data.loader import Crops
 from opendino.data.masks import block_masks
-from opendino.losses import sinkhorn
+from opendino.losses import balanced_targets, sinkhorn
+from opendino.losses.prototypes import BalancedTargets
 from opendino.models.heads import ProjectionHead
 from opendino.train.method import Batches
 from opendino.train.schedules import Schedule
@@ -33,10 +34,10 @@ class TeacherHeads:
 
 @dataclass(frozen=True)
 class PatchTargets:
-    """masks: [2B, h, w] bool, the places that are compared; probs: [M, K'] targets there, in the order of the masks."""
+    """masks: [2B, h, w] bool, the M places that are compared; probs: their targets, in the order of the masks."""
 
     masks: Tensor
-    probs: Tensor
+    probs: BalancedTargets
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Lesson:
     grids: (h, w) of the students' maps of a global crop. patches: whether whole maps are wanted. masks: how the places
     of the iBOT term are drawn, by (mask_seed, step); None for no iBOT term. temperature: divides the teacher's logits.
     px: side in pixels at which it sees the global crops, 0 as they are. chunk: pictures at a time, 0 for all at once.
+    kept_logits_mb: logits of patches up to this size are kept.
     """
 
     grids: tuple[Grid, ...]
@@ -83,6 +85,7 @@ class Lesson:
     total_steps: int
     px: int = 0
     chunk: int = 0
+    kept_logits_mb: int = 512
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
@@ -121,13 +124,18 @@ class Teacher:
     def _patch_targets(
         self, maps: Mapping[Grid, Tensor], lesson: Lesson, step: int, temperature: float
     ) -> Iterator[tuple[Grid, PatchTargets]]:
-        if self.heads is None or self.heads.ibot is None or lesson.masks is None:
+        head = None if self.heads is None else self.heads.ibot
+        if head is None or lesson.masks is None:
             return
         for grid, tokens in maps.items():
             drawn = block_masks(lesson.mask_seed, 0, step, len(tokens), grid, lesson.masks)
             masks = torch.from_numpy(drawn).to(tokens.device)
             if masks.any():
-                yield grid, PatchTargets(masks, sinkhorn(self.heads.ibot(tokens[masks]), temperature))
+                keep = lesson.kept_logits_mb * 10**6
+                targets = balanced_targets(
+                    head.bottleneck(tokens[masks]), head.prototypes(), temperature, keep_bytes=keep
+                )
+                yield grid, PatchTargets(masks, targets)
 
 
 def spread_logits(logits: Tensor, spread: float) -> Tensor:
@@ -139,7 +147,7 @@ def spread_logits(logits: Tensor, spread: float) -> Tensor:
 
 
 def resize_map(tokens: Tensor, grid: Grid) -> Tensor:
-    """[B, h, w, D] -> [B, *grid, D], bilinear, averaging where it shrinks; the same tensor when the grid is the same."""
+    """[B, h, w, D] -> [B, *grid, D], bilinear, averaging where it shrinks; unchanged when the grid is the same."""
     if tuple(tokens.shape[1:3]) == grid:
         return tokens
     planes = tokens.permute(0, 3, 1, 2).float()

@@ -25,7 +25,7 @@ AVERAGES = ("method.teacher.", "method.average.")
 class SavedHeads:
     """heads: fresh modules with the saved numbers, on the CPU. config: of the run. step: of the checkpoint.
 
-    backbone: parameters of the backbone that they were trained with, by name; empty where it was frozen and lies elsewhere.
+    backbone: tensors of the backbone that was trained with them, by name; empty where a frozen one lies elsewhere.
     """
 
     heads: TeacherHeads
@@ -72,9 +72,12 @@ def read_heads(run: Path) -> SavedHeads | None:
 
 def check_belongs(saved: SavedHeads, backbone: nn.Module, run: Path) -> None:
     """Raise UsageError unless the heads take this backbone's tokens and, where it was kept with them, learned on it."""
-    width, dim = saved.heads.dino.mlp_in, backbone.dim
+    width = next(layer for layer in saved.heads.dino.mlp if isinstance(layer, nn.Linear)).in_features
+    dim = backbone.dim
     if width != dim:
-        raise UsageError(f"heads of {run}", f"take {width} numbers, the teacher gives {dim}", "they are another model's")
+        raise UsageError(
+            f"heads of {run}", f"take {width} numbers, the teacher gives {dim}", "they are another model's"
+        )
     for name, parameter in backbone.named_parameters():
         kept = saved.backbone.get(name)
         if kept is not None and not torch.equal(kept, parameter.detach().cpu()):

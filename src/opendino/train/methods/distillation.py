@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from opendino.errors import UsageError
 from opendino.losses import dino_loss, ibot_loss, koleo_loss
 from opendino.losses.match import MatchKind, match_loss
+from opendino.models.contract import Features
 from opendino.models.heads import ProjectionHead
+from opendino.models.stochastic_depth import Part
 from opendino.monitor.health import Probe
 from opendino.train.method import LossTerms
 from opendino.train.methods.self_distillation import SelfDistillationConfig
@@ -73,7 +75,7 @@ class Standard:
 
 
 class Distillation(nn.Module):
-    """One student, its heads or projectors, and their average, which is what is exported; fulfils `train.method.Method`.
+    """One student, its heads or projectors, and their average, which is exported; fulfils `train.method.Method`.
 
     heads: the objective of pretraining with the frozen teacher in the place of the average: cross-entropy of every
     student view with the teacher's balanced assignment of the *other* global view, cross-entropy of patches at the
@@ -87,6 +89,11 @@ class Distillation(nn.Module):
         teacher: for `probe`; what it says of a batch comes with the batch.
         teacher_dim: width of its tokens; standard: of its tokens, where they are matched.
     """
+
+    cls_mean: Tensor
+    cls_std: Tensor
+    patch_mean: Tensor
+    patch_std: Tensor
 
     def __init__(
         self,
@@ -121,8 +128,11 @@ class Distillation(nn.Module):
         self.student.train()
         count = batch.crops.global_crops.shape[0] // 2
         size = self.method.micro_batch or count
+        # What the student draws is drawn for the whole batch: each micro-batch draws it again and takes its part.
+        state = torch.get_rng_state()
         for start in range(0, count, size):
-            part = _Part(count, slice(start, min(start + size, count)))
+            torch.set_rng_state(state)
+            part = Part(start, min(start + size, count), count)
             terms = self._match(batch, part) if self.config.objective == "match" else self._by_heads(batch, part)
             total = torch.stack([value * weight for value, weight in terms.values()]).sum()
             yield LossTerms(total, {name: value.detach() for name, (value, _) in terms.items()})
@@ -143,7 +153,8 @@ class Distillation(nn.Module):
         teacher_logits = student_logits = None
         if self.config.objective == "heads":
             (teacher,) = self._teacher
-            seen = teacher.backbone(resize_images(images, images.shape[-1] // teacher.backbone.patch * teacher.backbone.patch))
+            patch = teacher.backbone.patch
+            seen = teacher.backbone(resize_images(images, max(1, images.shape[-1] // patch) * patch))
             teacher_logits = teacher.logits(seen.cls) / self.method.teacher_temperature
             student_logits = self.average["dino_head"](features.cls).float() / self.method.student_temperature
         patches = features.patches.flatten(1, 2).float()
@@ -155,87 +166,79 @@ class Distillation(nn.Module):
 
     # --- parts ---
 
-    def _features(self, batch: Taught, part: _Part) -> list[Any]:
-        crops, px = batch.crops, self.config.student_px
-        groups = [resize_images(part.of(crops.global_crops), px)]
-        if crops.local_crops is not None:
-            side, whole = crops.local_crops.shape[-1], crops.global_crops.shape[-1]
-            groups.append(resize_images(part.of(crops.local_crops), round(side * px / whole)))
+    def _features(self, groups: Sequence[Tensor], part: Part) -> list[Features]:
+        """Of the pictures of a part, from crops [V * B, ...] of all, at the side at which the student sees them."""
+        seen = [resize_images(_of(crops, part), self._px(crops, groups[0])) for crops in groups]
         backbone: Any = self.student["backbone"]
-        features: list[Any] = backbone.forward_crops(groups, [None] * len(groups))
+        features: list[Features] = backbone.forward_crops(seen, [None] * len(seen), part)
         return features
 
-    def _by_heads(self, batch: Taught, part: _Part) -> dict[str, tuple[Tensor, float]]:
-        method, features = self.method, self._features(batch, part)
+    def _px(self, crops: Tensor, global_crops: Tensor) -> int:
+        return round(self.config.student_px * crops.shape[-1] / global_crops.shape[-1])
+
+    def _by_heads(self, batch: Taught, part: Part) -> dict[str, tuple[Tensor, float]]:
+        method, crops = self.method, batch.crops
+        groups = [crops.global_crops] if crops.local_crops is None else [crops.global_crops, crops.local_crops]
+        features = self._features(groups, part)
+        count = part.stop - part.start
         assert batch.dino is not None
-        probs = batch.dino[:, part.rows]
+        head: Any = self.student["dino_head"]
         # Each group passes the head on its own: with batch statistics, small crops must not shift large ones.
-        logits = [self.student["dino_head"](group.cls).unflatten(0, (-1, part.count)) for group in features]
-        dino, pairs = torch.zeros((), device=probs.device), 0
-        for group, views in enumerate(logits):
-            count = 2 if group == 0 else 2 * len(views)
-            loss = dino_loss(
-                views, probs, student_temperature=method.student_temperature, ignore_diagonal=group == 0
+        dino = dino_loss(
+            torch.cat([head.bottleneck(group.cls).unflatten(0, (-1, count)) for group in features]),
+            head.prototypes(),
+            batch.dino[:, part.start : part.stop],
+            part.batch,
+            temperature=method.student_temperature,
+        )
+        terms = {"dino": (dino, method.dino_weight)}
+        if method.koleo_weight > 0 and count > 1:
+            views = features[0].cls.unflatten(0, (2, count))
+            koleo = koleo_loss(views[0], group_size=method.koleo_group) + koleo_loss(
+                views[1], group_size=method.koleo_group
             )
-            dino, pairs = dino + count * loss, pairs + count
-        terms = {"dino": (dino / pairs * part.share, method.dino_weight)}
-        if method.koleo_weight > 0 and part.count > 1:
-            views = features[0].cls.unflatten(0, (2, part.count))
-            koleo = sum(koleo_loss(view, group_size=method.koleo_group) for view in views)
-            terms["koleo"] = (torch.as_tensor(koleo) * part.share, method.koleo_weight)
-        patches = features[0].patches
-        grid: Grid = tuple(patches.shape[1:3])
-        if method.ibot_weight > 0 and grid in batch.ibot:
-            targets = batch.ibot[grid]
-            masks = part.of(targets.masks)
+            terms["koleo"] = (koleo * count / part.batch, method.koleo_weight)
+        if method.ibot_weight > 0 and (found := batch.ibot.get(_grid(features[0].patches))) is not None:
+            masks = _of(found.masks, part)
             if masks.any():
-                rows = torch.full_like(targets.masks, -1, dtype=torch.long)
-                rows[targets.masks] = torch.arange(len(targets.probs), device=rows.device)
-                weights = 1 / masks.sum(dim=(1, 2)).clamp_min(1).float()
+                ids = torch.full_like(found.masks, -1, dtype=torch.long)
+                ids[found.masks] = torch.arange(int(found.masks.sum()), device=ids.device)
+                wanted, rows = found.probs, _of(ids, part)[masks]
+                patch_head: Any = self.student["ibot_head"]
                 ibot = ibot_loss(
-                    self.student["ibot_head"](patches[masks]),
-                    targets.probs[part.of(rows)[masks]],
-                    weights[:, None, None].expand(masks.shape)[masks],
+                    patch_head.bottleneck(features[0].patches[masks]),
+                    patch_head.prototypes(),
+                    lambda chunk: wanted[rows[chunk]],
+                    (1 / masks.sum(dim=(1, 2)).clamp_min(1).float())[:, None, None].expand(masks.shape)[masks],
                     2 * part.batch,
-                    student_temperature=method.student_temperature,
+                    temperature=method.student_temperature,
                 )
                 terms["ibot"] = (ibot, method.ibot_weight)
         return terms
 
-    def _match(self, batch: Taught, part: _Part) -> dict[str, tuple[Tensor, float]]:
-        features = self._features(batch, part)[0]
-        config = self.config
+    def _match(self, batch: Taught, part: Part) -> dict[str, tuple[Tensor, float]]:
+        config, share = self.config, (part.stop - part.start) / part.batch
+        (features,) = self._features([batch.crops.global_crops], part)
         terms = {}
         if config.cls_weight > 0:
-            wanted = (part.of(batch.cls).float() - self.cls_mean) / self.cls_std
+            wanted = (_of(batch.cls, part).float() - self.cls_mean) / self.cls_std
             loss = match_loss(self.student["cls_projector"](features.cls), wanted, config.match)
-            terms["match_cls"] = (loss * part.share, config.cls_weight)
+            terms["match_cls"] = (loss * share, config.cls_weight)
         if config.patch_weight > 0:
-            grid: Grid = tuple(features.patches.shape[1:3])
-            wanted = (part.of(batch.patches[grid]).float() - self.patch_mean) / self.patch_std
+            patches = _of(batch.patches[_grid(features.patches)], part)
+            wanted = (patches.float() - self.patch_mean) / self.patch_std
             loss = match_loss(self.student["patch_projector"](features.patches), wanted, config.match)
-            terms["match_patches"] = (loss * part.share, config.patch_weight)
+            terms["match_patches"] = (loss * share, config.patch_weight)
         return terms
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Some pictures of a batch: those of a micro-batch."""
+def _grid(patches: Tensor) -> Grid:
+    return patches.shape[1], patches.shape[2]
 
-    batch: int
-    rows: slice
 
-    @property
-    def count(self) -> int:
-        return int(self.rows.stop - self.rows.start)
-
-    @property
-    def share(self) -> float:
-        return self.count / self.batch
-
-    def of(self, crops: Tensor) -> Tensor:
-        """All views of these pictures, view-major: [V * batch, ...] -> [V * count, ...]."""
-        return crops.unflatten(0, (-1, self.batch))[:, self.rows].flatten(0, 1)
+def _of(crops: Tensor, part: Part) -> Tensor:
+    """The crops of the pictures in `part`, all views: [V * B, ...] -> [V * count, ...]."""
+    return crops.unflatten(0, (-1, part.batch))[:, part.start : part.stop].flatten(0, 1)
 
 
 def _heads(dim: int, method: SelfDistillationConfig) -> dict[str, nn.Module]:
