@@ -17,6 +17,7 @@ from opendino.evaluation import (
     keypoints,
     logistic,
     met,
+    navi,
     retrieval,
     segmentation,
     shifts,
@@ -28,6 +29,7 @@ from opendino.evaluation.datasets import boxes, classes, depths, instances, mask
 from opendino.evaluation.datasets import finegrained as finegrained_sets
 from opendino.evaluation.datasets import keypoints as keypoint_sets
 from opendino.evaluation.datasets import met as met_set
+from opendino.evaluation.datasets import navi as navi_set
 from opendino.evaluation.datasets import stereo as stereo_sets
 from opendino.evaluation.protocol import Entry
 
@@ -37,7 +39,6 @@ NOT_BUILT = tuple(
     Entry(name, about, sets, layout="", suites=(), not_built=reason)
     for name, about, sets, reason in (
         ("normals", "surface normals", "NYUv2", "needs a DPT head; the metric is there"),
-        ("corr-navi", "3D correspondence", "NAVI", "the metric is there, the reader is not"),
         ("det", "detection", "COCO, COCO-O", "the Plain-DETR head comes with a later issue"),
         ("seg-m2f", "segmentation with Mask2Former", "ADE20k, COCO-Stuff", "the head comes with a later issue"),
         ("depth-dpt", "zero-shot depth", "NYUv2, ETH3D, DIODE, ...", "the DPT head comes with a later issue"),
@@ -159,6 +160,15 @@ ENTRIES = (
         open=depths.open_depths,
         score=depth.evaluate_linear_depth,
         settings={"rows": 30, "layer": -1, "steps": 1000, "batch": 1024, "high_m": 10.0},
+    ),
+    Entry(
+        "corr-navi",
+        "points of an object found again in another view of it, by the nearest feature, scored in space",
+        "NAVI",
+        navi_set.LAYOUT,
+        open=navi_set.open_navi,
+        score=navi.evaluate_navi,
+        settings={"rows": 32, "layer": -1},
     ),
     Entry(
         "corr-spair",
