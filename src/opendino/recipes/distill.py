@@ -1,4 +1,4 @@
-"""Students of a frozen teacher on 10^3 to 10^6 pictures and one small machine: `distill` by heads, `distill_match` without.
+"""Students of a frozen teacher on 10^3 to 10^6 pictures and one small machine, by its heads or by its features alone.
 
 command:   opendino distill PICTURES --teacher MODEL --student vit_tiny
 hardware:  2 CPU cores, or one GPU
@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from opendino.data.config import CropConfig
 from opendino.models.family import FAMILY
 from opendino.recipes.situation import Situation, TeacherFacts
 from opendino.recipes.small import small
@@ -65,15 +64,21 @@ def distill_match(situation: Situation) -> RunConfig:
 def teacher_heads(situation: Situation) -> RunConfig:
     """Heads for a teacher that has none: self-distillation on its frozen backbone, on the crops of `distill`."""
     base, teacher = _common(situation), situation.teacher or TeacherFacts()
-    kept = {name: why for name, why in base.reasons.items() if name.startswith(("data.", "method.", "optim."))}
     transformer = teacher.name not in FAMILY or FAMILY[teacher.name].kind == "vit"
+    global_px = base.distill.teacher_px or base.data.crops.global_px
+    local_px = max(1, global_px // 2 // teacher.patch) * teacher.patch
+    crops = dataclasses.replace(base.data.crops, global_px=global_px, local_px=local_px)
+    kept = {name: why for name, why in base.reasons.items() if name.startswith(("data.", "method.", "optim."))}
     return dataclasses.replace(
         base,
         recipe="teacher_heads",
         model=ModelConfig(name=teacher.name),
         method=dataclasses.replace(base.method, koleo_weight=0.0, ibot_weight=1.0 if transformer else 0.0),
+        distill=DistillConfig(),
+        data=dataclasses.replace(base.data, crops=crops),
         reasons={
             **kept,
+            "data.crops.global_px": "as the teacher will see crops",
             "method.koleo_weight": "the features stand still",
             "method.ibot_weight": "masked tokens teach a ViT" if transformer else "a convolution has no tokens to mask",
         },
@@ -95,6 +100,8 @@ def _common(situation: Situation) -> RunConfig:
         "data.crops.global_px": f"pictures of {situation.short_side_px} px on {situation.device}; a multiple of every "
         "student's patch side",
         "data.crops.local_px": "half of the global crop",
+        "data.mean": "as the teacher was trained",
+        "data.std": "as the teacher was trained",
         "distill.teacher_px": "so that the teacher's map is as fine as the finest student's",
     }
     return dataclasses.replace(
@@ -102,6 +109,8 @@ def _common(situation: Situation) -> RunConfig:
         distill=DistillConfig(teacher_px=0 if teacher_px == global_px else teacher_px),
         data=dataclasses.replace(
             base.data,
+            mean=teacher.mean,
+            std=teacher.std,
             crops=dataclasses.replace(base.data.crops, global_px=global_px, local_px=local_px),
         ),
         read_px=2 * global_px,

@@ -11,6 +11,7 @@ from opendino.train.methods.self_distillation import SelfDistillationConfig
 class TeacherFacts:
     """A frozen teacher. patch: its side in pixels; heads: the settings that its heads were trained with, None without
     heads; ibot: whether one of them is for patches. patches: patch sides of all students of the job, which share crops.
+    mean, std: of RGB in [0, 1], what it expects.
     """
 
     name: str = "vitl16"
@@ -18,6 +19,8 @@ class TeacherFacts:
     heads: SelfDistillationConfig | None = None
     ibot: bool = False
     patches: tuple[int, ...] = (16,)
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
