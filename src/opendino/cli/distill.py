@@ -186,19 +186,20 @@ def distill(
             raise UsageError(f"--heads {heads}", "is no run with heads", "leave it out to train some")
         if found is None:
             theirs = HeadsPlan(
-                *("teacher_heads", None, folder, source, Length(steps=heads_steps), where, save, ()), named, patches
+                *("teacher_heads", None, folder, source, Length(steps=heads_steps), where, save, ()),
+                *(named, patches, first),
             )
             found = fit_teacher_heads(theirs, out / "teacher-heads", console, take_over=take_over)
         named = found
     elif heads:
         raise UsageError(f"--heads {heads}", "are not used when features are matched", "leave it out")
+    begun = [RunDirectory(out / name).config() for name in names]
+    known = next((one.steps for one in begun if one is not None and one.minutes == length.minutes), 0)
+    configs = [plan.config(known) for plan in plans(named)]
+    check_shared(configs)
     teaching = named.teacher(where)
     with contextlib.ExitStack() as stack:
         runs = [stack.enter_context(open_run(out / name, take_over=take_over)) for name in names]
-        saved = [run.config() for run in runs]
-        known = next((one.steps for one in saved if one is not None and one.minutes == length.minutes), 0)
-        configs = [plan.config(known) for plan in plans(named)]
-        check_shared(configs)
         if configs[0].steps == 0:
             affordable = _affordable(configs, length, source, teaching, where, console)
             configs = [plan.config(affordable) for plan in plans(named)]

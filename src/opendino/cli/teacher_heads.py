@@ -49,10 +49,13 @@ def with_heads(named: NamedTeacher, run: Path) -> NamedTeacher | None:
 
 @dataclass(frozen=True)
 class HeadsPlan(Plan):
-    """The plan of a run that trains heads. named: the teacher; patches: of the students."""
+    """The plan of a run that trains heads. named: the teacher; patches: of the students; students: the config of one of
+    them, whose data and numbers of prototypes it takes.
+    """
 
     named: NamedTeacher = None  # type: ignore[assignment]
     patches: tuple[int, ...] = ()
+    students: RunConfig = RunConfig()  # noqa: RUF009
 
     def situation(self, steps: int) -> Situation:
         return dataclasses.replace(super().situation(steps), teacher=self.named.facts(self.patches))
@@ -61,9 +64,17 @@ class HeadsPlan(Plan):
         return teacher_heads
 
     def filled(self, config: RunConfig) -> RunConfig:
+        theirs = self.students
+        method = dataclasses.replace(
+            config.method, prototypes=theirs.method.prototypes, ibot_prototypes=theirs.method.ibot_prototypes
+        )
         hash = model_hash(self.named.backbone)
         return dataclasses.replace(
-            config, distill=dataclasses.replace(config.distill, teacher=self.named.named, teacher_hash=hash)
+            config,
+            precision=theirs.precision,
+            method=method,
+            distill=dataclasses.replace(config.distill, teacher=self.named.named, teacher_hash=hash),
+            data=dataclasses.replace(theirs.data, crops=config.data.crops),
         )
 
     def build(self, config: RunConfig) -> SelfDistillation:

@@ -41,9 +41,10 @@ def read_heads(run: Path) -> SavedHeads | None:
         DataError: the newest checkpoint is damaged.
     """
     directory = RunDirectory(run)
-    config = directory.config() if run.is_dir() else None
     checkpoints = list_checkpoints(directory.checkpoints)
-    if config is None or not checkpoints:
+    # A model folder has a config.json too, of another kind.
+    config = directory.config() if checkpoints else None
+    if config is None:
         return None
     step, path = checkpoints[-1]
     if problem := check_directory(path):
