@@ -123,8 +123,8 @@ def line_chart(
     return Chart(title, says, normal, {"data": data, "layout": _layout(levels, y_axis, len(curves) > 1)})
 
 
-def knn_chart(rows: Sequence[Row], total_steps: int) -> Chart:
-    """k-NN accuracy over training with its interval, chance, and the untrained network."""
+def knn_chart(rows: Sequence[Row], total_steps: int, more: Sequence[Level] = ()) -> Chart:
+    """k-NN accuracy over training with its interval, chance, the untrained network, and `more` to compare with."""
     known = [row for row in rows if all(number(row.get(key)) is not None for key in ("value", "low", "high"))]
     steps = [row["step"] for row in known]
     data = [
@@ -149,7 +149,7 @@ def knn_chart(rows: Sequence[Row], total_steps: int) -> Chart:
             "hovertemplate": "%{y:.1f} % [%{customdata[0]:.1f}, %{customdata[1]:.1f}]<extra></extra>",
         },
     ]
-    levels = []
+    levels = list(more)
     chance = next((number(row.get("chance")) for row in known), None)
     if chance is not None:
         levels.append(Level(chance, f"chance {chance:.1f} %", dash="dash"))
