@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 from rich.console import Console
@@ -25,7 +25,7 @@ from opendino.models.kmeans_stem import KMeansStem
 from opendino.parallel import compile_blocks
 from opendino.recipes import find_recipe
 from opendino.recipes.situation import Situation
-from opendino.train.config import RunConfig, flatten, to_dict
+from opendino.train.config import RunConfig, StageConfig, flatten, to_dict
 from opendino.train.loop import measure_seconds_per_step
 from opendino.train.methods.self_distillation import SelfDistillation
 
@@ -89,13 +89,7 @@ class Plan:
 
     def config(self, measured_steps: int = 0) -> RunConfig:
         """The recipe for this situation with the command's fields laid over it; steps 0 while they are unknown."""
-        situation = Situation(
-            images=self.images,
-            short_side_px=self.short_side,
-            steps=self.length.steps or measured_steps,
-            device=self.device.type,
-            model=self.model,
-        )
+        situation = self.situation(self.length.steps or measured_steps)
         config = self._overlaid(situation)
         if self.length.epochs is not None:
             steps = max(1, math.ceil(self.length.epochs * self.images / config.data.batch_size))
@@ -103,10 +97,30 @@ class Plan:
         config = dataclasses.replace(
             config, minutes=self.length.minutes, save=dataclasses.replace(config.save, **self.save)
         )
+        config = self.filled(config)
+        if self.length.minutes is not None and not measured_steps:
+            config = dataclasses.replace(config, steps=0)  # whatever length the recipe has of its own
         if self.folder is None or self.source is None:
             return config
         data = dataclasses.replace(config.data, path=str(self.folder.resolve()))
         return dataclasses.replace(config, data=data, pictures=self.source.fingerprint)
+
+    def situation(self, steps: int) -> Situation:
+        """What the recipe is told."""
+        return Situation(
+            images=self.images,
+            short_side_px=self.short_side,
+            steps=steps,
+            device=self.device.type,
+            model=self.model,
+        )
+
+    def filled(self, config: RunConfig) -> RunConfig:
+        """The config with what the command itself knows."""
+        if self.folder is not None and config.stage != StageConfig():
+            fix = f"use opendino pretrain PICTURES --stage {config.stage.name} --from RUN"
+            raise UsageError(f"stage {config.stage.name}", "needs a run to go on from", fix)
+        return config
 
     def measured(self, console: Console) -> RunConfig:
         """Train twenty steps on a method that is then thrown away; the speed turns minutes into steps, once for all."""
@@ -124,12 +138,16 @@ class Plan:
         console.print(words if steps == affordable else f"{words}; {steps} are done, the fewest worth a run")
         return self.config(steps)
 
+    def told(self) -> str:
+        """All that the command says, whatever the order of its flags."""
+        assert self.folder is not None
+        return f"{self.folder.resolve()} {self.model} {self.length} {sorted(' '.join(self.fields).split('--'))}"
+
     def default_out(self) -> Path:
         """runs/PICTURES-RECIPE-HASH, the hash of what else the command says: the same command finds its run."""
         assert self.folder is not None
-        said = f"{self.folder.resolve()} {self.model} {self.length} {sorted(' '.join(self.fields).split('--'))}"
         name = self.folder.resolve().name.removesuffix(".tar") or "pictures"
-        return Path("runs") / f"{name}-{Path(self.recipe).stem}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
+        return Path("runs") / f"{name}-{Path(self.recipe).stem}-{hashlib.sha256(self.told().encode()).hexdigest()[:6]}"
 
     def _overlaid(self, situation: Situation) -> RunConfig:
         config = find_recipe(self.recipe)(situation)
@@ -180,4 +198,7 @@ def build_method(config: RunConfig, source: Source, device: torch.device) -> Sel
 
 def build_loader(config: RunConfig, method: SelfDistillation, source: Source, device: torch.device) -> Loader:
     patch: Any = method.export().patch
-    return Loader(source, config.data, patch if config.method.ibot_weight > 0 else None, device)
+    masked = config.method.ibot_weight > 0
+    # Another stage draws other crops of the same pictures.
+    stage = get_args(get_type_hints(StageConfig)["name"]).index(config.stage.name)
+    return Loader(source, config.data, patch if masked else None, device, stage=stage)

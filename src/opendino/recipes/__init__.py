@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from opendino.errors import OpendinoError, UsageError
+from opendino.recipes.gram import gram
+from opendino.recipes.highres import highres
 from opendino.recipes.situation import Situation
 from opendino.recipes.small import small
 from opendino.recipes.vitl16_imagenet import vitl16_imagenet
@@ -21,7 +23,10 @@ from opendino.train.config import RunConfig
 
 Recipe = Callable[[Situation], RunConfig]
 
-RECIPES: dict[str, Recipe] = {"small": small, "vitl16_imagenet": vitl16_imagenet}
+STAGES: dict[str, Recipe] = {"gram": gram, "highres": highres}
+"""What goes on from a run: `opendino pretrain PICTURES --stage NAME --from RUN`."""
+
+RECIPES: dict[str, Recipe] = {"small": small, "vitl16_imagenet": vitl16_imagenet, **STAGES}
 
 
 def find_recipe(name: str) -> Recipe:
