@@ -15,6 +15,7 @@ from torch import Tensor
 from opendino.cli.plan import Plan
 from opendino.errors import UsageError, WeightsError
 from opendino.features.identity import model_hash
+from opendino.models.family import patch_side
 from opendino.monitor.drift import judge_drift
 from opendino.monitor.metrics import read_rows
 from opendino.recipes import STAGES
@@ -82,6 +83,7 @@ class StagePlan(Plan):
         )
         if config.model != self.before.model:
             raise UsageError("model", "differs from that of the run", "leave it out: a stage keeps the model")
+        config.data.crops.check_patch(patch_side(config.model.name, config.model.patch))
         return dataclasses.replace(config, stage=stage)
 
     def told(self) -> str:
