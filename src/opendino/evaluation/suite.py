@@ -12,6 +12,7 @@ from opendino.evaluation import (
     depth,
     discovery,
     finegrained,
+    geobench,
     health,
     invariance,
     keypoints,
@@ -27,6 +28,7 @@ from opendino.evaluation import (
 from opendino.evaluation.datasets import actions as actions_sets
 from opendino.evaluation.datasets import boxes, classes, depths, instances, masks, objectnet, variants, videos
 from opendino.evaluation.datasets import finegrained as finegrained_sets
+from opendino.evaluation.datasets import geobench as geobench_sets
 from opendino.evaluation.datasets import keypoints as keypoint_sets
 from opendino.evaluation.datasets import met as met_set
 from opendino.evaluation.datasets import navi as navi_set
@@ -48,7 +50,6 @@ NOT_BUILT = tuple(
         ("zs-class", "classes by their names", "ImageNet, ObjectNet", "the text tower comes with a later issue"),
         ("zs-retrieval", "pictures by captions and back", "COCO", "the text tower comes with a later issue"),
         ("zs-seg", "segmentation by class names", "ADE20k, Cityscapes", "the text tower comes with a later issue"),
-        ("geobench", "twelve Earth observation tasks", "GEO-Bench", "needs h5py and its pickled attributes"),
         ("fairness", "accuracy by income and region", "Dollar Street", "needs a classifier of ImageNet-22k"),
     )
 )
@@ -233,6 +234,15 @@ ENTRIES = (
         met_set.LAYOUT,
         open=met_set.open_met,
         score=met.evaluate_met,
+    ),
+    Entry(
+        "geobench",
+        "classes and masks of the Earth's surface, six tasks each, and their means",
+        "GEO-Bench 1.0",
+        geobench_sets.LAYOUT,
+        open=geobench_sets.open_geobench,
+        score=geobench.evaluate_geobench,
+        settings={"rows": 14, "steps": 2400, "batch": 32, "mask_steps": 1000, "mask_batch": 2048},
     ),
     Entry(
         "health",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tests.evaluation.layouts.boxes import coco, voc_boxes
 from tests.evaluation.layouts.classes import class_folders, imagenet, imagenet_c, imagenet_variants, objectnet
+from tests.evaluation.layouts.earth import geobench
 from tests.evaluation.layouts.finegrained import twelve_sets
 from tests.evaluation.layouts.geometry import (
     keypoint_table,
@@ -63,6 +64,7 @@ CASES = [
     ("retrieval", labelled_csv, {}),
     ("retrieval", class_folders, {}),
     ("retrieval-met", met, {}),
+    ("geobench", geobench, {"rows": 6, "steps": 60, "mask_steps": 60}),
     ("health", any_pictures, {"rows": 6}),
     ("invariance", any_pictures, {"pictures": 5}),
 ]
