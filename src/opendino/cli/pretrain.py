@@ -164,7 +164,11 @@ def _left_out(source: Source) -> str:
 
 
 def _before(config: RunConfig) -> str:
-    return f", after {config.stage.start}" if config.stage.start else ""
+    stage = config.stage
+    if not stage.start:
+        return ""
+    anchor = f"; Gram teacher {stage.gram_teacher_hash} ({stage.gram_teacher})"
+    return f", {stage.name} stage after {stage.start} ({stage.start_hash}){anchor}"
 
 
 def _knn_probe(
