@@ -13,6 +13,7 @@ from typing import Any, get_args, get_type_hints
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from opendino.cli.fields import parse_fields
 from opendino.cli.watchers import read_evenly
@@ -23,10 +24,11 @@ from opendino.errors import DataError, UsageError
 from opendino.models.family import build_model
 from opendino.models.kmeans_stem import KMeansStem
 from opendino.parallel import compile_blocks
-from opendino.recipes import find_recipe
+from opendino.recipes import Recipe, find_recipe
 from opendino.recipes.situation import Situation
 from opendino.train.config import RunConfig, StageConfig, flatten, to_dict
 from opendino.train.loop import measure_seconds_per_step
+from opendino.train.methods.distillation import DistillConfig
 from opendino.train.methods.self_distillation import SelfDistillation
 
 STEM_IMAGES = 2_000
@@ -115,12 +117,25 @@ class Plan:
             model=self.model,
         )
 
+    def recipe_function(self) -> Recipe:
+        """The recipe by its name."""
+        return find_recipe(self.recipe)
+
     def filled(self, config: RunConfig) -> RunConfig:
-        """The config with what the command itself knows."""
-        if self.folder is not None and config.stage != StageConfig():
-            fix = f"use opendino pretrain PICTURES --stage {config.stage.name} --from RUN"
-            raise UsageError(f"stage {config.stage.name}", "needs a run to go on from", fix)
+        """The config with what the command itself knows. Raises UsageError for fields of other commands."""
+        if config.distill != DistillConfig():
+            fix = "use opendino distill PICTURES --teacher MODEL --student NAME"
+            raise UsageError("distill", "needs a teacher", fix)
+        if config.stage != StageConfig():
+            fix = "use opendino pretrain PICTURES --stage gram --from RUN"
+            raise UsageError("stage", "needs a run to go on from", fix)
         return config
+
+    def seconds_per_step(self, config: RunConfig) -> float:
+        """On twenty steps of a method that is then thrown away."""
+        assert self.source is not None
+        method = build_method(config, self.source, self.device)
+        return measure_seconds_per_step(config, method, build_loader(config, method, self.source, self.device))
 
     def measured(self, console: Console) -> RunConfig:
         """Train twenty steps on a method that is then thrown away; the speed turns minutes into steps, once for all."""
@@ -129,8 +144,7 @@ class Plan:
             raise UsageError(f"recipe {self.recipe}", "has no length of its own", "add --steps, --epochs or --minutes")
         console.print("measuring the speed on 20 steps")
         config = dataclasses.replace(self.config(), steps=1000)
-        method = build_method(config, self.source, self.device)
-        seconds = measure_seconds_per_step(config, method, build_loader(config, method, self.source, self.device))
+        seconds = self.seconds_per_step(config)
         affordable = round(self.length.minutes * 60 * WORKING_SHARE / seconds)
         steps = max(FEWEST_STEPS, affordable)
         batch = config.data.batch_size
@@ -150,7 +164,7 @@ class Plan:
         return Path("runs") / f"{name}-{Path(self.recipe).stem}-{hashlib.sha256(self.told().encode()).hexdigest()[:6]}"
 
     def _overlaid(self, situation: Situation) -> RunConfig:
-        config = find_recipe(self.recipe)(situation)
+        config = self.recipe_function()(situation)
         if not self.fields:
             return config
         changed = parse_fields(config, self.fields)
@@ -176,16 +190,22 @@ def _short_side(source: Source) -> int:
     return sorted(sides)[len(sides) // 2]
 
 
-def build_method(config: RunConfig, source: Source, device: torch.device) -> SelfDistillation:
+def build_student(config: RunConfig, source: Source) -> nn.Module:
+    """A fresh backbone, a function of the seed and (a k-means first layer) of the pictures."""
     torch.manual_seed(config.seed)
     model = build_model(config.model.name, **config.model.changes)
     patch: Any = model.patch
-    config.data.crops.check_patch(patch)
     stem = getattr(model, "stem", None)
     if isinstance(stem, KMeansStem):
         size = max(config.data.crops.global_px, _short_side(source) // patch * patch)
         transform = Transform(size=size, mean=config.data.mean, std=config.data.std, patch=patch)
         stem.fit(read_evenly(source, transform, STEM_IMAGES), config.seed)
+    return model
+
+
+def build_method(config: RunConfig, source: Source, device: torch.device) -> SelfDistillation:
+    model = build_student(config, source)
+    config.data.crops.check_patch(model.patch)  # type: ignore[arg-type]
     method = SelfDistillation(model, config.method, config.steps).to(device)
     if config.compile:
         parts = [*method.student.values(), *method.teacher.values()]

@@ -128,7 +128,7 @@ def pretrain(
     if len(source) < 2:
         source.read(0)  # what is no picture is said to be none
         raise DataError(folder, "holds one picture", "learning compares pictures: give at least 2, better 1,000")
-    console.print(f"{len(source):,} pictures in {folder}{_left_out(source)}")
+    console.print(f"{len(source):,} pictures in {folder}{left_out(source)}")
     save = {"minutes": save_minutes, "steps": save_steps, "grace_s": grace}
     save = {name: value for name, value in save.items() if value is not None}
     plan = Plan(recipe, model, folder, source, length, where, save, tuple(fields))
@@ -158,7 +158,8 @@ def pretrain(
         return _train(plan, config, source, labelled, protocols, masked, where, run, console)
 
 
-def _left_out(source: Source) -> str:
+def left_out(source: Source) -> str:
+    """What the scan passed over, counted by reason; "" when nothing was."""
     counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(source.skip_counts.items()))
     return f"; left out: {counts}" if counts else ""
 
@@ -171,9 +172,10 @@ def _before(config: RunConfig) -> str:
     return f", {stage.name} stage after {stage.start} ({stage.start_hash}){anchor}"
 
 
-def _knn_probe(
+def knn_probe(
     config: RunConfig, source: Source, val: Source | None, transform: Transform, run: RunDirectory, device: torch.device
 ) -> KnnProbe | None:
+    """k-NN on the labels at hand: of `val`, or of a fixed fifth of the pictures; None where there are none."""
     if val is not None:
         bank, queries = source, val
     elif len(source.classes) > 1:
@@ -214,7 +216,7 @@ def _train(
     if not incidents.rows():
         for skipped in source.skipped:
             incidents.append("skipped picture", 0, skipped.reason, ids=[skipped.id])
-    probe = _knn_probe(config, source, val, transform, run, device)
+    probe = knn_probe(config, source, val, transform, run, device)
     if probe is None:
         found = f"{' and '.join(source.parts)} are parts of a data set" if source.parts else "no class subfolders"
         console.print(f"{found}: k-NN is skipped, health and pictures are not")

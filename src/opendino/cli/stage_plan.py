@@ -18,10 +18,11 @@ from opendino.features.identity import model_hash
 from opendino.models.family import patch_side
 from opendino.monitor.drift import judge_drift
 from opendino.monitor.metrics import read_rows
-from opendino.recipes import STAGES
+from opendino.recipes import STAGES, Recipe, find_recipe
 from opendino.recipes.situation import Situation
 from opendino.train.checkpoint import list_checkpoints
 from opendino.train.config import RunConfig, StageConfig
+from opendino.train.methods.distillation import DistillConfig
 from opendino.train.methods.self_distillation import SelfDistillation
 from opendino.train.run import RunDirectory
 from opendino.train.start import (
@@ -71,6 +72,9 @@ class StagePlan(Plan):
 
     def situation(self, steps: int) -> Situation:
         return dataclasses.replace(super().situation(steps), before=self.before)
+
+    def recipe_function(self) -> Recipe:
+        return find_recipe(self.recipe, STAGES)
 
     def filled(self, config: RunConfig) -> RunConfig:
         """With start and Gram teacher. Raises UsageError where the fields make another stage of it."""
@@ -138,6 +142,8 @@ def plan_stage(plan: Plan, stage: str, start: Path | str | None, gram_teacher: s
     before = RunDirectory(checkpoint.run).config()
     if before is None:
         raise UsageError(checkpoint.run, "has no config.json", "name a whole run directory")
+    if before.distill != DistillConfig():
+        raise UsageError(checkpoint.run, "was made by distill, so it has another objective", "name a run of pretrain")
     return StagePlan(
         stage,
         None,

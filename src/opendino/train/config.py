@@ -15,6 +15,7 @@ import cattrs
 from opendino.data.config import DataConfig
 from opendino.errors import UsageError
 from opendino.files import read_json
+from opendino.train.methods.distillation import DistillConfig
 from opendino.train.methods.self_distillation import SelfDistillationConfig
 from opendino.train.optim import OptimConfig
 from opendino.train.schedules import Length
@@ -174,7 +175,10 @@ class RunConfig:
     """torch.compile of each block."""
     model: ModelConfig = field(default_factory=ModelConfig)
     method: SelfDistillationConfig = field(default_factory=SelfDistillationConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    """Of `opendino distill` alone."""
     stage: StageConfig = field(default_factory=StageConfig)
+    """Of `opendino pretrain --stage` alone."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     data: DataConfig = field(default_factory=DataConfig)
     read_px: int = 224
@@ -199,15 +203,21 @@ class RunConfig:
         self.method.gram.check(self.data.crops, masked=self.method.ibot_weight > 0)
 
 
-FREE_FIELDS = ("data.workers", "data.cache_mb", "watch.", "save.", "reasons", "data.path")
+FREE_FIELDS = (
+    *("data.workers", "data.cache_mb", "data.path", "watch.", "save.", "reasons"),
+    "distill.teacher_batch",
+)
 """May differ between a run and its resume: they change what people see, not what is learned. (The pictures themselves
 are compared by their fingerprint, so the folder may have moved.)"""
 
 SCHEDULED_FIELDS = ("steps", "minutes", "optim.", "method.momentum")
 """May change when it is asked for (`--allow`): the weights and moments at hand go on under them."""
 
-FILLED_FIELDS = ("pictures", "data_ahead_steps", "stage.start", "stage.gram_teacher")
-"""Filled and compared by the command itself (`--data-changed`; what a stage goes on from is compared by its hash)."""
+FILLED_FIELDS = (
+    *("pictures", "data_ahead_steps", "distill.teacher", "distill.heads"),
+    *("stage.start", "stage.gram_teacher"),
+)
+"""Filled and compared by the command itself (`--data-changed`; teachers and starts are compared by their hash)."""
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
