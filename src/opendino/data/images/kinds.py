@@ -39,6 +39,17 @@ def _brand(*brands: bytes) -> Callable[[bytes], bool]:
     return lambda head: head[4:8] == b"ftyp" and head[8:12] in brands
 
 
+_ANY_CODEC = (b"mif1", b"msf1", b"miaf")
+
+
+def _is_avif(head: bytes) -> bool:
+    # The first brand may leave the codec to the list of compatible ones.
+    if _brand(*_ANY_CODEC)(head):
+        listed = head[16 : min(len(head), int.from_bytes(head[:4], "big"))]
+        return any(listed[place : place + 4] in (b"avif", b"avis") for place in range(0, len(listed), 4))
+    return _brand(b"avif", b"avis")(head)
+
+
 def _is_portable_map(head: bytes) -> bool:
     return head[:1] == b"P" and head[1:2] in b"123456" and head[2:3] in (b" ", b"\n", b"\r", b"\t")
 
@@ -82,9 +93,9 @@ KINDS = (
     Kind("portable map", _is_portable_map, "pillow", ("PPM",)),
     Kind("float map", _starts(b"Pf\n"), "pillow", ("PPM",)),
     Kind("jpeg2000", _starts(b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"), "pillow", ("JPEG2000",)),
-    Kind("avif", _brand(b"avif", b"avis"), "pillow", ("AVIF",)),
+    Kind("avif", _is_avif, "pillow", ("AVIF",)),
     Kind("NIfTI", _is_nifti, "nifti"),
-    Kind("HEIC", _brand(b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")),
+    Kind("HEIC", _brand(b"heic", b"heix", b"hevc", b"heim", b"heis", *_ANY_CODEC), "pillow"),
     Kind("Canon raw", _brand(b"crx ")),
     Kind("JPEG XL", _starts(b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")),
     Kind("colour float map", _starts(b"PF\n")),
@@ -123,5 +134,5 @@ def require_kind(head: bytes, name: str) -> Kind:
             raise NotAnImage(name, "a document (SVG, XML, HTML, PDF or PostScript), not pixels")
         raise NotAnImage(name, "no picture of a known kind")
     if kind.family is None:
-        raise Unsupported(name, f"{kind.name} is not decoded", "convert it to PNG or JPEG")
+        raise Unsupported(name, f"{kind.name} is not decoded", "convert it to PNG, JPEG or, with its range, TIFF")
     return kind
