@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from opendino.data.images import ImageError, Reading, TooLarge, Truncated, Unsupported, find_kind, read
+from opendino.data.images import ImageError, Reading, TooLarge, Truncated, Unsupported, find_kind, limited_time, read
 from tests.data.drawing import encoded, photo
 
 GOLDEN = {
@@ -123,8 +123,8 @@ def test_brands_tell_the_codec(brands: bytes, name: str) -> None:
 
 def test_a_missing_library_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
-    with pytest.raises(Unsupported, match=r"HEIC needs pillow_heif; pip install 'opendino\[heic\]'"):
+    with limited_time(60), pytest.raises(Unsupported, match=r"HEIC needs pillow_heif; pip install 'opendino\[heic\]'"):
         read(base64.b64decode(GOLDEN["HEIC"]))
     monkeypatch.setattr("opendino.data.images.pillow_kinds.features.check", lambda name: False)
-    with pytest.raises(Unsupported, match="built without avif"):
+    with limited_time(60), pytest.raises(Unsupported, match="built without avif"):
         read(base64.b64decode(GOLDEN["avif"]))

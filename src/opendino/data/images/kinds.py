@@ -22,6 +22,8 @@ class Kind:
         family: which file of this package decodes it; None = not decoded.
         formats: Pillow's names of the decoders that may open it, for the families that use Pillow.
         still: False for video, which a folder of pictures does not take in.
+        heavy: whether the time that decoding takes is no matter of pixels and bytes alone: its decoder is given a
+            process that can be ended.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Kind:
     family: Literal["jpeg", "pillow", "tiff", "dicom", "nifti", "video"] | None = None
     formats: tuple[str, ...] = ()
     still: bool = True
+    heavy: bool = False
 
 
 def _starts(*magics: bytes) -> Callable[[bytes], bool]:
@@ -83,7 +86,7 @@ def _is_targa(head: bytes) -> bool:
 
 KINDS = (
     # First, since the bytes before its mark are free: some of these files are TIFF too.
-    Kind("DICOM", lambda head: head[128:132] == b"DICM", "dicom"),
+    Kind("DICOM", lambda head: head[128:132] == b"DICM", "dicom", heavy=True),
     Kind("jpeg", _starts(b"\xff\xd8\xff"), "jpeg", ("JPEG",)),
     Kind("png", _starts(b"\x89PNG\r\n\x1a\n"), "pillow", ("PNG",)),
     Kind("gif", _starts(b"GIF87a", b"GIF89a"), "pillow", ("GIF",)),
@@ -92,10 +95,10 @@ KINDS = (
     Kind("bmp", _is_bitmap, "pillow", ("BMP",)),
     Kind("portable map", _is_portable_map, "pillow", ("PPM",)),
     Kind("float map", _starts(b"Pf\n"), "pillow", ("PPM",)),
-    Kind("jpeg2000", _starts(b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"), "pillow", ("JPEG2000",)),
-    Kind("avif", _is_avif, "pillow", ("AVIF",)),
+    Kind("jpeg2000", _starts(b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"), "pillow", ("JPEG2000",), heavy=True),
+    Kind("avif", _is_avif, "pillow", ("AVIF",), heavy=True),
     Kind("NIfTI", _is_nifti, "nifti"),
-    Kind("HEIC", _brand(b"heic", b"heix", b"hevc", b"heim", b"heis", *_ANY_CODEC), "pillow"),
+    Kind("HEIC", _brand(b"heic", b"heix", b"hevc", b"heim", b"heis", *_ANY_CODEC), "pillow", heavy=True),
     Kind("Canon raw", _brand(b"crx ")),
     Kind("JPEG XL", _starts(b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")),
     Kind("colour float map", _starts(b"PF\n")),

@@ -15,7 +15,7 @@ from PIL import UnidentifiedImageError, features
 
 from opendino.data.images.colour import to_srgb
 from opendino.data.images.errors import ImageError, TooLarge, Truncated, Unsupported
-from opendino.data.images.jpeg import reduction, require_few_scans
+from opendino.data.images.jpeg import reduction
 from opendino.data.images.kinds import Kind
 from opendino.data.images.picture import MAX_PIXELS, Image, Reading, need, require_frame, require_size
 from opendino.data.images.quiet import silence_decoders
@@ -61,8 +61,6 @@ def typed_errors(kind: str, name: str, *, stored: bool = False) -> Iterator[None
 
 def decode_pillow(data: bytes, kind: Kind, reading: Reading, name: str) -> Image | Values:
     """Decode a file of a kind that names Pillow's formats."""
-    if kind.name == "jpeg":
-        require_few_scans(data, name)
     if kind.name == "png":
         _require_enough_data(data, name)
     with (
