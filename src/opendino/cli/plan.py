@@ -23,7 +23,7 @@ from opendino.data.transform import Transform
 from opendino.errors import DataError, UsageError
 from opendino.models.family import build_model
 from opendino.models.kmeans_stem import KMeansStem
-from opendino.parallel import compile_blocks
+from opendino.parallel import checkpoint_blocks, compile_blocks
 from opendino.recipes import Recipe, find_recipe
 from opendino.recipes.situation import Situation
 from opendino.train.config import RunConfig, StageConfig, flatten, to_dict
@@ -186,7 +186,7 @@ def _short_side(source: Source) -> int:
             break
     if not sides:
         cause = f"none of the {len(bad)} that were tried can be read, the first is {bad[0].thing} ({bad[0].cause})"
-        raise DataError("pictures", cause, "open some of them with a viewer")
+        raise DataError("pictures", cause, bad[0].fix or "open some of them with a viewer")
     return sorted(sides)[len(sides) // 2]
 
 
@@ -207,6 +207,8 @@ def build_method(config: RunConfig, source: Source, device: torch.device) -> Sel
     model = build_student(config, source)
     config.data.crops.check_patch(model.patch)  # type: ignore[arg-type]
     method = SelfDistillation(model, config.method, config.steps).to(device)
+    if config.checkpoint:
+        checkpoint_blocks(method.student["backbone"])
     if config.compile:
         parts = [*method.student.values(), *method.teacher.values()]
         if method.gram_teacher is not None and config.method.gram.teacher == "frozen":

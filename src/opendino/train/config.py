@@ -173,6 +173,8 @@ class RunConfig:
     """Of activations; weights, moments and averages are fp32 in both."""
     compile: bool = False
     """torch.compile of each block."""
+    checkpoint: bool = False
+    """The student's blocks compute their activations anew in the backward pass: less memory, a third more compute."""
     model: ModelConfig = field(default_factory=ModelConfig)
     method: SelfDistillationConfig = field(default_factory=SelfDistillationConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
@@ -204,7 +206,7 @@ class RunConfig:
 
 
 FREE_FIELDS = (
-    *("data.workers", "data.cache_mb", "data.path", "watch.", "save.", "reasons"),
+    *("data.workers", "data.cache_mb", "data.path", "watch.", "save.", "reasons", "checkpoint"),
     "distill.teacher_batch",
 )
 """May differ between a run and its resume: they change what people see, not what is learned. (The pictures themselves
