@@ -330,7 +330,7 @@ class Encoder:
             "width": one.width,
             "height": one.height,
             **dict(zip(("box_y", "box_x", "box_height", "box_width"), box, strict=True)),
-            "cls": cls.numpy(),
+            "cls": cls.numpy().copy(),  # a view would keep all tokens of its batch in memory
             "mean": mean_of_valid(patches, valid).numpy(),
         }
 
