@@ -20,6 +20,7 @@ VERBS = {
     "demo": "see it learn on real photographs in under 3 minutes, no data needed",
     "check": "what is in a folder of pictures, broken or twice, and what to do about it",
     "pretrain": "learn from a folder of pictures without labels",
+    "distill": "teach small models what a large one knows",
     "show": "PCA, similarity and attention pictures of a model",
     "evaluate": "score frozen backbones by the protocols of the paper",
     "compare": "results of several evaluations side by side",

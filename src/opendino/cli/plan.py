@@ -9,10 +9,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from opendino.cli.fields import parse_fields
 from opendino.cli.watchers import read_evenly
@@ -22,11 +23,12 @@ from opendino.data.transform import Transform
 from opendino.errors import DataError, UsageError
 from opendino.models.family import build_model
 from opendino.models.kmeans_stem import KMeansStem
-from opendino.parallel import compile_blocks
-from opendino.recipes import find_recipe
+from opendino.parallel import checkpoint_blocks, compile_blocks
+from opendino.recipes import Recipe, find_recipe
 from opendino.recipes.situation import Situation
-from opendino.train.config import RunConfig, flatten, to_dict
+from opendino.train.config import RunConfig, StageConfig, flatten, to_dict
 from opendino.train.loop import measure_seconds_per_step
+from opendino.train.methods.distillation import DistillConfig
 from opendino.train.methods.self_distillation import SelfDistillation
 
 STEM_IMAGES = 2_000
@@ -89,13 +91,7 @@ class Plan:
 
     def config(self, measured_steps: int = 0) -> RunConfig:
         """The recipe for this situation with the command's fields laid over it; steps 0 while they are unknown."""
-        situation = Situation(
-            images=self.images,
-            short_side_px=self.short_side,
-            steps=self.length.steps or measured_steps,
-            device=self.device.type,
-            model=self.model,
-        )
+        situation = self.situation(self.length.steps or measured_steps)
         config = self._overlaid(situation)
         if self.length.epochs is not None:
             steps = max(1, math.ceil(self.length.epochs * self.images / config.data.batch_size))
@@ -103,10 +99,43 @@ class Plan:
         config = dataclasses.replace(
             config, minutes=self.length.minutes, save=dataclasses.replace(config.save, **self.save)
         )
+        config = self.filled(config)
+        if self.length.minutes is not None and not measured_steps:
+            config = dataclasses.replace(config, steps=0)  # whatever length the recipe has of its own
         if self.folder is None or self.source is None:
             return config
         data = dataclasses.replace(config.data, path=str(self.folder.resolve()))
         return dataclasses.replace(config, data=data, pictures=self.source.fingerprint)
+
+    def situation(self, steps: int) -> Situation:
+        """What the recipe is told."""
+        return Situation(
+            images=self.images,
+            short_side_px=self.short_side,
+            steps=steps,
+            device=self.device.type,
+            model=self.model,
+        )
+
+    def recipe_function(self) -> Recipe:
+        """The recipe by its name."""
+        return find_recipe(self.recipe)
+
+    def filled(self, config: RunConfig) -> RunConfig:
+        """The config with what the command itself knows. Raises UsageError for fields of other commands."""
+        if config.distill != DistillConfig():
+            fix = "use opendino distill PICTURES --teacher MODEL --student NAME"
+            raise UsageError("distill", "needs a teacher", fix)
+        if config.stage != StageConfig():
+            fix = "use opendino pretrain PICTURES --stage gram --from RUN"
+            raise UsageError("stage", "needs a run to go on from", fix)
+        return config
+
+    def seconds_per_step(self, config: RunConfig) -> float:
+        """On twenty steps of a method that is then thrown away."""
+        assert self.source is not None
+        method = build_method(config, self.source, self.device)
+        return measure_seconds_per_step(config, method, build_loader(config, method, self.source, self.device))
 
     def measured(self, console: Console) -> RunConfig:
         """Train twenty steps on a method that is then thrown away; the speed turns minutes into steps, once for all."""
@@ -115,8 +144,7 @@ class Plan:
             raise UsageError(f"recipe {self.recipe}", "has no length of its own", "add --steps, --epochs or --minutes")
         console.print("measuring the speed on 20 steps")
         config = dataclasses.replace(self.config(), steps=1000)
-        method = build_method(config, self.source, self.device)
-        seconds = measure_seconds_per_step(config, method, build_loader(config, method, self.source, self.device))
+        seconds = self.seconds_per_step(config)
         affordable = round(self.length.minutes * 60 * WORKING_SHARE / seconds)
         steps = max(FEWEST_STEPS, affordable)
         batch = config.data.batch_size
@@ -124,15 +152,19 @@ class Plan:
         console.print(words if steps == affordable else f"{words}; {steps} are done, the fewest worth a run")
         return self.config(steps)
 
+    def told(self) -> str:
+        """All that the command says, whatever the order of its flags."""
+        assert self.folder is not None
+        return f"{self.folder.resolve()} {self.model} {self.length} {sorted(' '.join(self.fields).split('--'))}"
+
     def default_out(self) -> Path:
         """runs/PICTURES-RECIPE-HASH, the hash of what else the command says: the same command finds its run."""
         assert self.folder is not None
-        said = f"{self.folder.resolve()} {self.model} {self.length} {sorted(' '.join(self.fields).split('--'))}"
         name = self.folder.resolve().name.removesuffix(".tar") or "pictures"
-        return Path("runs") / f"{name}-{Path(self.recipe).stem}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
+        return Path("runs") / f"{name}-{Path(self.recipe).stem}-{hashlib.sha256(self.told().encode()).hexdigest()[:6]}"
 
     def _overlaid(self, situation: Situation) -> RunConfig:
-        config = find_recipe(self.recipe)(situation)
+        config = self.recipe_function()(situation)
         if not self.fields:
             return config
         changed = parse_fields(config, self.fields)
@@ -154,21 +186,29 @@ def _short_side(source: Source) -> int:
             break
     if not sides:
         cause = f"none of the {len(bad)} that were tried can be read, the first is {bad[0].thing} ({bad[0].cause})"
-        raise DataError("pictures", cause, "open some of them with a viewer")
+        raise DataError("pictures", cause, bad[0].fix or "open some of them with a viewer")
     return sorted(sides)[len(sides) // 2]
 
 
-def build_method(config: RunConfig, source: Source, device: torch.device) -> SelfDistillation:
+def build_student(config: RunConfig, source: Source) -> nn.Module:
+    """A fresh backbone, a function of the seed and (a k-means first layer) of the pictures."""
     torch.manual_seed(config.seed)
     model = build_model(config.model.name, **config.model.changes)
     patch: Any = model.patch
-    config.data.crops.check_patch(patch)
     stem = getattr(model, "stem", None)
     if isinstance(stem, KMeansStem):
         size = max(config.data.crops.global_px, _short_side(source) // patch * patch)
         transform = Transform(size=size, mean=config.data.mean, std=config.data.std, patch=patch)
         stem.fit(read_evenly(source, transform, STEM_IMAGES), config.seed)
+    return model
+
+
+def build_method(config: RunConfig, source: Source, device: torch.device) -> SelfDistillation:
+    model = build_student(config, source)
+    config.data.crops.check_patch(model.patch)  # type: ignore[arg-type]
     method = SelfDistillation(model, config.method, config.steps).to(device)
+    if config.checkpoint:
+        checkpoint_blocks(method.student["backbone"])
     if config.compile:
         parts = [*method.student.values(), *method.teacher.values()]
         if method.gram_teacher is not None and config.method.gram.teacher == "frozen":
@@ -180,4 +220,7 @@ def build_method(config: RunConfig, source: Source, device: torch.device) -> Sel
 
 def build_loader(config: RunConfig, method: SelfDistillation, source: Source, device: torch.device) -> Loader:
     patch: Any = method.export().patch
-    return Loader(source, config.data, patch if config.method.ibot_weight > 0 else None, device)
+    masked = config.method.ibot_weight > 0
+    # Another stage draws other crops of the same pictures.
+    stage = get_args(get_type_hints(StageConfig)["name"]).index(config.stage.name)
+    return Loader(source, config.data, patch if masked else None, device, stage=stage)

@@ -26,10 +26,12 @@ from opendino.cli.arguments import (
 )
 from opendino.cli.claim import check_policy, claim
 from opendino.cli.device import choose_device
+from opendino.cli.drift_watch import MaskedPictures, open_masked
 from opendino.cli.fields import describe_fields, list_fields, split_fields
 from opendino.cli.pictures import PictureArgs
 from opendino.cli.plan import Plan, build_loader, build_method, choose_length
 from opendino.cli.protocol_watch import Planned, plan_protocols
+from opendino.cli.stage_plan import StagePlan, check_stage, plan_stage
 from opendino.cli.watchers import Watch, export_model
 from opendino.data.beside import stated_fields
 from opendino.data.images import Reading
@@ -70,6 +72,9 @@ def pretrain(
     dir: Path | str,
     *,
     recipe: str = "small",
+    stage: str | None = None,
+    from_: Path | str | None = None,
+    gram_teacher: str | None = None,
     model: str | None = None,
     steps: int | None = None,
     epochs: float | None = None,
@@ -93,6 +98,9 @@ def pretrain(
     Args:
         dir: folder of pictures, .tar of pictures, or folder of .tar files.
         recipe: a name, or a Python file with a function `recipe`.
+        stage: "gram" or "highres": go on from the run `from_` in a new run, which keeps its model and heads.
+        from_: directory of a run, or one of its checkpoints.
+        gram_teacher: a kept step of that run, a model, or "ema", instead of what the run's looks at dense features say.
         model: family member instead of the recipe's own choice.
         steps, epochs, minutes: the length; at most one. `small` takes 30 minutes when none is given.
         val: labelled pictures to score on; without it a fixed fifth of `dir` is queries when `dir` has classes.
@@ -109,6 +117,8 @@ def pretrain(
         UsageError, DataError: bad arguments or pictures, in one line.
         StoppedError: on Ctrl-C or TERM, with everything saved.
     """
+    check_stage(recipe, stage, from_, gram_teacher, model)
+    recipe = stage or recipe
     length = choose_length(recipe, steps, epochs, minutes)
     check_policy(data_changed)
     console = Console(quiet=quiet, stderr=True, highlight=False, soft_wrap=True)
@@ -118,13 +128,16 @@ def pretrain(
     if len(source) < 2:
         source.read(0)  # what is no picture is said to be none
         raise DataError(folder, "holds one picture", "learning compares pictures: give at least 2, better 1,000")
-    console.print(f"{len(source):,} pictures in {folder}{_left_out(source)}")
+    console.print(f"{len(source):,} pictures in {folder}{left_out(source)}")
     save = {"minutes": save_minutes, "steps": save_steps, "grace_s": grace}
     save = {name: value for name, value in save.items() if value is not None}
     plan = Plan(recipe, model, folder, source, length, where, save, tuple(fields))
+    if stage is not None:
+        plan = plan_stage(plan, stage, from_, gram_teacher)
     # What is wrong with the command is said before anything is written.
     first = plan.config()
     protocols = plan_protocols(first.watch.protocols, first.watch.protocols_limit, first.seed)
+    masked = open_masked(first.watch, first.seed)
     labelled = open_source(Path(val), skip=skip is not False, reading=source.reading) if val else None
     if labelled is not None and not (labelled.classes and source.classes):
         lacking = val if not labelled.classes else folder
@@ -142,17 +155,27 @@ def pretrain(
         if config.steps == 0:
             config = plan.measured(console)
         config = claim(run, config, source, allow=allow, data_changed=data_changed, say=console.print)
-        return _train(config, source, labelled, protocols, where, run, console)
+        return _train(plan, config, source, labelled, protocols, masked, where, run, console)
 
 
-def _left_out(source: Source) -> str:
+def left_out(source: Source) -> str:
+    """What the scan passed over, counted by reason; "" when nothing was."""
     counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(source.skip_counts.items()))
     return f"; left out: {counts}" if counts else ""
 
 
-def _knn_probe(
+def _before(config: RunConfig) -> str:
+    stage = config.stage
+    if not stage.start:
+        return ""
+    anchor = f"; Gram teacher {stage.gram_teacher_hash} ({stage.gram_teacher})"
+    return f", {stage.name} stage after {stage.start} ({stage.start_hash}){anchor}"
+
+
+def knn_probe(
     config: RunConfig, source: Source, val: Source | None, transform: Transform, run: RunDirectory, device: torch.device
 ) -> KnnProbe | None:
+    """k-NN on the labels at hand: of `val`, or of a fixed fifth of the pictures; None where there are none."""
     if val is not None:
         bank, queries = source, val
     elif len(source.classes) > 1:
@@ -173,15 +196,19 @@ def _knn_probe(
 
 
 def _train(
+    plan: Plan,
     config: RunConfig,
     source: Source,
     val: Source | None,
     protocols: Sequence[Planned],
+    masked: MaskedPictures | None,
     device: torch.device,
     run: RunDirectory,
     console: Console,
 ) -> PretrainResult:
     method = build_method(config, source, device)
+    if isinstance(plan, StagePlan):
+        plan.begin(run, config, method, console)
     loader = build_loader(config, method, source, device)
     patch: Any = method.export().patch
     transform = Transform(size=config.read_px, mode="square", mean=config.data.mean, std=config.data.std, patch=patch)
@@ -189,14 +216,14 @@ def _train(
     if not incidents.rows():
         for skipped in source.skipped:
             incidents.append("skipped picture", 0, skipped.reason, ids=[skipped.id])
-    probe = _knn_probe(config, source, val, transform, run, device)
+    probe = knn_probe(config, source, val, transform, run, device)
     if probe is None:
         found = f"{' and '.join(source.parts)} are parts of a data set" if source.parts else "no class subfolders"
         console.print(f"{found}: k-NN is skipped, health and pictures are not")
     card = {
         "name": config.model.name,
         "licence": "yours: trained from random weights on your pictures",
-        "source": f"opendino pretrain, recipe {config.recipe}, {config.steps} steps",
+        "source": f"opendino pretrain, recipe {config.recipe}, {config.steps} steps{_before(config)}",
         "pictures": len(source),
         "reading": stated_fields(source.reading),
     }
@@ -218,7 +245,7 @@ def _train(
     elif reached:
         console.print(f"going on from step {reached:,} of {config.steps:,}")
     with Progress(*columns, console=console, disable=console.quiet) as progress:
-        watch = Watch(config, run, source, transform, device, probe, card, progress.console.print, protocols)
+        watch = Watch(config, run, source, transform, device, probe, card, progress.console.print, protocols, masked)
         console.print(watch.measure_colours())
         task = progress.add_task("", total=config.steps, completed=reached, words="starting")
 
@@ -268,6 +295,12 @@ class _Arguments(PictureArgs):
     """Folder of pictures (searched through), a .tar of pictures, or a folder of .tar files."""
     recipe: str = "small"
     """Name of a recipe, or a Python file with a function `recipe`."""
+    stage: OptionalText = None
+    """gram (Gram anchoring) or highres (larger, mixed sizes): goes on from another run, in a run of its own."""
+    from_: Annotated[Path | None, tyro.conf.arg(name="from", metavar="RUN", help_behavior_hint="")] = None
+    """The run that a stage goes on from, or one of its checkpoints."""
+    gram_teacher: OptionalText = None
+    """A kept step of that run, a model, or ema (the average as it is); by default what its dense features say."""
     model: OptionalText = None
     """Student instead of the recipe's choice; `opendino models` lists them. vit_tiny is a ViT of the paper's kind."""
     steps: OptionalCount = None
@@ -336,6 +369,9 @@ def _print_fields(arguments: _Arguments, flags: Sequence[str]) -> None:
         choose_device(arguments.device),
         fields=tuple(flags),
     )
+    if arguments.stage is not None:
+        check_stage(arguments.recipe, arguments.stage, arguments.from_, arguments.gram_teacher, arguments.model)
+        plan = plan_stage(plan, arguments.stage, arguments.from_, arguments.gram_teacher)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     config = plan.config()
     if folder is None:

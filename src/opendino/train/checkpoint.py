@@ -110,14 +110,15 @@ def load_checkpoint(folder: Path, method: Method[Any], optimizer: torch.optim.Op
         fault_point("checkpoint.before_load")
         tensors = load_file(path / "state.safetensors")
         method.load_state_dict({k.removeprefix("method."): v for k, v in tensors.items() if k.startswith("method.")})
-        _load_optimizer(optimizer, tensors)
+        load_optimizer(optimizer, tensors)
         return Resumed(step, read_json(path / "MANIFEST.json")["extra"], tuple(damaged))
     if checkpoints:
         raise DataError(folder, "every checkpoint is damaged: " + ", ".join(damaged), "start again with another --out")
     return None
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give the optimizer the moments of a checkpoint, by the names of its parameters."""
     state: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):
@@ -127,9 +128,14 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tens
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
             if name in state:
-                optimizer.state[parameter] = {
-                    kind: value.to(parameter.device) if value.ndim else value for kind, value in state[name].items()
-                }
+                optimizer.state[parameter] = {kind: _like(parameter, value) for kind, value in state[name].items()}
+
+
+def _like(parameter: Tensor, value: Tensor) -> Tensor:
+    """On the parameter's device, in its layout: the fused AdamW pairs numbers by where they lie in memory."""
+    if value.shape != parameter.shape:
+        return value.to(parameter.device) if value.ndim else value
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def prune(folder: Path, keep: int, milestones: frozenset[int]) -> None:

@@ -24,7 +24,8 @@ from opendino.data.images.file import load_file, open_file, patiently, typed_sto
 from opendino.data.images.kinds import HEAD_BYTES, KINDS, Kind, find_kind, is_pointer, is_tiff
 from opendino.data.images.large import LargeTiff, open_large
 from opendino.data.images.picture import MAX_FILE_BYTES, MAX_PIXELS, MIN_SIDE_PX, Image, Reading
-from opendino.data.images.read import read
+from opendino.data.images.read import read, read_stored, to_picture
+from opendino.data.images.tone import Values, find_valid
 
 __all__ = [
     "HEAD_BYTES",
@@ -45,8 +46,10 @@ __all__ = [
     "TooSlow",
     "Truncated",
     "Unsupported",
+    "Values",
     "Vanished",
     "find_kind",
+    "find_valid",
     "is_pointer",
     "is_tiff",
     "load_file",
@@ -54,5 +57,7 @@ __all__ = [
     "open_large",
     "patiently",
     "read",
+    "read_stored",
+    "to_picture",
     "typed_storage_errors",
 ]

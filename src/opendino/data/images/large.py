@@ -15,7 +15,7 @@ from opendino.data.images.colour import array_to_srgb
 from opendino.data.images.errors import ImageError, TooLarge, Unsupported
 from opendino.data.images.picture import MAX_PIXELS, MAX_VALUE_BYTES, Image, Reading, require_frame
 from opendino.data.images.tiff import ALPHA, find_pages, open_page, read_values, tile_sides
-from opendino.data.images.tone import HIGH_PERCENT, choose_bands, find_measured, scale, sensor_range
+from opendino.data.images.tone import HIGH_PERCENT, Values, choose_bands, find_valid, scale, sensor_range
 from opendino.data.images.upright import ORIENTATION_TAG
 
 LARGE_PIXELS = 2**24
@@ -68,15 +68,15 @@ class LargeTiff:
     def _part(self, top: int, left: int, height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Pixels, and which are measured."""
         height, width = min(height, self.height - top), min(width, self.width - left)
-        values, alpha = read_values(self._page, (top, left, height, width), self._name)
-        array, valid = _measured(values.array, alpha, values.nodata, self.reading, self._name)
+        values = read_values(self._page, (top, left, height, width), self._name)
+        array, valid = _measured(values, self.reading, self._name)
         assert self.reading.value_range is not None
         pixels = scale(array, *self.reading.value_range)
         pixels[~valid] = 0
         grey = pixels.shape[2] == 1
         pixels = np.repeat(pixels, 3, axis=2) if grey else pixels
-        if alpha is not None and self.reading.alpha == "white":
-            pixels[~alpha] = 255
+        if values.transparent is not None and self.reading.alpha == "white":
+            pixels[values.transparent] = 255
         if _follows_profile(self._page, self.reading):
             pixels = array_to_srgb(pixels, grey, bytes(self._page.iccprofile or b""))[0]
         return pixels, valid
@@ -161,8 +161,8 @@ def _sensor_range(large: LargeTiff) -> tuple[float, float, str]:
     """`tone.find_range` of unsigned 16 bits, from the counts of all numbers."""
     counts = np.zeros(2**16, np.int64)
     for top, rows in large._bands(1):
-        values, alpha = read_values(large._page, (top, 0, rows, large.width), large._name)
-        array, valid = _measured(values.array, alpha, values.nodata, large.reading, large._name)
+        values = read_values(large._page, (top, 0, rows, large.width), large._name)
+        array, valid = _measured(values, large.reading, large._name)
         counts += np.bincount(array[valid].ravel(), minlength=2**16)
     total = int(counts.sum())
     if total == 0:
@@ -171,14 +171,13 @@ def _sensor_range(large: LargeTiff) -> tuple[float, float, str]:
     return sensor_range(int(np.searchsorted(np.cumsum(counts), place, side="right")))
 
 
-def _measured(
-    values: np.ndarray, alpha: np.ndarray | None, nodata: float | None, reading: Reading, name: str
-) -> tuple[np.ndarray, NDArray[np.bool_]]:
-    """The chosen bands, and which pixels are measured, as `tone.to_image` finds them."""
-    array = choose_bands(values, reading.bands, name)
-    # Plain 8-bit files are decoded by Pillow when they are small, which knows no such tag.
-    plain = array.dtype == np.uint8 and reading.bands is None
-    return array, find_measured(array, alpha, (None if plain else nodata, reading.nodata))
+def _measured(values: Values, reading: Reading, name: str) -> tuple[np.ndarray, NDArray[np.bool_]]:
+    """The chosen bands, and which pixels are measured."""
+    array = choose_bands(values.array, reading.bands, name)
+    if array.dtype == np.uint8 and reading.bands is None:
+        # Plain 8-bit files are decoded by Pillow when they are small, which knows no such tag.
+        values = replace(values, nodata=None)
+    return array, find_valid(values, array, reading)[0]
 
 
 def _follows_profile(page: Any, reading: Reading) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,10 +12,10 @@ import numpy as np
 from opendino.data.images.errors import Unsupported
 from opendino.data.images.file import load_file, open_file, patiently, read_rest, typed_storage_errors
 from opendino.data.images.jpeg import decode_fast
-from opendino.data.images.kinds import HEAD_BYTES, Kind, require_kind
+from opendino.data.images.kinds import HEAD_BYTES, require_kind
 from opendino.data.images.picture import Image, Reading
 from opendino.data.images.pillow_kinds import decode_pillow
-from opendino.data.images.tone import choose_bands, find_measured, scale
+from opendino.data.images.tone import Values, choose_bands, scale, to_image
 
 _PLAIN_READING = Reading()
 
@@ -35,53 +35,33 @@ def read(source: Path | str | bytes | BinaryIO, *, name: str | None = None, read
     Raises:
         Empty, NotAnImage, Truncated, TooLarge, TooSlow, Unsupported, Denied, Vanished, IOFault: all ImageError.
     """
-    if isinstance(source, bytes):
-        return _decode(source, name or "picture", reading)
     if not isinstance(source, Path | str):
-        return _read_open(source, name or "picture", reading)
+        name = name or "picture"
+        return to_picture(read_stored(source, name, reading), reading, name)
     path = Path(source)
     if reading.window is not None:
-        image = patiently(lambda: _read_part(path, name or str(path), reading))
-        if image is not None:
-            return image
-    return _decode(load_file(path, name), name or str(path), reading)
+        part = patiently(lambda: _read_part(path, name or str(path), reading))
+        if part is not None:
+            return to_picture(part, reading, name or str(path))
+    return to_picture(read_stored(load_file(path, name), name or str(path), reading), reading, name or str(path))
 
 
-def _read_open(file: BinaryIO, name: str, reading: Reading) -> Image:
+def read_stored(source: bytes | BinaryIO, name: str, reading: Reading = _PLAIN_READING) -> Image | Values:
+    """Decode a file: 8-bit pictures as they are, everything else as its stored numbers with all bands; a large TIFF of
+    which less is needed (`reading.at_least`) as a picture.
+
+    Raises what `read` does, but nothing about bands.
+    """
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
     file.seek(0)
     head = file.read(HEAD_BYTES)
     kind = require_kind(head, name)
     if kind.family == "tiff":
-        return _decode_stored(file, kind, reading, name)
-    return _decode(head + read_rest(file, len(head), name), name, reading)
+        from opendino.data.images.large import decode_reduced
+        from opendino.data.images.tiff import decode_tiff
 
-
-def _read_part(path: Path, name: str, reading: Reading) -> Image | None:
-    """The window of a TIFF, of which only the tiles or strips below it are read; None for another kind."""
-    with typed_storage_errors(name, "file"), open_file(path, name) as file:
-        kind = require_kind(file.read(HEAD_BYTES), name)
-        if kind.family != "tiff":
-            return None
-        return _decode_stored(file, kind, reading, name)
-
-
-def _decode(data: bytes, name: str, reading: Reading) -> Image:
-    kind = require_kind(data[:HEAD_BYTES], name)
-    if kind.family == "tiff":
-        return _decode_stored(io.BytesIO(data), kind, reading, name)
-    image = _decode_other(data, kind, name, reading)
-    return image if reading == _PLAIN_READING else _in_declared_range(_cut(image, reading, name), reading)
-
-
-def _decode_stored(stored: BinaryIO, kind: Kind, reading: Reading, name: str) -> Image:
-    from opendino.data.images.large import decode_reduced
-    from opendino.data.images.tiff import decode_tiff
-
-    reduced = decode_reduced(stored, reading, name)
-    return _in_declared_range(decode_tiff(stored, kind, reading, name), reading) if reduced is None else reduced
-
-
-def _decode_other(data: bytes, kind: Kind, name: str, reading: Reading) -> Image:
+        return decode_reduced(file, reading, name) or decode_tiff(file, kind, reading, name)
+    data = source if isinstance(source, bytes) else head + read_rest(file, len(head), name)
     if kind.family == "jpeg":
         image = decode_fast(data, reading, name)
         if image is not None:
@@ -101,11 +81,38 @@ def _decode_other(data: bytes, kind: Kind, name: str, reading: Reading) -> Image
     return decode_pillow(data, kind, reading, name)
 
 
+def to_picture(stored: Image | Values, reading: Reading, name: str) -> Image:
+    """What `read_stored` gave, as the picture that `read` returns. Raises Unsupported for bands that are not there."""
+    image = to_image(stored, reading, name) if isinstance(stored, Values) else stored
+    if reading == _PLAIN_READING:
+        return image
+    # The window of a TIFF was read alone.
+    return _cut(image, replace(reading, window=None) if image.meta["kind"] == "tiff" else reading, name)
+
+
+def _read_part(path: Path, name: str, reading: Reading) -> Image | Values | None:
+    """The window of a TIFF, of which only the tiles or strips below it are read; None for another kind."""
+    with typed_storage_errors(name, "file"), open_file(path, name) as file:
+        kind = require_kind(file.read(HEAD_BYTES), name)
+        if kind.family != "tiff":
+            return None
+        from opendino.data.images.tiff import decode_tiff
+
+        return decode_tiff(file, kind, reading, name)
+
+
 def _cut(image: Image, reading: Reading, name: str) -> Image:
-    """Bands and window of what is decoded whole; numbers of more than 8 bits have their bands already."""
-    array, valid = image.array, image.valid
-    if "range_rule" not in image.meta:
+    """Bands and window of what is decoded whole; range of 8-bit pictures, and their number for "not measured"."""
+    array, valid, meta = image.array, image.valid, dict(image.meta)
+    if "range_rule" not in meta:
         array = choose_bands(array, reading.bands, name)
+        measured = None if reading.nodata is None else (array != reading.nodata).any(axis=2)
+        if reading.value_range is not None:
+            array = scale(array, *reading.value_range)
+        if measured is not None and not measured.all():
+            array = np.where(measured[:, :, None], array, np.uint8(0))
+            valid = measured if valid is None else valid & measured
+            meta["missing"] = round(float(1 - measured.mean()), 6)
         if array.shape[2] == 1:
             array = np.repeat(array, 3, axis=2)
     if reading.window is not None:
@@ -116,20 +123,4 @@ def _cut(image: Image, reading: Reading, name: str) -> Image:
             raise Unsupported(name, cause)
         where = (slice(top, top + rows), slice(left, left + columns))
         array, valid = array[where], None if valid is None else valid[where]
-    return dataclasses.replace(image, array=np.ascontiguousarray(array), valid=valid)
-
-
-def _in_declared_range(image: Image, reading: Reading) -> Image:
-    """8-bit pictures in a range that was declared, without the number that means "not measured"."""
-    if "range_rule" in image.meta or (reading.value_range is None and reading.nodata is None):
-        return image
-    array, valid, meta = image.array, image.valid, dict(image.meta)
-    if reading.value_range is not None:
-        array = scale(array, *reading.value_range)
-        meta |= {"range": reading.value_range, "range_rule": "declared"}
-    measured = find_measured(image.array, None, [reading.nodata])
-    if not measured.all():
-        array = np.where(measured[:, :, None], array, 0).astype(np.uint8)
-        valid = measured if valid is None else valid & measured
-        meta["missing"] = round(float(1 - measured.mean()), 6)
-    return dataclasses.replace(image, array=np.ascontiguousarray(array), valid=valid, meta=meta)
+    return replace(image, array=np.ascontiguousarray(array), valid=valid, meta=meta)
