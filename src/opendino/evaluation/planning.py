@@ -53,12 +53,17 @@ def plan(
 
 
 def open_data(entry: Entry, root: Path | None, job: Job) -> Planned:
-    """A built protocol with the data at `root`. Raises DataError saying what is expected there."""
-    if root is None or not root.is_dir():
-        cause = "no such folder" if root is not None else "no --data given"
-        raise DataError(f"{entry.id} {root or ''}", cause, f"expected: {entry.layout}")
+    """A built protocol with the data at `root`. Raises DataError saying what is expected there and where to get it."""
+    if root is None or not root.is_dir() or not any(root.iterdir()):
+        cause = "no --data given" if root is None else "holds nothing" if root.is_dir() else "no such folder"
+        raise DataError(f"{entry.id} {root or ''}", cause, f"expected: {entry.layout}; get it: {entry.source}")
     job = replace(job, data=root)
-    return Planned(entry, entry.open(job), job)  # type: ignore[misc]
+    try:
+        return Planned(entry, entry.open(job), job)  # type: ignore[misc]
+    except DataError as error:
+        if not error.fix.startswith("expected:"):
+            raise
+        raise DataError(error.thing, error.cause, f"{error.fix}; get it: {entry.source}") from None
 
 
 def layer_jobs(planned: Planned, layers: str | None, subject: Subject) -> list[Job]:
