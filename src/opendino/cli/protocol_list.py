@@ -45,7 +45,8 @@ def print_plan(planned: Sequence[Planned], failures: Mapping[str, str], as_json:
         print(json.dumps({"plan": plan, "failures": dict(failures)}, indent=2))
         return
     for row in plan:
-        print(f"{row['protocol']}: {row['dataset']}, {row['holds']}; settings {row['settings'] or 'none'}")
+        settings = ", ".join(f"{key}={value}" for key, value in row["settings"].items())
+        print(f"{row['protocol']}: {row['dataset']}, {row['holds']}{'; ' * bool(row['settings'])}{settings}")
 
 
 def _text(value: Any) -> str:

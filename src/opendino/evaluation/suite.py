@@ -344,7 +344,7 @@ def find(ids: str) -> list[Entry]:
             found += [entry for entry in ENTRIES if name in entry.suites and entry.score is not None]
             continue
         if name not in PROTOCOLS:
-            near = difflib.get_close_matches(name, PROTOCOLS, n=1)
+            near = difflib.get_close_matches(name, [*PROTOCOLS, *BOTH], n=1)
             built = ", ".join(entry.id for entry in ENTRIES if entry.score is not None)
             raise UsageError(name, "no such protocol", f"did you mean {near[0]}?" if near else f"built: {built}")
         if PROTOCOLS[name].score is None:
