@@ -150,11 +150,11 @@ def test_the_licence_can_be_accepted_and_a_model_be_named(monkeypatch, tmp_path)
     """The flags of every command that opens a model; what a name asks of the network is `weights`' own test."""
     asked = {}
 
-    def refuse(what, device="cpu", **options):
+    def refuse(what, **options):
         asked.update(what=what, **options)
         raise WeightsError(what, "not at hand")
 
-    monkeypatch.setattr("opendino.cli.model.load", refuse)
+    monkeypatch.setattr("opendino.cli.model.locate", refuse)
     argv = ["retrieval", "--model", "vitb16", "--data", str(layouts.labelled_csv(tmp_path / "data"))]
     with pytest.raises(WeightsError, match="vitb16"):
         run([*argv, "--accept-licence"])
