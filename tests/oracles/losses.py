@@ -126,3 +126,11 @@ def gram_loop(student, anchor, level="image", negatives="keep", chosen=None):
                 total += (s - g) ** 2
                 count += 1
     return total / count
+
+
+def anchor_loop(student, anchor):
+    total = 0.0
+    for x, y in zip(student, anchor, strict=True):
+        dot = sum(a * b for a, b in zip(x, y, strict=True))
+        total += 1 - dot / (math.sqrt(sum(a * a for a in x)) * math.sqrt(sum(b * b for b in y)))
+    return total / len(student)

@@ -1,7 +1,8 @@
-"""What `opendino pretrain` is about to do: from the words of a command to a config, a method and a loader."""
+"""What `opendino pretrain` or `adapt` is about to do: from the words of a command to a config, a method and a loader."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from opendino.cli.fields import parse_fields
 from opendino.cli.watchers import read_evenly
@@ -20,13 +22,15 @@ from opendino.data.loader import Loader
 from opendino.data.sources import Source
 from opendino.data.transform import Transform
 from opendino.errors import DataError, UsageError
-from opendino.models.family import build_model
+from opendino.features.identity import model_hash
+from opendino.models.family import FAMILY, build_model
 from opendino.models.kmeans_stem import KMeansStem
 from opendino.parallel import compile_blocks
 from opendino.recipes import find_recipe
-from opendino.recipes.situation import Situation
+from opendino.recipes.situation import Situation, Start
 from opendino.train.config import RunConfig, flatten, to_dict
 from opendino.train.loop import measure_seconds_per_step
+from opendino.train.methods.adaptation import AdaptConfig, Adaptation
 from opendino.train.methods.self_distillation import SelfDistillation
 
 STEM_IMAGES = 2_000
@@ -56,9 +60,9 @@ class Length:
 
 
 def choose_length(recipe: str, steps: int | None, epochs: float | None, minutes: float | None) -> Length:
-    """What the command says; half an hour of `small`, which has no length of its own, when it says nothing."""
+    """What the command says; half an hour of the recipes that have no length of their own when it says nothing."""
     length = Length(steps, epochs, minutes)
-    return Length(minutes=30.0) if length == Length() and recipe == "small" else length
+    return Length(minutes=30.0) if length == Length() and recipe in ("small", "adapt") else length
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,9 @@ class Plan:
     """From what the command says to a config, as often as a step count becomes known.
 
     Without folder and source it plans for pictures as they might be, so that a recipe's values can be listed.
+
+    start: the backbone that an adaptation goes on from, with its transform and card; keep: fingerprint of the pictures
+    by which its retention is told; lora: rank, 0 for all weights.
     """
 
     recipe: str
@@ -76,6 +83,9 @@ class Plan:
     device: torch.device
     save: Mapping[str, Any] = field(default_factory=dict)
     fields: tuple[str, ...] = ()
+    start: Any = None
+    keep: str = ""
+    lora: int = 0
 
     @property
     def images(self) -> int:
@@ -95,6 +105,8 @@ class Plan:
             steps=self.length.steps or measured_steps,
             device=self.device.type,
             model=self.model,
+            start=None if self.start is None else describe_start(self.start),
+            lora=self.lora,
         )
         config = self._overlaid(situation)
         if self.length.epochs is not None:
@@ -103,10 +115,20 @@ class Plan:
         config = dataclasses.replace(
             config, minutes=self.length.minutes, save=dataclasses.replace(config.save, **self.save)
         )
+        if self.start is not None:
+            filled = dataclasses.replace(config.adapt, start=self._start_hash, keep=self.keep)
+            config = dataclasses.replace(config, adapt=filled)
+        elif self.folder is not None and config.adapt != AdaptConfig():
+            fix = "use opendino adapt PICTURES --model MODEL"
+            raise UsageError("adapt", "needs a model to go on from", fix)
         if self.folder is None or self.source is None:
             return config
         data = dataclasses.replace(config.data, path=str(self.folder.resolve()))
         return dataclasses.replace(config, data=data, pictures=self.source.fingerprint)
+
+    @functools.cached_property
+    def _start_hash(self) -> str:
+        return model_hash(self.start)
 
     def measured(self, console: Console) -> RunConfig:
         """Train twenty steps on a method that is then thrown away; the speed turns minutes into steps, once for all."""
@@ -115,7 +137,7 @@ class Plan:
             raise UsageError(f"recipe {self.recipe}", "has no length of its own", "add --steps, --epochs or --minutes")
         console.print("measuring the speed on 20 steps")
         config = dataclasses.replace(self.config(), steps=1000)
-        method = build_method(config, self.source, self.device)
+        method = build_method(config, self.source, self.device, self.start)
         seconds = measure_seconds_per_step(config, method, build_loader(config, method, self.source, self.device))
         affordable = round(self.length.minutes * 60 * WORKING_SHARE / seconds)
         steps = max(FEWEST_STEPS, affordable)
@@ -128,6 +150,8 @@ class Plan:
         """runs/PICTURES-RECIPE-HASH, the hash of what else the command says: the same command finds its run."""
         assert self.folder is not None
         said = f"{self.folder.resolve()} {self.model} {self.length} {sorted(' '.join(self.fields).split('--'))}"
+        if self.start is not None:
+            said += f" {self._start_hash} {self.keep} {self.lora}"
         name = self.folder.resolve().name.removesuffix(".tar") or "pictures"
         return Path("runs") / f"{name}-{Path(self.recipe).stem}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
 
@@ -158,17 +182,32 @@ def _short_side(source: Source) -> int:
     return sorted(sides)[len(sides) // 2]
 
 
-def build_method(config: RunConfig, source: Source, device: torch.device) -> SelfDistillation:
+def describe_start(model: Any) -> Start:
+    """What a recipe needs to know of a loaded backbone."""
+    name = str(model.card["name"])
+    transform = model.transform
+    kind = FAMILY[name].kind if name in FAMILY else "vit" if hasattr(model, "blocks") else "convolutions"
+    return Start(name, kind, model.patch, model.num_layers, transform.size, transform.mean, transform.std)
+
+
+def build_method(
+    config: RunConfig, source: Source, device: torch.device, start: nn.Module | None = None
+) -> SelfDistillation:
+    """Fresh heads on a fresh student, or on a copy of `start`."""
     torch.manual_seed(config.seed)
-    model = build_model(config.model.name, **config.model.changes)
+    model = build_model(config.model.name, **config.model.changes) if start is None else copy.deepcopy(start).cpu()
     patch: Any = model.patch
     config.data.crops.check_patch(patch)
-    stem = getattr(model, "stem", None)
-    if isinstance(stem, KMeansStem):
-        size = max(config.data.crops.global_px, _short_side(source) // patch * patch)
-        transform = Transform(size=size, mean=config.data.mean, std=config.data.std, patch=patch)
-        stem.fit(read_evenly(source, transform, STEM_IMAGES), config.seed)
-    method = SelfDistillation(model, config.method, config.steps).to(device)
+    method: SelfDistillation
+    if start is not None:
+        method = Adaptation(model, config.method, config.adapt, config.steps).to(device)
+    else:
+        stem = getattr(model, "stem", None)
+        if isinstance(stem, KMeansStem):
+            size = max(config.data.crops.global_px, _short_side(source) // patch * patch)
+            transform = Transform(size=size, mean=config.data.mean, std=config.data.std, patch=patch)
+            stem.fit(read_evenly(source, transform, STEM_IMAGES), config.seed)
+        method = SelfDistillation(model, config.method, config.steps).to(device)
     if config.compile:
         for part in (*method.student.values(), *method.teacher.values()):
             compile_blocks(part)

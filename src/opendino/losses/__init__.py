@@ -5,6 +5,7 @@ all ranks takes them as `all_sum`, a function that is the identity on one proces
 in its docstring, a slow loop in `tests/oracles/`, one term in a method.
 """
 
+from opendino.losses.anchor import anchor_loss
 from opendino.losses.dino import dino_loss
 from opendino.losses.gram import gram_loss
 from opendino.losses.ibot import ibot_loss
@@ -12,4 +13,13 @@ from opendino.losses.koleo import koleo_loss
 from opendino.losses.prototypes import balanced_targets, prototype_loss
 from opendino.losses.sinkhorn import sinkhorn
 
-__all__ = ["balanced_targets", "dino_loss", "gram_loss", "ibot_loss", "koleo_loss", "prototype_loss", "sinkhorn"]
+__all__ = [
+    "anchor_loss",
+    "balanced_targets",
+    "dino_loss",
+    "gram_loss",
+    "ibot_loss",
+    "koleo_loss",
+    "prototype_loss",
+    "sinkhorn",
+]

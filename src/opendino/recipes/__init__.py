@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from opendino.errors import OpendinoError, UsageError
+from opendino.recipes.adapt import adapt
 from opendino.recipes.situation import Situation
 from opendino.recipes.small import small
 from opendino.recipes.vitl16_imagenet import vitl16_imagenet
@@ -21,7 +22,7 @@ from opendino.train.config import RunConfig
 
 Recipe = Callable[[Situation], RunConfig]
 
-RECIPES: dict[str, Recipe] = {"small": small, "vitl16_imagenet": vitl16_imagenet}
+RECIPES: dict[str, Recipe] = {"small": small, "adapt": adapt, "vitl16_imagenet": vitl16_imagenet}
 
 
 def find_recipe(name: str) -> Recipe:

@@ -15,6 +15,7 @@ import cattrs
 from opendino.data.config import DataConfig
 from opendino.errors import UsageError
 from opendino.files import read_json
+from opendino.train.methods.adaptation import AdaptConfig
 from opendino.train.methods.self_distillation import SelfDistillationConfig
 from opendino.train.optim import OptimConfig
 from opendino.train.schedules import Length
@@ -147,6 +148,7 @@ class RunConfig:
     """torch.compile of each block."""
     model: ModelConfig = field(default_factory=ModelConfig)
     method: SelfDistillationConfig = field(default_factory=SelfDistillationConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     data: DataConfig = field(default_factory=DataConfig)
     read_px: int = 224

@@ -1,0 +1,110 @@
+"""The guard of an adaptation: which model to keep, and when to stop, from looks at gain and retention.
+
+The rule in words. A look *holds* when what was to be kept lost at most so many points (`max_loss`), or, without such
+pictures, when enough of the start's neighbours are still neighbours. The best model is the look that holds with the
+highest k-NN on the user's pictures, the start among them; without labels there, the last look that holds. The run ends
+when two looks in a row do not hold, when two in a row are surely below the start on the user's pictures, or when so many
+looks (`patience`) after the backbone began to move brought no new best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+IN_A_ROW = 2
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """max_loss: points of k-NN; least_agreement: share of neighbours; patience: looks, 0 for no end; settled: the step
+    from which the backbone moves at its full rate, before which looks do not try one's patience.
+    """
+
+    max_loss: float
+    least_agreement: float
+    patience: int
+    settled: int
+
+
+@dataclass(frozen=True)
+class Look:
+    """The rows of one step: `own`, k-NN on the user's pictures, None without labels; `kept`, what was retained."""
+
+    step: int
+    own: Row | None
+    kept: Row
+
+    @property
+    def harmed(self) -> bool:
+        """k-NN on the user's pictures is below the start's, with its whole interval."""
+        return self.own is not None and self.step > 0 and self.own["gain_high"] < 0
+
+    def holds(self, limits: Limits) -> bool:
+        """Whether what was to be kept is."""
+        if self.kept["measure"] == "knn":
+            return bool(self.kept["gain"] >= -limits.max_loss)
+        return bool(self.kept["value"] >= 100 * limits.least_agreement)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """best: the look whose model is kept; ended: why the run ends now, "" while it goes on."""
+
+    best: Look
+    ended: str
+
+
+def looks_of(rows: Sequence[Row]) -> list[Look]:
+    """The looks of a metrics log: rows of kinds "knn" and "retention", paired by step."""
+    own = {row["step"]: row for row in rows if row["kind"] == "knn"}
+    return [Look(row["step"], own.get(row["step"]), row) for row in rows if row["kind"] == "retention"]
+
+
+def decide(looks: Sequence[Look], limits: Limits) -> Decision:
+    """Apply the rule to the looks so far, the start's first.
+
+    A pure function of them, so that a resumed run decides as the unbroken one did.
+    """
+    best = looks[0]
+    for look in looks[1:]:
+        if look.holds(limits) and (look.own is None or best.own is None or look.own["value"] > best.own["value"]):
+            best = look
+    recent = looks[1:][-IN_A_ROW:]
+    enough = len(recent) == IN_A_ROW
+    if enough and not any(look.holds(limits) for look in recent):
+        return Decision(best, f"it forgets: {_loss_words(recent[-1], limits)}, in {IN_A_ROW} looks in a row")
+    if enough and all(look.harmed for look in recent):
+        return Decision(best, f"k-NN on your pictures is below the start's in {IN_A_ROW} looks in a row")
+    waited = sum(look.step > max(best.step, limits.settled) for look in looks)
+    if limits.patience and looks[-1].own is not None and waited >= limits.patience:
+        return Decision(best, f"no new best in {waited} looks")
+    return Decision(best, "")
+
+
+def pair_in_words(look: Look) -> str:
+    """The live pair: gain on the user's pictures, and what was kept."""
+    if look.own is None:
+        gain = "gain not known (no class folders)"
+    elif look.step:
+        own = look.own
+        gain = f"gain {own['gain']:+.1f} [{own['gain_low']:.1f}, {own['gain_high']:.1f}] (k-NN {own['value']:.1f} %)"
+    else:
+        gain = f"k-NN {look.own['value']:.1f} %"
+    kept = look.kept
+    if kept["measure"] != "knn":
+        return f"{gain}; kept: {kept['value']:.0f} % of the start's neighbours, CKA {kept['cka']:.2f}"
+    if not look.step:
+        return f"{gain}; to be kept: k-NN {kept['value']:.1f} %"
+    return f"{gain}; kept {kept['gain']:+.1f} [{kept['gain_low']:.1f}, {kept['gain_high']:.1f}] (k-NN {kept['value']:.1f} %)"
+
+
+def _loss_words(look: Look, limits: Limits) -> str:
+    if look.kept["measure"] == "knn":
+        return f"k-NN on what was to be kept fell by {-look.kept['gain']:.1f} points, more than {limits.max_loss:g}"
+    return (
+        f"{look.kept['value']:.0f} % of the start's neighbours are left, fewer than {100 * limits.least_agreement:.0f} %"
+    )
