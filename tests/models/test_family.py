@@ -53,7 +53,7 @@ def test_dinov2_has_its_published_sizes():
 
 def test_overrides_reach_the_model():
     model = build_model("vit_tiny", depth=2, drop_path=0.3)
-    assert len(model.blocks) == 2 and model.blocks[1].drop_path == 0.3
+    assert len(model.blocks) == 2 and model.config.drop_path == 0.3
     assert type(build_from_config(model.config)) is type(model)
     assert build_from_config(FAMILY["conv_kmeans"].config).config.stem == "kmeans"
 

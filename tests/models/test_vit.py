@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from opendino.errors import ShapeError, UsageError
-from opendino.models.layers import QkvLinear, add_branch, drop_samples, swiglu_hidden
+from opendino.models.layers import QkvLinear, swiglu_hidden
+from opendino.models.stochastic_depth import Part, add_branch, draw_kept
 from opendino.models.vit import ViT, ViTConfig
 from tests.models.parity import gap, images, randomise
 
@@ -97,22 +98,49 @@ def test_the_local_norm_acts_in_training_on_cls_and_registers_of_local_groups_al
     assert torch.equal(model(groups[0]).cls, first.cls)
 
 
-def slow_add_branch(x, branch, rate):
-    """Row by row, from the words: n = max(int(B(1-p)), 1) random rows get branch * B / n."""
-    n = max(int(len(x) * (1 - rate)), 1)
+def slow_add_branch(x, branch, rate, views=1):
+    """Row by row, from the words: of 16 pictures' rows, n = max(int(m(1-p)), 1) random ones get branch * m / n."""
+    pictures = len(x) // views
     out = x.clone()
-    for row in torch.randperm(len(x))[:n].tolist():
-        out[row] += branch(x[row : row + 1])[0] * len(x) / n
+    starts = [s for s in range(0, pictures, 16) if s == 0 or pictures - s >= 16]
+    for start, stop in zip(starts, [*starts[1:], pictures], strict=True):
+        rows = [view * pictures + picture for view in range(views) for picture in range(start, stop)]
+        n = max(int(len(rows) * (1 - rate)), 1)
+        for place in torch.randperm(len(rows))[:n].tolist():
+            out[rows[place]] += branch(x[rows[place]][None])[0] * len(rows) / n
     return out
 
 
-@pytest.mark.parametrize(("batch", "rate"), [(8, 0.3), (8, 0.5), (1, 0.9), (5, 0.99), (4, 0.1)])
-def test_drop_path_equals_a_slow_loop(batch, rate):
-    x, layer = torch.randn(batch, 3, 6), torch.nn.Linear(6, 6)
+@pytest.mark.parametrize(
+    ("pictures", "views", "rate"),
+    [(8, 1, 0.3), (8, 2, 0.5), (1, 1, 0.9), (5, 1, 0.99), (4, 1, 0.1), (32, 2, 0.4), (39, 1, 0.4)],
+)
+def test_drop_path_equals_a_slow_loop(pictures, views, rate):
+    x, layer = torch.randn(views * pictures, 3, 6), torch.nn.Linear(6, 6)
     torch.manual_seed(5)
-    fast = add_branch(x, layer, rate)
+    (kept,) = draw_kept([rate], len(x), Part(0, pictures, pictures), x.device)
+    fast = add_branch(x, layer, kept)
     torch.manual_seed(5)
-    assert torch.allclose(fast, slow_add_branch(x, layer, rate), atol=1e-5)
+    assert torch.allclose(fast, slow_add_branch(x, layer, rate, views), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [16, 7])
+def test_parts_of_a_batch_drop_what_the_whole_batch_drops(size):
+    x, layer, batch = torch.randn(3, 48, 2, 6), torch.nn.Linear(6, 6), 48
+
+    def run(part):
+        torch.manual_seed(5)
+        here = x[:, part.start : part.stop].flatten(0, 1)
+        kept = draw_kept([0.4, 0.4], len(here), part, x.device)
+        for one in kept:
+            here = add_branch(here, layer, one)
+        return here.unflatten(0, (3, -1)), [len(one.rows) for one in kept]
+
+    whole, _ = run(Part(0, batch, batch))
+    parts = [run(Part(start, min(start + size, batch), batch)) for start in range(0, batch, size)]
+    torch.testing.assert_close(torch.cat([found for found, _ in parts], dim=1), whole)
+    if size == 16:  # whole groups keep equally many rows
+        assert all(counts == [28, 28] for _, counts in parts)
 
 
 def test_drop_path_draws_for_each_branch_and_group_and_only_in_training():
@@ -131,14 +159,6 @@ def test_drop_path_draws_for_each_branch_and_group_and_only_in_training():
         tokens = slow_add_branch(tokens, lambda u: block.ls2(block.mlp(block.norm2(u))), 0.5)
         assert torch.allclose(group.cls, norm(tokens)[:, 0], atol=1e-4)
     assert not torch.equal(found[0].cls, found[1].cls)
-
-
-def test_drop_samples_keeps_the_mean():
-    torch.manual_seed(0)
-    dropped = drop_samples(torch.ones(4000, 2, 3), 0.25)
-    assert torch.allclose(dropped.unique(), torch.tensor([0.0, 4 / 3]))
-    assert dropped.mean().item() == pytest.approx(1, abs=0.05)
-    assert dropped[:, 0, 0].equal(dropped[:, 1, 2])
 
 
 def test_coordinates_change_in_training_alone():

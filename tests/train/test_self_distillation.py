@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from opendino.data.loader import Crops
+from opendino.errors import UsageError
 from opendino.losses import koleo_loss, sinkhorn
 from opendino.models.family import build_model
 from opendino.train.methods.self_distillation import SelfDistillation, SelfDistillationConfig
@@ -69,15 +70,39 @@ def test_total_equals_the_formula_written_out():
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_micro_batches_add_up_to_the_whole_batch(size):
-    # KoLeo needs pairs inside a micro-batch, so it is compared for size 2 (its groups) alone.
-    weight = 0.1 if size == 2 else 0.0
-    whole = method(dataclasses.replace(CONFIG, koleo_weight=weight))
-    parts = method(dataclasses.replace(CONFIG, koleo_weight=weight, micro_batch=size))
+    # Everything random is on. KoLeo needs its groups whole, so it is compared for their size alone.
+    config = dataclasses.replace(CONFIG, koleo_weight=0.1 if size == 2 else 0.0)
+    model = {"drop_path": 0.4, "rope_rescale": 2.0, "rope_jitter": 1.5, "rope_shift": 0.1, "layer_scale": 1.0}
+    whole, parts = method(config, **model), method(dataclasses.replace(config, micro_batch=size), **model)
+    values = []
     for built in (whole, parts):
+        # At its start, 0, a mask token that no branch has touched has no direction, and its gradient no bounds.
+        torch.nn.init.constant_(built.student["backbone"].mask_token[:, ::2], 0.5)
+        torch.manual_seed(3)
+        total = dict.fromkeys(("dino", "ibot", "koleo"), 0.0)
         for terms in built.losses(crops(), 0):
             terms.total.backward()
+            total |= {name: total[name] + value.item() for name, value in terms.values.items()}
+        values.append(total)
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
     for (name, a), b in zip(whole.student.named_parameters(), parts.student.parameters(), strict=True):
-        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-5, msg=name)
+
+
+def test_micro_batches_that_cut_through_koleo_groups_are_refused():
+    config = SelfDistillationConfig(micro_batch=24, koleo_group=16)
+    with pytest.raises(UsageError, match=r"24.*48.*--method.micro-batch 16"):
+        config.check_batch(48)
+    dataclasses.replace(config, koleo_weight=0.0).check_batch(48)
+    dataclasses.replace(config, micro_batch=16).check_batch(64)
+    with pytest.raises(UsageError, match="micro_batch 16"):  # the last 8 of 40 join the group before
+        dataclasses.replace(config, micro_batch=16).check_batch(40)
+
+
+def test_batch_norm_in_micro_batches_is_said_before_the_start():
+    assert not list(method(dataclasses.replace(CONFIG, micro_batch=2)).remarks(4))
+    (remark,) = method(dataclasses.replace(CONFIG, micro_batch=2, head_batch_norm=True)).remarks(4)
+    assert "batch norm" in remark and "2 pictures" in remark
 
 
 def test_a_batch_of_one_switches_the_spreading_term_off_and_stays_finite():

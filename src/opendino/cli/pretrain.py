@@ -200,8 +200,8 @@ def _train(
         "pictures": len(source),
         "reading": stated_fields(source.reading),
     }
-    if (config.method.micro_batch or config.data.batch_size) == 1 and config.method.koleo_weight > 0:
-        console.print("one picture at a time: the KoLeo term is off, since it needs a neighbour to move away from")
+    for remark in method.remarks(config.data.batch_size):
+        console.print(remark)
     if not FAMILY[config.model.name].from_paper:
         console.print(f"student: {config.model.name} ({FAMILY[config.model.name].note})")
     columns = (

@@ -7,6 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def group_starts(batch: int, group_size: int) -> list[int]:
+    """Where the groups of `koleo_loss` begin in a batch of so many pictures."""
+    starts = list(range(0, batch, group_size))
+    if len(starts) > 1 and batch - starts[-1] < group_size:
+        starts.pop()
+    return starts
+
+
 def koleo_loss(features: Tensor, *, group_size: int = 16, eps: float = 1e-8) -> Tensor:
     """Minus the mean log distance to the nearest neighbour inside groups of consecutive samples.
 
@@ -25,11 +33,9 @@ def koleo_loss(features: Tensor, *, group_size: int = 16, eps: float = 1e-8) -> 
     if batch < 2:
         return features.new_zeros((), dtype=torch.float32)
     normalised = F.normalize(features.float(), dim=-1, eps=eps)
-    bounds = list(range(0, batch, group_size))
-    if len(bounds) > 1 and batch - bounds[-1] < group_size:
-        bounds.pop()
+    starts = group_starts(batch, group_size)
     total = normalised.new_zeros(())
-    for start, end in zip(bounds, [*bounds[1:], batch], strict=True):
+    for start, end in zip(starts, [*starts[1:], batch], strict=True):
         group = normalised[start:end]
         with torch.no_grad():
             similarity = group @ group.T

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from opendino.models.stochastic_depth import Part
+
 
 @dataclass(frozen=True)
 class Features:
@@ -37,8 +39,14 @@ class Backbone(Protocol):
         """
         ...
 
-    def forward_crops(self, groups: Sequence[Tensor], masks: Sequence[Tensor | None]) -> list[Features]:
-        """Training forward over crop groups of different sizes: group 0 holds global crops, the others local ones."""
+    def forward_crops(
+        self, groups: Sequence[Tensor], masks: Sequence[Tensor | None], part: Part | None = None
+    ) -> list[Features]:
+        """Training forward over crop groups of different sizes: group 0 holds global crops, the others local ones.
+
+        `part`: the pictures of the batch that the groups belong to, when they are not all of it; what is drawn is the
+        same for a picture whichever part it comes in.
+        """
         ...
 
     def intermediate(self, images: Tensor, layers: Sequence[int], norm: bool = True) -> list[Features]:

@@ -14,6 +14,7 @@ from opendino.errors import UsageError
 from opendino.models.contract import Features
 from opendino.models.kmeans_stem import KMeansStem
 from opendino.models.layers import fit_to_patch, hide_pixels
+from opendino.models.stochastic_depth import Part
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,10 @@ class ConvMini(nn.Module):
         """
         return self._features(self._maps(images, mask, pad=pad)[-1], norm=True)
 
-    def forward_crops(self, groups: Sequence[Tensor], masks: Sequence[Tensor | None]) -> list[Features]:
-        """Features of each crop group; norms take their statistics over each group alone."""
+    def forward_crops(
+        self, groups: Sequence[Tensor], masks: Sequence[Tensor | None], part: Part | None = None
+    ) -> list[Features]:
+        """Features of each crop group; norms take their statistics over each group alone, so over a part alone too."""
         return [self(images, mask=mask) for images, mask in zip(groups, masks, strict=True)]
 
     def intermediate(self, images: Tensor, layers: Sequence[int], norm: bool = True) -> list[Features]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from opendino.errors import UsageError
 from opendino.models.contract import Features
-from opendino.models.layers import drop_samples, fit_to_patch, hide_pixels, init_linear
+from opendino.models.layers import fit_to_patch, hide_pixels, init_linear
+from opendino.models.stochastic_depth import Kept, Part, add_branch, draw_kept
 
 
 @dataclass(frozen=True)
@@ -44,20 +46,32 @@ class ChannelNorm(nn.LayerNorm):
 class ConvNeXtBlock(nn.Module):
     """x + gamma * pwconv2(GELU(pwconv1(LN(dwconv x))))."""
 
-    def __init__(self, dim: int, config: ConvNeXtConfig, drop_path: float) -> None:
+    def __init__(self, dim: int, config: ConvNeXtConfig) -> None:
         super().__init__()
-        self.drop_path = drop_path
         self.dwconv = nn.Conv2d(dim, dim, kernel_size=7, padding=3, groups=dim)
         self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
         self.pwconv1 = nn.Linear(dim, 4 * dim)
         self.pwconv2 = nn.Linear(4 * dim, dim)
         self.gamma = nn.Parameter(torch.full((dim,), config.layer_scale))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, h, w] -> the same shape."""
-        branch = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
-        branch = self.gamma * self.pwconv2(F.gelu(self.pwconv1(branch)))
-        return x + drop_samples(branch.permute(0, 3, 1, 2), self.drop_path if self.training else 0.0)
+    def forward(self, x: Tensor, kept: Kept | None = None) -> Tensor:
+        """[B, C, h, w] -> the same shape; with stochastic depth the branch runs on the samples that are kept."""
+        return add_branch(x, self._branch, kept)
+
+    def _branch(self, x: Tensor) -> Tensor:
+        x = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
+        x = self.gamma * self.pwconv2(F.gelu(self.pwconv1(x)))
+        return x.permute(0, 3, 1, 2)
+
+
+class ConvNeXtStage(nn.ModuleList):
+    """Blocks of one width."""
+
+    def forward(self, x: Tensor, kept: Sequence[Kept | None]) -> Tensor:
+        """[B, C, h, w] -> the same shape; `kept` has one entry a block."""
+        for block, rows in zip(self, kept, strict=True):
+            x = block(x, rows)
+        return x
 
 
 class ConvNeXt(nn.Module):
@@ -75,7 +89,7 @@ class ConvNeXt(nn.Module):
         self.num_layers, self.num_registers = 4, 0
         self.strides = (4, 8, 16, 32)
         total = sum(config.depths)
-        rates = [config.drop_path * index / max(total - 1, 1) for index in range(total)]
+        self.rates = [config.drop_path * index / max(total - 1, 1) for index in range(total)]
         self.downsample_layers, self.stages = nn.ModuleList(), nn.ModuleList()
         before = config.channels
         for depth, dim in zip(config.depths, config.dims, strict=True):
@@ -84,7 +98,7 @@ class ConvNeXt(nn.Module):
             else:
                 down = nn.Sequential(ChannelNorm(before, eps=config.norm_eps), nn.Conv2d(before, dim, 2, stride=2))
             self.downsample_layers.append(down)
-            self.stages.append(nn.Sequential(*(ConvNeXtBlock(dim, config, rates.pop(0)) for _ in range(depth))))
+            self.stages.append(ConvNeXtStage(ConvNeXtBlock(dim, config) for _ in range(depth)))
             before = dim
         self.norm = nn.LayerNorm(self.dim, eps=config.norm_eps)
         for module in self.modules():
@@ -98,9 +112,17 @@ class ConvNeXt(nn.Module):
         """
         return self._features(self._maps(images, mask, pad=pad)[-1], last=True)
 
-    def forward_crops(self, groups: Sequence[Tensor], masks: Sequence[Tensor | None]) -> list[Features]:
-        """Features of each crop group; a ConvNeXt treats global and local crops alike."""
-        return [self(images, mask=mask) for images, mask in zip(groups, masks, strict=True)]
+    def forward_crops(
+        self, groups: Sequence[Tensor], masks: Sequence[Tensor | None], part: Part | None = None
+    ) -> list[Features]:
+        """Features of each crop group; a ConvNeXt treats global and local crops alike.
+
+        `part`: the pictures that the groups hold of the batch; dropped rows are those of all of it.
+        """
+        return [
+            self._features(self._maps(images, mask, pad=False, part=part)[-1], last=True)
+            for images, mask in zip(groups, masks, strict=True)
+        ]
 
     def intermediate(self, images: Tensor, layers: Sequence[int], norm: bool = True) -> list[Features]:
         """Features of the given 0-based stages, in ascending order; CLS is each map's own mean.
@@ -117,13 +139,15 @@ class ConvNeXt(nn.Module):
         """Raises UsageError: convolutions have no attention."""
         raise UsageError("attention", "a ConvNeXt has none", "use similarity of patches, or a ViT")
 
-    def _maps(self, images: Tensor, mask: Tensor | None, *, pad: bool) -> list[Tensor]:
+    def _maps(self, images: Tensor, mask: Tensor | None, *, pad: bool, part: Part | None = None) -> list[Tensor]:
         x = fit_to_patch(images, self.patch, self.config.channels, pad=pad)
         if mask is not None:
             x = hide_pixels(x, mask, self.patch)
+        rates = self.rates if self.training else [0.0] * len(self.rates)
+        kept = iter(draw_kept(rates, len(x), part, x.device))
         maps = []
-        for down, stage in zip(self.downsample_layers, self.stages, strict=True):
-            x = stage(down(x))
+        for down, stage, depth in zip(self.downsample_layers, self.stages, self.config.depths, strict=True):
+            x = stage(down(x), list(islice(kept, depth)))
             maps.append(x)
         return maps
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -164,25 +162,3 @@ class Attention(nn.Module):
         """
         q, k, _ = self.project(x, rotation)
         return torch.softmax(q[:, :, :queries] @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)
-
-
-def add_branch(x: Tensor, branch: Callable[[Tensor], Tensor], drop_rate: float) -> Tensor:
-    """x + branch(x), with stochastic depth in its batch-subset form when `drop_rate` > 0.
-
-    The branch runs on n = max(int(B (1 - rate)), 1) randomly chosen samples alone and is scaled by B / n, so dropping
-    saves the compute. Draws from the global generator of x's device. Source: arXiv 2304.07193, section 5.
-    """
-    if drop_rate == 0:
-        return x + branch(x)
-    batch = x.shape[0]
-    keep = max(int(batch * (1 - drop_rate)), 1)
-    rows = torch.randperm(batch, device=x.device)[:keep]
-    return x.index_add(0, rows, branch(x[rows]).to(x.dtype), alpha=batch / keep)
-
-
-def drop_samples(x: Tensor, drop_rate: float) -> Tensor:
-    """Stochastic depth in its usual form: a branch's whole sample is 0 with this probability, else scaled up."""
-    if drop_rate == 0:
-        return x
-    kept = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device) >= drop_rate
-    return x * kept.to(x.dtype) / (1 - drop_rate)

@@ -20,12 +20,12 @@ from opendino.models.layers import (
     LayerScale,
     Mlp,
     SwiGlu,
-    add_branch,
     check_mask,
     fit_to_patch,
     init_linear,
 )
 from opendino.models.rope import AxialRope, Turn
+from opendino.models.stochastic_depth import Kept, Part, add_branch, draw_kept
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,11 @@ class ViTConfig:
 
 
 class Block(nn.Module):
-    """x + LS(Attention(LN x)), then x + LS(FFN(LN x)); both branches take stochastic depth on their own draw."""
+    """x + LS(Attention(LN x)), then x + LS(FFN(LN x))."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         dim, eps = config.dim, config.norm_eps
-        self.drop_path = config.drop_path
         self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = Attention(dim, config.heads, qkv_bias=config.qkv_bias, mask_k_bias=config.mask_k_bias)
         self.ls1 = LayerScale(dim, config.layer_scale)
@@ -90,11 +89,10 @@ class Block(nn.Module):
         self.mlp = SwiGlu(dim, config.hidden) if config.swiglu else Mlp(dim, config.hidden)
         self.ls2 = LayerScale(dim, config.layer_scale)
 
-    def forward(self, x: Tensor, rotation: Turn) -> Tensor:
-        """[B, T, D] -> [B, T, D]."""
-        rate = self.drop_path if self.training else 0.0
-        x = add_branch(x, lambda part: self.ls1(self.attn(self.norm1(part), rotation)), rate)
-        return add_branch(x, lambda part: self.ls2(self.mlp(self.norm2(part))), rate)
+    def forward(self, x: Tensor, rotation: Turn, kept_attn: Kept | None = None, kept_mlp: Kept | None = None) -> Tensor:
+        """[B, T, D] -> [B, T, D]; with stochastic depth each branch runs on the samples that are kept for it."""
+        x = add_branch(x, lambda part: self.ls1(self.attn(self.norm1(part), rotation)), kept_attn)
+        return add_branch(x, lambda part: self.ls2(self.mlp(self.norm2(part))), kept_mlp)
 
 
 class ViT(nn.Module):
@@ -155,13 +153,16 @@ class ViT(nn.Module):
         """
         return self._run(images, mask, pad=pad, local=False)
 
-    def forward_crops(self, groups: Sequence[Tensor], masks: Sequence[Tensor | None]) -> list[Features]:
+    def forward_crops(
+        self, groups: Sequence[Tensor], masks: Sequence[Tensor | None], part: Part | None = None
+    ) -> list[Features]:
         """Features of each crop group: group 0 the global crops, the others local ones (own norm where configured).
 
         Every group has its own draw of stochastic depth and coordinates, in the order of the groups.
+        `part`: the pictures that the groups hold of the batch; coordinates and dropped rows are those of all of it.
         """
         return [
-            self._run(images, mask, pad=False, local=index > 0)
+            self._run(images, mask, pad=False, local=index > 0, part=part)
             for index, (images, mask) in enumerate(zip(groups, masks, strict=True))
         ]
 
@@ -189,10 +190,14 @@ class ViT(nn.Module):
         weights = last.attn.weights(last.norm1(x), rotation, queries=1)
         return weights[:, :, 0, -height * width :].unflatten(-1, (height, width))
 
-    def _run(self, images: Tensor, mask: Tensor | None, *, pad: bool, local: bool) -> Features:
+    def _run(
+        self, images: Tensor, mask: Tensor | None, *, pad: bool, local: bool, part: Part | None = None
+    ) -> Features:
         x, grid, rotation = self._embed(images, mask, pad=pad)
-        for block in self.blocks:
-            x = block(x, rotation)
+        rate = self.config.drop_path if self.training else 0.0
+        kept = draw_kept([rate] * (2 * self.num_layers), len(x), part, x.device)
+        for block, attn, mlp in zip(self.blocks, kept[::2], kept[1::2], strict=True):
+            x = block(x, rotation, attn, mlp)
         if local and self.training and self.local_cls_norm is not None:
             prefix = 1 + self.num_registers
             normed = torch.cat([self.local_cls_norm(x[:, :prefix]), self.norm(x[:, prefix:])], dim=1)

@@ -167,6 +167,7 @@ class RunConfig:
             raise UsageError("steps", f"must be at least 1, got {self.steps}")
         if self.seed < 0:
             raise UsageError("seed", f"must be 0 or more, got {self.seed}")
+        self.method.check_batch(self.data.batch_size)
         if self.read_px < 1:
             raise UsageError("read_px", f"must be at least 1, got {self.read_px}")
 

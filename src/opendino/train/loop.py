@@ -2,7 +2,8 @@
 
 It knows nothing of the objective nor of what a batch holds: heads on frozen features run through it too. One process
 runs the same lines as many would. Everything random in a step comes from (seed, step), so a resumed run repeats an
-unbroken one bit for bit.
+unbroken one bit for bit. `updates` are the lines, one pause after each step; `train` runs them to the end, and
+`together.train_together` several of them side by side.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -26,7 +27,7 @@ from opendino.train.optim import Rate, build_optimizer, clip_gradients, set_hype
 from opendino.train.run import RunDirectory
 from opendino.train.saves import Saves
 from opendino.train.speed import Speed
-from opendino.train.stopping import stop_request
+from opendino.train.stopping import StopRequest, stop_request
 
 MAX_BAD_STEPS, BAD_WINDOW = 10, 1000
 """So many non-finite steps among the last 1,000 are no accident: the run goes back to its last checkpoint, once."""
@@ -125,6 +126,33 @@ def train(
             help; when no checkpoint could be written for an hour.
         DataError: when nothing can be read any more.
     """
+    with stop_request(run.path, config.save.grace_s) as stop:
+        steps = updates(config, method, loader, run, stop, rates=rates, watchers=watchers, on_step=on_step, carry=carry)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                outcome: Outcome = end.value
+                return outcome
+
+
+def updates(
+    config: LoopConfig,
+    method: Method[B],
+    loader: Batches[B],
+    run: RunDirectory,
+    stop: StopRequest,
+    *,
+    rates: Mapping[str, Rate] | None = None,
+    watchers: Sequence[Watcher[Any]] = (),
+    on_step: Callable[[int, StepResult, float], None] = lambda step, result, images_per_s: None,
+    carry: dict[str, Any] | None = None,
+) -> Generator[int, None, Outcome]:
+    """The loop of `train` with a pause before each step, in which another run may go on.
+
+    Yields the number of steps done. A stop that was asked for, here or in a pause, is followed right after the pause:
+    saved, and StoppedError.
+    """
     carry = {} if carry is None else carry
     optimizer = build_optimizer(method.trained(), config.optim, rates)
     metrics, incidents = MetricsLog(run.metrics_file), IncidentLog(run.incidents_file)
@@ -142,54 +170,57 @@ def train(
             if done % watcher.every == 0 or done == config.steps:
                 watcher.call(done, method)
 
-    with stop_request(run.path, config.save.grace_s) as stop:
-        if step == 0:
-            watch(0)
-        batches, speed = batches_from(step), Speed()
-        while step < config.steps and ENDED not in carry:
-            batch = next(batches, None)
-            if batch is None:
-                raise DataError("training data", f"ran out at step {step} of {config.steps}")
-            for bad in batch.bad:
-                if bad.id not in saves.skipped:
-                    saves.skipped[bad.id] = bad.reason
-                    incidents.append("skipped picture", step, bad.reason, ids=[bad.id])
-            result = train_step(config, method, optimizer, batch, step)
-            fault_point("loop.after_step")
-            step += 1
-            if not result.finite:
-                incidents.append("non-finite step", step, f"loss {result.loss}, {result.values}", ids=list(batch.ids))
-                bad_steps.append(step)
-                if len(bad_steps) == MAX_BAD_STEPS and step - bad_steps[0] < BAD_WINDOW:
-                    why = f"loss or gradient was not finite in {MAX_BAD_STEPS} of the last {BAD_WINDOW:,} steps"
-                    step = saves.roll_back(step, why, result.values)
-                    batches, speed = batches_from(step), Speed()
-                    bad_steps.clear()
-                    continue
-            images_per_s = speed.after(len(batch.ids))
-            if step % config.watch.log_every == 0 or step == config.steps:
-                metrics.append(
-                    "step",
-                    step,
-                    time_s=round(time.monotonic() - started, 3),
-                    images_per_s=round(images_per_s, 1),
-                    loss=result.loss,
-                    losses=dict(result.values),
-                    grad_norm=result.grad_norm,
-                    lr=result.lr,
-                    **method.scalars(step - 1),
-                )
-            on_step(step, result, images_per_s)
-            if not stop.asked or step == config.steps:  # who wants to stop does not wait for a look
-                with speed.paused():
-                    watch(step)
-            # Not amid steps that failed: what a roll-back goes to should be from before them.
-            wanted = result.finite and (stop.save or saves.is_due(step))
-            done = step == config.steps or ENDED in carry
-            if wanted or stop.asked or done:
-                stop.save = False
-                saves.save(step, last=bool(stop.asked) or done)
-            if stop.asked and not done:
-                cause = f"stopped at step {step} of {config.steps} by {stop.asked}, saved"
-                raise StoppedError(run.path, cause, "the same command goes on")
+    if step == 0:
+        watch(0)
+    batches, speed, saved, saves_asked = batches_from(step), Speed(), step, stop.saves
+    while step < config.steps and ENDED not in carry:
+        with speed.paused():
+            yield step
+        if stop.asked:
+            if step > saved:
+                saves.save(step, last=True)
+            cause = f"stopped at step {step} of {config.steps} by {stop.asked}, saved"
+            raise StoppedError(run.path, cause, "the same command goes on")
+        batch = next(batches, None)
+        if batch is None:
+            raise DataError("training data", f"ran out at step {step} of {config.steps}")
+        for bad in batch.bad:
+            if bad.id not in saves.skipped:
+                saves.skipped[bad.id] = bad.reason
+                incidents.append("skipped picture", step, bad.reason, ids=[bad.id])
+        result = train_step(config, method, optimizer, batch, step)
+        fault_point("loop.after_step")
+        step += 1
+        if not result.finite:
+            incidents.append("non-finite step", step, f"loss {result.loss}, {result.values}", ids=list(batch.ids))
+            bad_steps.append(step)
+            if len(bad_steps) == MAX_BAD_STEPS and step - bad_steps[0] < BAD_WINDOW:
+                why = f"loss or gradient was not finite in {MAX_BAD_STEPS} of the last {BAD_WINDOW:,} steps"
+                step = saves.roll_back(step, why, result.values)
+                batches, speed = batches_from(step), Speed()
+                bad_steps.clear()
+                continue
+        images_per_s = speed.after(len(batch.ids))
+        if step % config.watch.log_every == 0 or step == config.steps:
+            metrics.append(
+                "step",
+                step,
+                time_s=round(time.monotonic() - started, 3),
+                images_per_s=round(images_per_s, 1),
+                loss=result.loss,
+                losses=dict(result.values),
+                grad_norm=result.grad_norm,
+                lr=result.lr,
+                **method.scalars(step - 1),
+            )
+        on_step(step, result, images_per_s)
+        if not stop.asked or step == config.steps:  # who wants to stop does not wait for a look
+            with speed.paused():
+                watch(step)
+        # Not amid steps that failed: what a roll-back goes to should be from before them.
+        wanted = result.finite and (stop.saves > saves_asked or saves.is_due(step))
+        done = step == config.steps or ENDED in carry
+        if wanted or done:
+            saves.save(step, last=done)
+            saved, saves_asked = step, stop.saves
     return Outcome(step, time.monotonic() - started, saves.skipped)

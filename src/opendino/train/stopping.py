@@ -20,16 +20,16 @@ class _StopNow(KeyboardInterrupt):
 
 
 class StopRequest:
-    """`asked` names the signal that came, "" while none did; `save`: a checkpoint is wanted, the run goes on."""
+    """`asked` names the signal that came, "" while none did; `saves` counts the checkpoints asked for meanwhile."""
 
     def __init__(self, grace_s: float) -> None:
         self.grace_s = grace_s
         self.asked = ""
-        self.save = False
+        self.saves = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGUSR2:
-            self.save = True
+            self.saves += 1
             return
         if self.asked:
             raise _StopNow

@@ -9,14 +9,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from opendino.data.loader import Crops
 from opendino.errors import UsageError
 from opendino.losses import balanced_targets, dino_loss, ibot_loss, koleo_loss, sinkhorn
+from opendino.losses.koleo import group_starts
 from opendino.losses.prototypes import BalancedTargets
 from opendino.models.batch_norm import batch_norms
 from opendino.models.contract import Features
 from opendino.models.heads import ProjectionHead
+from opendino.models.stochastic_depth import Part
 from opendino.monitor.health import Probe
 from opendino.train.method import LossTerms
 from opendino.train.schedules import Length, Schedule
@@ -63,7 +66,7 @@ class SelfDistillationConfig:
     momentum_final: float = 1.0
     """The same at the end; a cosine between."""
     micro_batch: int = 0
-    """Pictures per backward pass; 0: the whole batch at once. Targets always span the whole batch."""
+    """Pictures per backward pass; 0: the whole batch at once. The step is that of the whole batch all the same."""
     kept_logits_mb: int = 512
     """Teacher logits of masked patches are kept up to this size; beyond it they are computed anew, chunk by chunk."""
 
@@ -81,11 +84,25 @@ class SelfDistillationConfig:
         ):
             if getattr(self, name) < 0:
                 raise UsageError(f"method.{name}", f"must be at least 0, got {getattr(self, name)}")
+        if self.koleo_group < 2:
+            raise UsageError("method.koleo_group", f"must be at least 2, got {self.koleo_group}")
         for name in ("student_temperature", "teacher_temperature_start", "teacher_temperature"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"method.{name}", f"must be above 0, got {getattr(self, name)}")
         if not 0 <= self.momentum <= self.momentum_final <= 1:
             raise UsageError("method.momentum", f"must be in [0, momentum_final <= 1], got {self.momentum}")
+
+    def check_batch(self, batch_size: int) -> None:
+        """Raise UsageError when micro-batches of this batch would cut through KoLeo's groups."""
+        size = self.micro_batch or batch_size
+        cuts = range(0, batch_size, size)
+        if self.koleo_weight > 0 and not set(cuts) <= set(group_starts(batch_size, self.koleo_group)):
+            near = max(1, size // self.koleo_group) * self.koleo_group
+            raise UsageError(
+                f"method.micro_batch {size}",
+                f"cuts a batch of {batch_size} amid the groups of {self.koleo_group} pictures that KoLeo compares",
+                f"use --method.micro-batch {near} and a multiple of it as batch, or another --method.koleo-group",
+            )
 
     @property
     def momentum_schedule(self) -> Schedule:
@@ -158,8 +175,11 @@ class SelfDistillation(nn.Module):
         self.teacher.eval()
         batch = crops.global_crops.shape[0] // 2
         size = self.config.micro_batch or batch
+        # What the student draws is drawn for the whole batch: each micro-batch draws it again and takes its part.
+        state = torch.get_rng_state()
         for start in range(0, batch, size):
-            yield self._micro_losses(crops, targets, slice(start, min(start + size, batch)))
+            torch.set_rng_state(state)
+            yield self._micro_losses(crops, targets, Part(start, min(start + size, batch), batch))
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
@@ -186,6 +206,17 @@ class SelfDistillation(nn.Module):
             teacher_logits=logits / self.config.teacher_temperature,
             student_logits=student / self.config.student_temperature,
         )
+
+    def remarks(self, batch_size: int) -> Iterator[str]:
+        """What a person should know before the first step, in words."""
+        size = self.config.micro_batch or batch_size
+        if size == 1 and self.config.koleo_weight > 0:
+            yield "one picture at a time: the KoLeo term is off, since it needs a neighbour to move away from"
+        if size < batch_size and any(isinstance(module, _BatchNorm) for module in self.student.modules()):
+            yield (
+                f"batch norm takes its statistics from {size} pictures at a time: in this alone micro-batches differ "
+                f"from a whole batch of {batch_size}"
+            )
 
     def export(self) -> nn.Module:
         backbone: nn.Module = self.teacher["backbone"]
@@ -242,29 +273,28 @@ class SelfDistillation(nn.Module):
             )
         return _Targets(probs.unflatten(0, (2, batch)), ibot)
 
-    def _micro_losses(self, crops: Crops, targets: _Targets, part: slice) -> LossTerms:
-        config = self.config
-        batch = crops.global_crops.shape[0] // 2
+    def _micro_losses(self, crops: Crops, targets: _Targets, part: Part) -> LossTerms:
+        config, batch = self.config, part.batch
         count = part.stop - part.start
         share = count / batch
 
         def select(crop_major: Tensor) -> Tensor:
             """The crops of the pictures in `part`, all views: [V * B, ...] -> [V * count, ...]."""
-            return crop_major.unflatten(0, (-1, batch))[:, part].flatten(0, 1)
+            return crop_major.unflatten(0, (-1, batch))[:, part.start : part.stop].flatten(0, 1)
 
         masks = select(crops.masks) if crops.masks is not None and config.ibot_weight > 0 else None
         groups = [select(crops.global_crops)]
         if crops.local_crops is not None:
             groups.append(select(crops.local_crops))
         backbone: Any = self.student["backbone"]
-        features = backbone.forward_crops(groups, [masks] + [None] * (len(groups) - 1))
+        features = backbone.forward_crops(groups, [masks] + [None] * (len(groups) - 1), part)
 
         head: Any = self.student["dino_head"]
         # Each group passes the head on its own: with batch statistics, small crops must not shift large ones.
         dino = dino_loss(
             torch.cat([head.bottleneck(group.cls).unflatten(0, (-1, count)) for group in features]),
             head.prototypes(),
-            targets.dino[:, part],
+            targets.dino[:, part.start : part.stop],
             batch,
             temperature=config.student_temperature,
         )
