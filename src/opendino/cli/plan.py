@@ -1,4 +1,4 @@
-"""What `opendino pretrain` or `adapt` is about to do: from the words of a command to a config, a method and a loader."""
+"""What `pretrain` or `adapt` is about to do: from the words of a command to a config, a method and a loader."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from opendino.recipes import find_recipe
 from opendino.recipes.situation import Situation, Start
 from opendino.train.config import RunConfig, flatten, to_dict
 from opendino.train.loop import measure_seconds_per_step
-from opendino.train.methods.adaptation import AdaptConfig, Adaptation
+from opendino.train.methods.adaptation import Adaptation, AdaptConfig
 from opendino.train.methods.self_distillation import SelfDistillation
 
 STEM_IMAGES = 2_000

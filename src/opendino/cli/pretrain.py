@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import torch
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from opendino.cli.arguments import (
     OptionalCount,
@@ -29,6 +28,7 @@ from opendino.cli.device import choose_device
 from opendino.cli.fields import describe_fields, list_fields, split_fields
 from opendino.cli.pictures import PictureArgs
 from opendino.cli.plan import Plan, build_loader, build_method, choose_length
+from opendino.cli.progress import train_with_progress
 from opendino.cli.protocol_watch import Planned, plan_protocols
 from opendino.cli.watchers import Watch, export_model
 from opendino.data.beside import stated_fields
@@ -42,9 +42,7 @@ from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import read_rows
 from opendino.monitor.verdict import verdict
 from opendino.pages.report import write_report
-from opendino.train.checkpoint import list_checkpoints
 from opendino.train.config import RunConfig
-from opendino.train.loop import StepResult, train
 from opendino.train.run import RunDirectory, open_run
 
 FEW_PICTURES, SMALL_PX = 300, 16
@@ -118,7 +116,7 @@ def pretrain(
     if len(source) < 2:
         source.read(0)  # what is no picture is said to be none
         raise DataError(folder, "holds one picture", "learning compares pictures: give at least 2, better 1,000")
-    console.print(f"{len(source):,} pictures in {folder}{_left_out(source)}")
+    console.print(f"{len(source):,} pictures in {folder}{left_out(source)}")
     save = {"minutes": save_minutes, "steps": save_steps, "grace_s": grace}
     save = {name: value for name, value in save.items() if value is not None}
     plan = Plan(recipe, model, folder, source, length, where, save, tuple(fields))
@@ -145,7 +143,8 @@ def pretrain(
         return _train(config, source, labelled, protocols, where, run, console)
 
 
-def _left_out(source: Source) -> str:
+def left_out(source: Source) -> str:
+    """What the scan passed over, counted by reason; "" when nothing was."""
     counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(source.skip_counts.items()))
     return f"; left out: {counts}" if counts else ""
 
@@ -204,31 +203,14 @@ def _train(
         console.print(remark)
     if not FAMILY[config.model.name].from_paper:
         console.print(f"student: {config.model.name} ({FAMILY[config.model.name].note})")
-    columns = (
-        TextColumn("[bold]{task.completed}/{task.total}"),
-        BarColumn(),
-        TextColumn("{task.fields[words]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+    watch, outcome = train_with_progress(
+        config,
+        method,
+        loader,
+        run,
+        console,
+        lambda say: Watch(config, run, source, transform, device, probe, card, say, protocols),
     )
-    reached = max((step for step, _ in list_checkpoints(run.checkpoints)), default=0)
-    if reached >= config.steps:
-        console.print(f"{run.path} is complete: step {reached:,} of {config.steps:,}")
-    elif reached:
-        console.print(f"going on from step {reached:,} of {config.steps:,}")
-    with Progress(*columns, console=console, disable=console.quiet) as progress:
-        watch = Watch(config, run, source, transform, device, probe, card, progress.console.print, protocols)
-        console.print(watch.measure_colours())
-        task = progress.add_task("", total=config.steps, completed=reached, words="starting")
-
-        def on_step(step: int, result: StepResult, images_per_s: float) -> None:
-            watch.on_step(step, result.loss, result.grad_norm)
-            terms = " ".join(f"{name} {value:.3f}" for name, value in result.values.items())
-            words = f"loss {result.loss:.3f} ({terms}) grad {result.grad_norm:.2f} {images_per_s:,.0f} images/s"
-            progress.update(task, completed=step, words=words)
-
-        outcome = train(config, method, loader, run, watchers=watch.watchers(), on_step=on_step, carry=watch.carry)
     export_model(run.model, watch.model(method), transform, {**card, "step": config.steps})
     report = watch.written("report", config.steps, lambda: write_report(run.path, running=False))
     rows = read_rows(run.metrics_file)

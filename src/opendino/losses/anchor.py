@@ -25,6 +25,8 @@ def anchor_loss(student: Tensor, anchor: Tensor) -> Tensor:
     Source: ours; not of the DINOv3 paper.
     """
     if student.shape != anchor.shape or student.ndim != 2:
-        raise ShapeError("anchor_loss", f"student {list(student.shape)}, anchor {list(anchor.shape)}; both must be [B, D]")
+        raise ShapeError(
+            "anchor_loss", f"student {list(student.shape)}, anchor {list(anchor.shape)}; both must be [B, D]"
+        )
     with torch.autocast(student.device.type, enabled=False):
         return (1 - F.cosine_similarity(student.float(), anchor.detach().float(), dim=-1)).mean()

@@ -123,8 +123,8 @@ def line_chart(
     return Chart(title, says, normal, {"data": data, "layout": _layout(levels, y_axis, len(curves) > 1)})
 
 
-def knn_chart(rows: Sequence[Row], total_steps: int) -> Chart:
-    """k-NN accuracy over training with its interval, chance, and the untrained network."""
+def knn_chart(rows: Sequence[Row], total_steps: int, start: str = "random start") -> Chart:
+    """k-NN accuracy over training with its interval, chance, and the network before it, named by `start`."""
     known = [row for row in rows if all(number(row.get(key)) is not None for key in ("value", "low", "high"))]
     steps = [row["step"] for row in known]
     data = [
@@ -154,7 +154,7 @@ def knn_chart(rows: Sequence[Row], total_steps: int) -> Chart:
     if chance is not None:
         levels.append(Level(chance, f"chance {chance:.1f} %", dash="dash"))
     if known and known[0]["step"] == 0:
-        levels.append(Level(known[0]["value"], f"random start {known[0]['value']:.1f} %", color="--orange"))
+        levels.append(Level(known[0]["value"], f"{start} {known[0]['value']:.1f} %", color="--orange"))
     layout = _layout(levels, {"ticksuffix": " %", "rangemode": "tozero"}, legend=False)
     end = max([total_steps, *steps, 1])
     layout["xaxis"]["range"] = [-0.01 * end, 1.02 * end]
@@ -163,7 +163,7 @@ def knn_chart(rows: Sequence[Row], total_steps: int) -> Chart:
         "used for this score only, never for learning. The band is the 95 % interval."
     )
     normal = (
-        "Normal: a rise early, then slower and slower. Only a band that has left the line of the random start shows "
+        f"Normal: a rise early, then slower and slower. Only a band that has left the line of the {start} shows "
         "learning; chance alone is no yardstick, since an untrained network already beats it."
     )
     return Chart("k-NN accuracy", says, normal, {"data": data, "layout": layout}, KNN_HEIGHT)

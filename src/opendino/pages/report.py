@@ -13,6 +13,7 @@ from opendino.monitor.verdict import Verdict, judge
 from opendino.pages.charts import Chart, Level, knn_chart, line_chart, series
 from opendino.pages.page import Tile, data_uri, write_page
 from opendino.pages.record import RunRecord, number, read_record
+from opendino.pages.retention import Retention, read_retention
 from opendino.pages.words import TONES, duration
 
 MAX_PICTURES = 12
@@ -51,6 +52,7 @@ def write_report(run_dir: Path, running: bool) -> Path:
     record = read_record(run_dir)
     knn = record.of_kind("knn")
     health = record.of_kind("health")
+    retention = _retention(record, running)
     return write_page(
         run_dir / "report.html",
         "report.html",
@@ -59,12 +61,13 @@ def write_report(run_dir: Path, running: bool) -> Path:
         written=time.time(),
         written_words=time.strftime("%Y-%m-%d %H:%M:%S"),
         status=_status(record, running),
-        verdict=_verdict(record),
+        verdict=retention.verdict if retention else _verdict(record),
         tones=TONES,
         health_words=str(health[-1].get("words", "")) if health else "",
         share=100 * record.step / record.total_steps if record.total_steps else 0,
         tiles=list(_tiles(record, running)),
-        knn=knn_chart(knn, record.total_steps) if knn else None,
+        knn=knn_chart(knn, record.total_steps, "start" if retention else "random start") if knn else None,
+        retention=retention,
         losses=list(_losses(record)),
         gauges=list(_gauges(health)),
         course=list(_course(record.of_kind("step"))),
@@ -88,7 +91,15 @@ def _uri(png: bytes | None) -> str | None:
 def _status(record: RunRecord, running: bool) -> str:
     if running:
         return "running"
-    return "finished" if record.total_steps and record.step >= record.total_steps else "stopped"
+    ended = any(row.get("ended") for row in record.of_kind("retention"))
+    return "finished" if ended or (record.total_steps and record.step >= record.total_steps) else "stopped"
+
+
+def _retention(record: RunRecord, running: bool) -> Retention | None:
+    try:
+        return read_retention(record.rows, record.config, running)
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration):
+        return None  # rows of another version must not keep a page from being written
 
 
 def _verdict(record: RunRecord) -> Verdict:
@@ -114,7 +125,8 @@ def _tiles(record: RunRecord, running: bool) -> Iterator[Tile]:
         yield Tile("images a second", f"{speeds[-1]:,.0f}", "now" if running else "at the end")
     knn = [row for row in record.of_kind("knn") if number(row.get("value")) is not None]
     if knn:
-        start = f"random start {knn[0]['value']:.1f} %" if knn[0]["step"] == 0 and len(knn) > 1 else ""
+        kind = "start" if record.of_kind("retention") else "random start"
+        start = f"{kind} {knn[0]['value']:.1f} %" if knn[0]["step"] == 0 and len(knn) > 1 else ""
         yield Tile("k-NN accuracy", f"{knn[-1]['value']:.1f} %", start)
     elif losses := [row["loss"] for row in record.of_kind("step") if number(row.get("loss")) is not None]:
         yield Tile("loss", f"{losses[-1]:.3f}", "proves nothing alone")
@@ -133,6 +145,10 @@ LOSS_WORDS: Mapping[str, tuple[str, str]] = {
     "koleo": (
         "Spreads the features of a batch apart, so they do not crowd together.",
         "Normal: falls quickly, then stays nearly level.",
+    ),
+    "anchor": (
+        "Keeps the features of whole pictures near those of the model that this run started from.",
+        "Normal: rises a little when the backbone begins to move, then stays small.",
     ),
     "gram": (
         "Keeps similarities between patches near those of an earlier teacher.",

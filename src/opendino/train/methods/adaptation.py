@@ -29,7 +29,7 @@ class AdaptConfig:
     gram_weight: float = 0.0
     """Of the anchor on patches: their similarities stay near the start's."""
     lora: int = 0
-    """Rank of low-rank changes to the transformer's linear layers, which are then all that is trained; 0: all weights."""
+    """Rank of low-rank changes to a transformer's linear layers, all that is trained then; 0: all weights."""
     keep: str = ""
     """Fingerprint of the pictures by which retention is told, filled by the command."""
     max_loss: float = 2.0
@@ -89,4 +89,4 @@ class Adaptation(SelfDistillation):
             norm.train()
         held: Any = self.anchor(global_crops)
         self.anchor.eval()
-        return held  # type: ignore[no-any-return]
+        return held
