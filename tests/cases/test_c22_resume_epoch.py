@@ -15,7 +15,7 @@ from tests.data.drawing import write_photos
 
 def run(folder: Path, start: int, end: int, workers: int) -> list[Crops]:
     config = DataConfig(batch_size=4, workers=workers, crops=CropConfig(global_px=16, local_px=8, num_locals=1))
-    return list(Loader(open_source(folder), config, (4, 4), "cpu").batches(start, end))
+    return list(Loader(open_source(folder), config, 4, "cpu").batches(start, end))
 
 
 @pytest.mark.parametrize("workers", [0, 3])

@@ -99,21 +99,23 @@ def test_a_forged_record_removes_nothing_outside(tmp_path):
 
 
 def test_a_drawing_says_what_it_was_drawn_from_without_naming_it(tmp_path):
-    path = tmp_path / "x.png"
-
     def draw(named=False, **changed):
-        path.write_bytes(
-            png_bytes(Image.new("RGB", (4, 4)), claim_drawing(path, "show", INPUTS | changed, named=named))
-        )
+        drawing = claim_drawing(tmp_path / "x.png", "show", INPUTS | changed, named=named)
+        drawing.path.write_bytes(png_bytes(Image.new("RGB", (4, 4)), drawing.text))
+        return drawing.path.name
 
-    draw()
-    draw()
-    assert b"pictures" not in path.read_bytes(), "pictures are passed on; paths of the disk are nobody's business"
-    with pytest.raises(UsageError, match=r"other inputs \(model, size\)"):
-        draw(model="b", size=3)
-    draw(named=True, model="b")
+    assert draw() == draw() == "x.png"
+    content = (tmp_path / "x.png").read_bytes()
+    assert b"pictures" not in content, "pictures are passed on; paths of the disk are nobody's business"
+    assert draw(model="b", size=3) == draw(model="b", size=3) == "x-2.png"
+    assert draw(model="c") == "x-3.png"
+    assert draw() == "x.png"
+    assert (tmp_path / "x.png").read_bytes() == content
+    assert draw(named=True, model="b") == "x.png"
+    assert (tmp_path / "x.png").read_bytes() != content
     for foreign in (b"GIF89a", b"", png_bytes(Image.new("RGB", (4, 4)))):
-        path.write_bytes(foreign)
+        (tmp_path / "x.png").write_bytes(foreign)
         with pytest.raises(UsageError, match="not drawn by opendino"):
             draw(named=True)
-        assert path.read_bytes() == foreign
+        assert draw() == "x-4.png"
+        assert (tmp_path / "x.png").read_bytes() == foreign

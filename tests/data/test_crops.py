@@ -54,6 +54,21 @@ def test_a_box_of_the_right_size_is_copied_and_flipped() -> None:
     assert np.array_equal(third, array[:8, :8][:, ::-1])
 
 
+def test_gram_crops_are_the_global_ones_larger() -> None:
+    """The global crop is the reduced Gram crop, flip included; local crops are as without."""
+    array = photo(2, 90, 120)
+    draws = replace(sample((90, 120), CropConfig(global_px=32, local_px=16, num_locals=2)), flips=np.ones(4, bool))
+    crops = cut(array, draws, gram_px=64)
+    assert [tuple(crop.shape) for crop in crops] == [(3, side, side) for side in (32, 32, 16, 16, 64, 64)]
+    for plain, crop in zip(cut(array, draws)[2:], crops[2:4], strict=True):
+        assert torch.equal(plain, crop)
+    for crop, larger in zip(crops[:2], crops[4:], strict=True):
+        again = Image.fromarray(larger.permute(1, 2, 0).numpy()).resize((32, 32), Image.Resampling.BICUBIC)
+        assert np.abs(crop.permute(1, 2, 0).numpy().astype(int) - np.asarray(again, int)).max() <= 9
+    same = cut(array, draws, gram_px=32)
+    assert torch.equal(same[0], same[4]) and torch.equal(same[0], cut(array, draws)[0])
+
+
 def test_reduction_does_not_alias() -> None:
     """A chequerboard of single pixels becomes even grey; a filter without antialiasing gives black or white."""
     board = np.indices((256, 256)).sum(axis=0) % 2 * 255

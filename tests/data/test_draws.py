@@ -11,7 +11,7 @@ import torch
 from torchvision.transforms import RandomResizedCrop
 
 from opendino.data.config import ColorConfig, CropConfig
-from opendino.data.draws import ColorDraws, Draws, draw
+from opendino.data.draws import ColorDraws, Draws, crops_of_step, draw
 
 CROPS, COLOR = CropConfig(), ColorConfig()
 
@@ -119,6 +119,20 @@ def test_rates_and_ranges() -> None:
 
 def test_strong_brightness_stays_above_zero() -> None:
     assert many(200, color=replace(COLOR, brightness=1.5)).brightness.min() >= 0
+
+
+def test_sizes_of_steps_follow_their_shares() -> None:
+    """One draw a step, from (seed, stage, step) alone; shares within 5 standard errors; other draws do not move."""
+    crops = CropConfig(mix="64/32/96:3 96/32/144:6 96/48/144:1")
+    count = 3000
+    drawn = [crops_of_step(5, 1, step, crops) for step in range(count)]
+    assert drawn == [crops_of_step(5, 1, step, crops) for step in range(count)]
+    assert drawn[:50] != [crops_of_step(6, 1, step, crops) for step in range(50)]
+    assert drawn[:50] != [crops_of_step(5, 2, step, crops) for step in range(50)]
+    for sizes, share in zip(crops.sizes, (0.3, 0.6, 0.1), strict=True):
+        found = sum(one == crops.with_sizes(sizes) for one in drawn) / count
+        assert abs(found - share) < 5 * (share * (1 - share) / count) ** 0.5
+    assert crops_of_step(5, 1, 7, CROPS) is CROPS
 
 
 def test_channel_gains_are_log_uniform_and_off_by_default() -> None:

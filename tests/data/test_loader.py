@@ -38,7 +38,7 @@ def source(tmp_path: Path) -> Source:
 
 
 def batches(source: Source, start: int = 0, end: int = 5, **changes: object) -> list[Crops]:
-    return list(Loader(source, replace(CONFIG, **changes), (4, 4), "cpu").batches(start, end))
+    return list(Loader(source, replace(CONFIG, **changes), 4, "cpu").batches(start, end))
 
 
 def assert_equal(first: list[Crops], second: list[Crops]) -> None:
@@ -75,7 +75,7 @@ def test_workers_change_nothing(source: Source, workers: int) -> None:
 def test_restarts_change_nothing(source: Source) -> None:
     whole = batches(source, 0, 6)
     assert_equal([*batches(source, 0, 2), *batches(source, 2, 6)], whole)
-    loader = Loader(source, CONFIG, (4, 4), "cpu")
+    loader = Loader(source, CONFIG, 4, "cpu")
     assert_equal([*loader.batches(4, 6), *loader.batches(0, 1)], [*whole[4:6], whole[0]])
 
 
@@ -86,7 +86,7 @@ def test_every_epoch_shows_every_picture_once(source: Source) -> None:
 
 
 def test_another_stage_draws_other_crops_of_the_same_pictures(source: Source) -> None:
-    first, second = (next(Loader(source, CONFIG, (4, 4), "cpu", stage=stage).batches(0, 1)) for stage in (0, 1))
+    first, second = (next(Loader(source, CONFIG, 4, "cpu", stage=stage).batches(0, 1)) for stage in (0, 1))
     assert first.ids == second.ids
     assert not torch.equal(first.global_crops, second.global_crops)
     assert not torch.equal(first.masks, second.masks)
@@ -96,6 +96,28 @@ def test_without_locals_and_without_masks(source: Source) -> None:
     config = replace(CONFIG, crops=replace(CROPS, num_locals=0))
     batch = next(Loader(source, config, None, "cpu").batches(0, 1))
     assert batch.local_crops is None and batch.masks is None
+
+
+def test_gram_crops_are_normalised_and_nothing_else(source: Source) -> None:
+    config = replace(CONFIG, crops=replace(CROPS, gram_px=24))
+    batch = next(Loader(source, config, 4, "cpu").batches(1, 2))
+    assert batch.gram_crops.shape == (8, 3, 24, 24) and batch.global_crops.shape == (8, 3, 16, 16)
+    for row, position in enumerate(range(4, 8)):
+        array = source.read(Order(10, 11)(position)).array
+        draws = draw(11, 0, position, CROPS, CONFIG.color, *array.shape[:2])
+        for view, crop in enumerate(cut(array, draws, gram_px=24)[-2:]):
+            pixels = (crop / 255 - torch.tensor(CONFIG.mean)[:, None, None]) / torch.tensor(CONFIG.std)[:, None, None]
+            torch.testing.assert_close(batch.gram_crops[view * 4 + row], pixels)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_step_has_one_of_the_sizes_whoever_cuts_it(source: Source, workers: int) -> None:
+    config = replace(CONFIG, crops=replace(CROPS, mix="16/8/24:.5 24/12/32:.5"), workers=workers)
+    whole = list(Loader(source, config, 4, "cpu").batches(0, 8))
+    seen = [(b.global_crops.shape[-1], b.local_crops.shape[-1], b.gram_crops.shape[-1]) for b in whole]
+    assert set(seen) == {(16, 8, 24), (24, 12, 32)}
+    assert [batch.masks.shape[-1] for batch in whole] == [size // 4 for size, _, _ in seen]
+    assert_equal(list(Loader(source, replace(config, workers=0), 4, "cpu").batches(5, 8)), whole[5:])
 
 
 class Counting:
@@ -121,7 +143,7 @@ def test_the_cache_changes_only_the_reads(source: Source) -> None:
     expected = batches(plain, 0, 10)
     assert_equal(batches(full, 0, 10, cache_mb=1), expected)
     assert (plain.reads, full.reads) == (40, 10)
-    loader = Loader(small, replace(CONFIG, cache_mb=1), (4, 4), "cpu")
+    loader = Loader(small, replace(CONFIG, cache_mb=1), 4, "cpu")
     loader._steps._cache_bytes = 4 * 48 * 64 * 3 + 100
     assert_equal(list(loader.batches(0, 10)), expected)
     assert small.reads == 4 + 4 * 6
@@ -149,14 +171,14 @@ def test_a_killed_worker_is_replaced_once_and_nothing_changes(source: Source) ->
     def kill_a_worker() -> None:
         os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
 
-    stream = Loader(source, replace(CONFIG, workers=2), (4, 4), "cpu").batches(0, 12)
+    stream = Loader(source, replace(CONFIG, workers=2), 4, "cpu").batches(0, 12)
     found = []
     for number, crops in enumerate(stream):
         found.append(crops)
         if number == 2:
             kill_a_worker()
     assert_equal(found, batches(source, 0, 12))
-    stream = Loader(source, replace(CONFIG, workers=2), (4, 4), "cpu").batches(0, 40)
+    stream = Loader(source, replace(CONFIG, workers=2), 4, "cpu").batches(0, 40)
     with pytest.raises(DataError, match="killed twice"):
         for number, _ in enumerate(stream):
             if number in (2, 12):
@@ -185,7 +207,7 @@ def test_a_decoder_without_end_costs_its_picture(
     source: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(loader, "Watch", lambda: watch.Watch(patience_s=0))
-    found = list(Loader(Endless(source), replace(CONFIG, workers=2), (4, 4), "cpu").batches(0, 5))
+    found = list(Loader(Endless(source), replace(CONFIG, workers=2), 4, "cpu").batches(0, 5))
     bad = {skipped.id: skipped.reason.partition(":")[0] for crops in found for skipped in crops.bad}
     assert bad == {"photo-06.png": "too-slow"}
     (tmp_path / "pictures/photo-06.png").write_bytes(b"text")

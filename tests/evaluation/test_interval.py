@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from opendino.errors import ShapeError
-from opendino.evaluation.metrics.interval import bootstrap, paired_bootstrap
+from opendino.evaluation.metrics.interval import bootstrap, cluster_bootstrap, paired_bootstrap, set_bootstrap
 
 
 def test_width_is_that_of_the_normal_approximation():
@@ -60,6 +60,22 @@ def test_chunks_do_not_matter(monkeypatch):
     whole = bootstrap(scores)
     monkeypatch.setattr("opendino.evaluation.metrics.interval.CHUNK", 1000)
     assert bootstrap(scores) == whole
+
+
+def test_frames_of_one_video_are_no_independent_trials():
+    """Ten videos of ten equal frames, eight of them right: the standard error is 0.126, not the 0.040 of frames."""
+    right, videos = np.repeat([1.0] * 8 + [0.0] * 2, 10), np.repeat([f"video-{n}" for n in range(10)], 10).tolist()
+    for clusters, error in ((True, 0.126), (False, 0.0)):
+        drawn = []
+        set_bootstrap(lambda times, drawn=drawn: drawn.append(times @ right / 100) or 0.0, [10] * 10, clusters=clusters)
+        assert np.std(drawn) == pytest.approx(error, abs=0.005)
+    by_video, by_frame = cluster_bootstrap(right, videos), bootstrap(right)
+    assert by_video.value == by_frame.value == 0.8
+    assert (by_frame.high - by_frame.low) / (2 * 1.96) == pytest.approx(0.040, abs=0.004)
+    assert by_video.high - by_video.low > 2 * (by_frame.high - by_frame.low)
+    mixed = np.random.default_rng(0).permutation(100)
+    assert cluster_bootstrap(right[mixed], np.array(videos)[mixed].tolist()) == by_video
+    assert paired_bootstrap(0 * right, right, groups=videos) == by_video
 
 
 @pytest.mark.parametrize("wrong", [[], [[1.0]], [float("nan")]])

@@ -121,8 +121,14 @@ def test_changed_removed_and_added_pictures(pictures, model, tmp_path, decodes):
 def test_another_model_transform_form_or_folder_is_refused(pictures, model, tmp_path):
     embed(pictures, model, tmp_path / "s", dtype="fp32")
     other = save_vit(tmp_path / "other", seed=1)
-    for asked, options in ((other, {}), (model, {"size": 64}), (model, {"patches": "fp16"}), (model, {"tile": True})):
-        with pytest.raises(UsageError, match="choose another --out"):
+    for asked, options, words in (
+        (other, {}, rf"model vit \(\w+, {model}\), asked is model vit \(\w+, {other}\)"),
+        (model, {"size": 64}, "size 32, asked is size 64"),
+        (model, {"crop": True}, "mode padded, asked is mode center"),
+        (model, {"patches": "fp16"}, "patches none, asked is patches fp16"),
+        (model, {"tile": True}, r"tiles None, asked is tiles \(512, 384\)"),
+    ):
+        with pytest.raises(UsageError, match=f"{words}; choose another --out"):
             embed(pictures, asked, tmp_path / "s", dtype="fp32", **options)
     with pytest.raises(UsageError, match="number type fp32"):
         embed(pictures, model, tmp_path / "s", dtype="bf16")
@@ -130,6 +136,42 @@ def test_another_model_transform_form_or_folder_is_refused(pictures, model, tmp_
     with pytest.raises(UsageError, match="none of which is in"):
         embed(tmp_path / "elsewhere", model, tmp_path / "s", dtype="fp32")
     assert len(open_store(tmp_path / "s")) == 9
+
+
+def test_a_folder_of_other_files_is_no_place_for_a_store(pictures, model, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("mine")
+    (tmp_path / "lance" / "rows.lance").mkdir(parents=True)  # of another program
+    (tmp_path / "file").write_text("mine")
+    for name, words in (
+        ("notes", r"is no feature store and holds other files \(a.txt\)"),
+        ("lance", r"other files \(rows.lance\)"),
+        (pictures.name, r"other files \(a and \d more\)"),
+        ("file", "is a file, and a store is a folder"),
+    ):
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(UsageError, match=words):
+            embed(pictures, model, tmp_path / name, dtype="fp32")
+        assert sorted(tmp_path.rglob("*")) == before
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / ".DS_Store").write_text("")
+    assert embed(pictures, model, tmp_path / "hidden", dtype="fp32").rows == 9
+
+
+def test_a_mistyped_column_or_store_names_the_one_that_was_meant(pictures, model, tmp_path):
+    embed(pictures, model, tmp_path / "s", dtype="fp32")
+    store = open_store(tmp_path / "s")
+    for ask, words in (
+        (lambda: store.table(["id", "widht"]), "column widht: none of that name .* did you mean width?"),
+        (lambda: store.table(["zzzz"]), "column zzzz: .* there are: id, picture, .*, cls, mean"),
+        (lambda: store.table(where="widht > 3"), "Did you mean 'width'?"),
+        (lambda: store.matrix("clss"), "did you mean cls?"),
+        (lambda: store.matrix("width"), "there are: cls, mean"),
+        (lambda: store.row("a/04.png"), r"did you mean a/004.png\?"),
+        (lambda: open_store(tmp_path / "picture"), r"no such folder; did you mean .*pictures\?"),
+    ):
+        with pytest.raises((UsageError, DataError), match=words):
+            ask()
 
 
 def test_a_smaller_type_says_its_drift_and_an_existing_store_keeps_its_type(pictures, model, tmp_path):
@@ -541,7 +583,7 @@ def test_a_picture_file_is_read_once(pictures, model, tmp_path, monkeypatch):
 def test_another_way_of_reading_makes_another_store(pictures, model, tmp_path):
     embed(pictures, model, tmp_path / "s", dtype="fp32")
     (pictures / "opendino-reading.json").write_text('{"value_range": [0, 100]}')
-    with pytest.raises(UsageError, match="transform"):
+    with pytest.raises(UsageError, match=r"value_range None, asked is value_range \[0.0, 100.0\]"):
         embed(pictures, model, tmp_path / "s", dtype="fp32")
     embed(pictures, model, tmp_path / "bright", dtype="fp32")
     bright = open_store(tmp_path / "bright")

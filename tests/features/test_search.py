@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from opendino.cli.embed import embed
 from opendino.cli.search import run, search
 from opendino.cli.try_ import try_
-from opendino.errors import UsageError
+from opendino.data.images import Reading
+from opendino.errors import DataError, UsageError, WeightsError
 from opendino.features.search import find_neighbours
 from opendino.features.store import open_store
 from tests.features.child import draw_pictures, save_vit
@@ -66,6 +68,50 @@ def test_senseless_questions_are_refused(given, tmp_path):
     ):
         with pytest.raises(UsageError, match=words):
             search(given / "store", **options)
+
+
+def test_a_model_that_moved_is_named_again_and_compared_by_its_hash(given, tmp_path):
+    model, picture = save_vit(tmp_path / "model", seed=7), given / "pictures" / "a" / "004.png"
+    embed(given / "pictures", model, tmp_path / "s", dtype="fp32")
+    model.rename(tmp_path / "moved")
+    with pytest.raises(WeightsError, match=rf"{model}\) cannot be opened .*no such file.*where it is now with --model"):
+        search(tmp_path / "s", image=picture)
+    assert search(tmp_path / "s", id="a/004.png", k=2).found
+    assert search(tmp_path / "s", image=picture, model=tmp_path / "moved", k=1).found[0].id == "a/004.png"
+    save_vit(model, seed=8)
+    with pytest.raises(UsageError, match=r"was replaced there by another one .*former"):
+        search(tmp_path / "s", image=picture)
+    with pytest.raises(UsageError, match="holds features of model vit "):
+        search(tmp_path / "s", image=picture, model=given / "model")
+
+
+def test_sheets_of_other_questions_and_files_of_the_user_stay(given, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    line = [str(given / "store"), "--id", "a/004.png"]
+
+    def sheet(*more):
+        assert run([*line, *more, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)["sheet"]
+
+    assert sheet() == sheet() == "search-004.png"
+    assert sheet("-k", "3") == sheet("-k", "3") == "search-004-2.png"
+    (tmp_path / "mine.png").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="not drawn by opendino"):
+        run([*line, "--out", "mine.png"])
+    assert (tmp_path / "mine.png").read_bytes() == b"mine"
+
+
+def test_a_question_may_be_read_otherwise_than_the_store(given, tmp_path):
+    tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed: bands not tried")
+    pixels = np.asarray(Image.open(given / "pictures" / "a" / "004.png"))
+    five, bands = np.concatenate([pixels[..., ::-1], pixels[..., :2]], 2), tmp_path / "bands.tif"
+    tifffile.imwrite(bands, five, photometric="minisblack", planarconfig="contig")
+    line = [str(given / "store"), "--image", str(bands), "--out", str(tmp_path / "x.png"), "-k", "1"]
+    with pytest.raises(DataError, match="bands"):
+        run(line)
+    assert run([*line, "--bands", "2", "1", "0"]) == 0
+    answer = search(given / "store", image=bands, reading=Reading(bands=(2, 1, 0)), k=1).found[0]
+    assert answer.id == "a/004.png" and answer.cosine > 0.999999
 
 
 def test_the_command_prints_a_table_and_json(given, tmp_path, capsys):

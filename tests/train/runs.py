@@ -66,11 +66,10 @@ def build(config: RunConfig) -> tuple[SelfDistillation, Loader]:
     torch.manual_seed(config.seed)
     model = build_model(config.model.name, **config.model.changes)
     method = SelfDistillation(model, config.method, config.steps)
-    grid = (config.data.crops.global_px // model.patch,) * 2
     loader = Loader(
         open_source(Path(config.data.path)),
         config.data,
-        grid if config.method.ibot_weight else None,
+        model.patch if config.method.ibot_weight else None,
         torch.device("cpu"),
     )
     return method, loader

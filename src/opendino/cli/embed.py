@@ -27,9 +27,9 @@ from opendino.errors import DataError, StoppedError, UsageError
 from opendino.features.codec import find_kind
 from opendino.features.embed import Embedded, embed_source
 from opendino.features.identity import model_hash
+from opendino.features.info import StoreInfo
 from opendino.features.lattice import Tiling
 from opendino.features.precision import find_dtype
-from opendino.features.store import StoreInfo
 from opendino.parallel.gather import Ranks, launched_ranks
 
 TILE_OVERLAP = 0.25

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -82,25 +84,34 @@ def claim_folder(path: Path, command: str, inputs: Mapping[str, Any], *, reads: 
     return OutputFolder(path, told, names)
 
 
-def claim_drawing(path: Path, command: str, inputs: Mapping[str, Any], *, named: bool) -> dict[str, str]:
-    """The text that a PNG carries so that its own command may draw over it; inputs stand in it as hashes alone.
+@dataclass(frozen=True)
+class Drawing:
+    """A PNG that may be written: where, and the text that it must carry so that its own command may draw over it."""
+
+    path: Path
+    text: dict[str, str]
+
+
+def claim_drawing(path: Path, command: str, inputs: Mapping[str, Any], *, named: bool) -> Drawing:
+    """Where a command may draw. Inputs stand in the PNG as hashes alone.
 
     Args:
         inputs: as for `claim_folder`.
-        named: the user named this file: then a drawing from other inputs gives way too.
+        named: the user named this file: then a drawing from other inputs gives way. Else it stays, as does every other
+            file of that name, and NAME-2.png, NAME-3.png, ... is taken: the first that is free or of these inputs.
     Raises:
-        UsageError: the file is no drawing of opendino, or one from other inputs.
+        UsageError: the file was named and is no drawing of opendino.
     """
     hashes = {name: _digest(value) for name, value in _plain(inputs).items()}
     told = {"command": command, "inputs": hashes}
-    if path.exists():
-        kept = _read_mark(path)
-        if kept is None:
+    text = {MARK: json.dumps(told)}
+    if named:
+        if path.exists() and _read_mark(path) is None:
             raise UsageError(path, "is there already, and not drawn by opendino", _FIX)
-        if kept != told and not named:
-            other = [name for name in hashes if kept["inputs"].get(name) != hashes[name]]
-            raise UsageError(path, f"was drawn from other inputs ({', '.join(other) or kept['command']})", _FIX)
-    return {MARK: json.dumps(told)}
+        return Drawing(path, text)
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in count(2))
+    free = next(one for one in chain([path], numbered) if not one.exists() or _read_mark(one) == told)
+    return Drawing(free, text)
 
 
 def _plain(inputs: Mapping[str, Any]) -> dict[str, Any]:

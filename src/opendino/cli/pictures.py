@@ -33,13 +33,23 @@ class ReadingArgs:
     nodata: _Number = None
     """A stored number that means "not measured"."""
 
+    def stated(self) -> dict[str, Any]:
+        """The fields of a Reading that were given."""
+        flags = {field.name: getattr(self, field.name) for field in fields(ReadingArgs)}
+        return {name: value for name, value in flags.items() if value is not None}
+
     def reading(self, pictures: Path) -> Reading | None:
         """The file beside the pictures with the flags laid over it; None, which means that file, without flags."""
-        flags = {name: getattr(self, name) for name in ("bands", "value_range", "nodata")}
-        given = {name: value for name, value in flags.items() if value is not None}
-        if not given:
-            return None
-        return replace(declared_reading(pictures), **given)
+        stated = self.stated()
+        return replace(declared_reading(pictures), **stated) if stated else None
+
+    def as_flags(self) -> str:
+        """The same choice for the next command, with a space before it; "" where nothing was given."""
+        words = [
+            f"--{name.replace('_', '-')} {' '.join(map(str, value if isinstance(value, tuple) else (value,)))}"
+            for name, value in self.stated().items()
+        ]
+        return "".join(f" {word}" for word in words)
 
 
 @dataclass(frozen=True, kw_only=True)

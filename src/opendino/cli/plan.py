@@ -209,12 +209,14 @@ def build_method(
             stem.fit(read_evenly(source, transform, STEM_IMAGES), config.seed)
         method = SelfDistillation(model, config.method, config.steps).to(device)
     if config.compile:
-        for part in (*method.student.values(), *method.teacher.values()):
+        parts = [*method.student.values(), *method.teacher.values()]
+        if method.gram_teacher is not None and config.method.gram.teacher == "frozen":
+            parts.append(method.gram_teacher.backbone)
+        for part in parts:
             compile_blocks(part)
     return method
 
 
 def build_loader(config: RunConfig, method: SelfDistillation, source: Source, device: torch.device) -> Loader:
     patch: Any = method.export().patch
-    side = config.data.crops.global_px // patch
-    return Loader(source, config.data, (side, side) if config.method.ibot_weight > 0 else None, device)
+    return Loader(source, config.data, patch if config.method.ibot_weight > 0 else None, device)

@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,10 +19,11 @@ from rich.table import Table
 
 from opendino.cli.arguments import OptionalPath, OptionalText, Switch, parse_arguments
 from opendino.cli.device import choose_device
-from opendino.data.beside import declared_reading
-from opendino.data.images import Image, load_file, read
+from opendino.cli.output import claim_drawing
+from opendino.cli.pictures import ReadingArgs
+from opendino.data.images import Image, Reading, load_file, read
 from opendino.data.sources import decode_id, open_source
-from opendino.errors import DataError, UsageError
+from opendino.errors import DataError, UsageError, WeightsError
 from opendino.features.encode import read_picture
 from opendino.features.identity import model_hash
 from opendino.features.precision import in_dtype, mean_of_valid
@@ -36,14 +37,15 @@ from opendino.pages.sheet import as_rgb
 from opendino.weights import load
 
 
-@dataclass(frozen=True)
-class SearchArgs:
+@dataclass(frozen=True, kw_only=True)
+class SearchArgs(ReadingArgs):
     """Find the pictures of a store that are most alike to one.
 
     Example: opendino search photos.store --image PHOTO.jpg
 
-    Exact, by cosine. A picture from outside goes through the store's own model and transform; --id takes a row of the
-    store and leaves it out of the answer.
+    Exact, by cosine. A picture from outside goes through the store's own model and transform, and is read as its
+    pictures were unless --bands, --value-range or --nodata say otherwise; --id takes a row of the store and leaves it
+    out of the answer.
     """
 
     store: tyro.conf.Positional[Path]
@@ -57,7 +59,9 @@ class SearchArgs:
     vector: str = "cls"
     """cls, or mean of the patches."""
     model: OptionalText = None
-    """Where the store's model lies now, when it was moved."""
+    """Where the store's model lies now, when it was moved; its hash must be that of the store."""
+    accept_licence: Switch = False
+    """Accept the licence of an open mirror without being asked, where the store's model is a name."""
     out: OptionalPath = None
     """The PNG sheet to write; default: search-NAME.png here."""
     device: str = "auto"
@@ -84,6 +88,8 @@ def search(
     k: int = 10,
     vector: str = "cls",
     model: str | Path | None = None,
+    accept_licence: bool = False,
+    reading: Reading | None = None,
     out: Path | str | None = None,
     device: str = "auto",
 ) -> Search:
@@ -94,6 +100,7 @@ def search(
         id: or a row, which is left out of its own answer.
         vector: `cls` or `mean`.
         model: what `opendino.load` takes, when the store's model is not where it was; it must be the same one.
+        reading: how the picture file is read; None is as those of the store were.
         out: write a sheet of the pictures there.
     Raises:
         UsageError: neither or both of image and id, an unknown id, another model. DataError, WeightsError: what cannot
@@ -110,26 +117,43 @@ def search(
     else:
         assert image is not None
         query = str(image)
-        pixels = read_picture(load_file(Path(image)), query, opened.info.reading, opened.info.transform)
-        vectors = _embed_one(opened, pixels, model, device)
+        pixels = read_picture(load_file(Path(image)), query, reading or opened.info.reading, opened.info.transform)
+        vectors = _embed_one(opened, pixels, model, accept_licence, device)
         cell = Cell(as_rgb(pixels.array), "query", str(image))
     if vector not in vectors:
-        raise UsageError(f"--vector {vector}", "no such vector", "vectors: cls, mean")
+        raise UsageError(f"--vector {vector}", "no such vector", f"vectors: {', '.join(vectors)}")
     found = find_neighbours(opened, vectors[vector], k, column=vector, without=without)
     sheet = None
     if out is not None:
-        sheet = Path(out)
+        drawing = claim_drawing(Path(out), "search", _inputs(opened, image, id, k, vector), named=True)
+        sheet = drawing.path
         cells = [Cell(_picture(opened, opened.row(one.id)), f"{one.cosine:.3f}", one.id) for one in found]
-        write_atomic(sheet, png_bytes(found_sheet([cell, *cells])))
+        write_atomic(sheet, png_bytes(found_sheet([cell, *cells]), drawing.text))
     return Search(query, tuple(found), usual_cosines(opened, vector), sheet)
 
 
 def run(argv: Sequence[str]) -> int:
     """Parse, search, print; returns the exit code."""
     args = parse_arguments(SearchArgs, argv, "search")
-    asked = args.image.stem if args.image else Path(args.id or "query").stem
-    options = {name: value for name, value in vars(args).items() if name not in ("json", "out")}
-    answer = search(**options, out=args.out or Path(f"search-{asked}.png"))
+    store = open_store(args.store)
+    out = args.out
+    if out is None:
+        asked = args.image.stem if args.image else Path(args.id or "query").stem
+        inputs = _inputs(store, args.image, args.id, args.k, args.vector)
+        out = claim_drawing(Path(f"search-{asked}.png"), "search", inputs, named=False).path
+    stated = args.stated()
+    answer = search(
+        store,
+        image=args.image,
+        id=args.id,
+        k=args.k,
+        vector=args.vector,
+        model=args.model,
+        accept_licence=args.accept_licence,
+        reading=replace(store.info.reading, **stated) if stated else None,
+        out=out,
+        device=args.device,
+    )
     if args.json:
         print(json.dumps({**asdict(answer), "sheet": str(answer.sheet)}))
         return 0
@@ -149,15 +173,39 @@ def run(argv: Sequence[str]) -> int:
         )
     print(f"wrote {answer.sheet}")
     if answer.found:
-        print(f"next: opendino search {shlex.quote(str(args.store))} --id {shlex.quote(answer.found[0].id)}")
+        vector = "" if args.vector == "cls" else f" --vector {args.vector}"
+        print(f"next: opendino search {shlex.quote(str(args.store))} --id {shlex.quote(answer.found[0].id)}{vector}")
     return 0
 
 
-def _embed_one(store: Store, image: Image, model: str | Path | None, device: str) -> dict[str, NDArray[np.float32]]:
+def _inputs(store: Store, image: Path | str | None, id: str | None, k: int, vector: str) -> dict[str, Any]:
+    """What decides an answer, for `claim_drawing`."""
+    asked = {"id": id} if image is None else {"image": Path(image)}
+    return {"store": store.path, **asked, "k": k, "vector": vector, "model": store.info.model_hash}
+
+
+def _embed_one(
+    store: Store, image: Image, model: str | Path | None, accept_licence: bool, device: str
+) -> dict[str, NDArray[np.float32]]:
     where = choose_device(device)
     # With the changes (stride, channels, heads) that it was embedded with.
-    opened: Any = load(model or store.info.model, where, **store.info.card.get("changed", {}))
-    store.require(model_hash(opened), store.info.transform_hash)
+    changes = store.info.card.get("changed", {})
+    try:
+        opened: Any = load(model or store.info.model, where, accept_licence=accept_licence, **changes)
+    except WeightsError as error:
+        if model is not None:
+            raise
+        fix = "say where it is now with --model, its hash is compared; without it --id and all rows stay readable"
+        raise WeightsError(
+            store.path, f"its model {store.info.model_words} cannot be opened ({error.cause})", fix
+        ) from None
+    found = model_hash(opened)
+    if model is None and found != store.info.model_hash:
+        cause = f"its model {store.info.model_words} was replaced there by another one ({found})"
+        raise UsageError(
+            store.path, cause, "say where the former is now with --model, or embed again into another store"
+        )
+    store.require(found, store.info.transform_hash)
     prepared = store.info.transform.prepare(image)
     features = run_model(
         in_dtype(opened, store.info.dtype), prepared.pixels[None], store.info.dtype, torch.device(where)
@@ -171,9 +219,9 @@ def _picture(store: Store, row: Row) -> np.ndarray | None:
     path = os.path.join(os.fsencode(root), decode_id(row.picture))
     try:
         if os.path.isfile(path):
-            array = read(Path(os.fsdecode(path)), reading=declared_reading(root)).array
+            array = read(Path(os.fsdecode(path)), reading=store.info.reading).array
         else:
-            source = open_source(root)
+            source = open_source(root, skip=False, reading=store.info.reading)
             place = next((index for index in range(len(source)) if source.id(index) == row.picture), None)
             if place is None:
                 return None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 
 from opendino.errors import UsageError
 
@@ -31,6 +33,47 @@ def _check_share(name: str, *values: float) -> None:
 
 
 @dataclass(frozen=True)
+class CropSizes:
+    """Sides in pixels of one step's crops, gram_px 0 without a Gram teacher, and the share of steps that have them."""
+
+    global_px: int
+    local_px: int
+    gram_px: int
+    share: float
+
+    def __post_init__(self) -> None:
+        advice = "use a multiple of the model's patch side"
+        for name in ("global_px", "local_px"):
+            _require(
+                getattr(self, name) >= 1, f"crops.{name}", "a positive number of pixels", getattr(self, name), advice
+            )
+        fits = self.gram_px == 0 or self.gram_px >= self.global_px
+        allowed = f"0, or at least as large as the global crops of {self.global_px} px"
+        _require(fits, "crops.gram_px", allowed, self.gram_px, "the Gram teacher must see at least as many patches")
+        _require(_finite(self.share) and self.share > 0, "crops.mix", "made of shares above 0", self.share)
+
+
+_MIX = re.compile(r"(\d+)/(\d+)(?:/(\d+))?:(\d*\.?\d+)")
+
+
+@functools.lru_cache(maxsize=8)
+def parse_mix(text: str) -> tuple[CropSizes, ...]:
+    """Read "512/112/768:0.3, 768/112/1152:0.7", sides of global, local and Gram crops with the share of the steps.
+
+    Raises UsageError for another form, a share of 0, or Gram crops smaller than the global ones.
+    """
+    found = []
+    for part in text.replace(",", " ").split():
+        match = _MIX.fullmatch(part)
+        if match is None:
+            form = "sides and shares such as 64/32/96:0.5 96/32/144:0.5 (global/local/Gram:share)"
+            raise UsageError("data.crops.mix", f"must be {form}, got {part!r}")
+        global_px, local_px, gram_px, share = match.groups()
+        found.append(CropSizes(int(global_px), int(local_px), int(gram_px or 0), float(share)))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
 class CropConfig:
     """Two global crops and `num_locals` local ones of each picture. Source: arXiv 2508.10104; scales of DINOv2."""
 
@@ -48,11 +91,15 @@ class CropConfig:
     """Smallest and largest width / height of what is cut."""
     flip: float = 0.5
     """Probability of a left-right flip."""
+    gram_px: int = 0
+    """Side of the Gram teacher's crops: the global ones, cut larger and left undistorted; 0: none."""
+    mix: str = ""
+    """Sizes that take turns at random in the place of the three sides, one for all crops of a step:
+    GLOBAL/LOCAL/GRAM:SHARE with spaces between, such as 512/112/768:0.3 768/112/1152:0.7."""
 
     def __post_init__(self) -> None:
-        advice = "use a multiple of the model's patch side"
-        _require(self.global_px >= 1, "crops.global_px", "a positive number of pixels", self.global_px, advice)
-        _require(self.local_px >= 1, "crops.local_px", "a positive number of pixels", self.local_px, advice)
+        parse_mix(self.mix)
+        CropSizes(self.global_px, self.local_px, self.gram_px, 1.0)
         _require(self.num_locals >= 0, "crops.num_locals", "0 or more", self.num_locals)
         _check_range("crops.global_scale", self.global_scale, 1e-6, 1)
         _check_range("crops.local_scale", self.local_scale, 1e-6, 1)
@@ -64,13 +111,30 @@ class CropConfig:
         """Crops of one picture: the two global ones and the local ones."""
         return 2 + self.num_locals
 
+    @property
+    def sizes(self) -> tuple[CropSizes, ...]:
+        """What the steps have: one size, or those of `mix`."""
+        return parse_mix(self.mix) or (CropSizes(self.global_px, self.local_px, self.gram_px, 1.0),)
+
+    def with_sizes(self, sizes: CropSizes) -> CropConfig:
+        """The same crops of one size."""
+        return replace(self, global_px=sizes.global_px, local_px=sizes.local_px, gram_px=sizes.gram_px, mix="")
+
     def check_patch(self, patch: int) -> None:
-        """Raise UsageError unless both crop sides are multiples of the model's patch side in pixels."""
-        for name, side in (("global_px", self.global_px), ("local_px", self.local_px)):
-            if side % patch:
-                near = max(patch, round(side / patch) * patch)
-                allowed = f"a positive multiple of the patch side {patch}"
-                _require(False, f"crops.{name}", allowed, side, f"the nearest is --data.crops.{name} {near}")
+        """Raise UsageError unless all crop sides are multiples of the model's patch side in pixels.
+
+        The published high-resolution stage has local crops of 168 px for patches of 16: its model drops what is left of
+        a side, 8 px here, in silence. Here sides are refused instead, and recipes round them down (160 px, the same
+        10 x 10 patches).
+        """
+        for sizes in self.sizes:
+            for name in ("global_px", "local_px", "gram_px"):
+                side = getattr(sizes, name)
+                if side % patch:
+                    near = max(patch, round(side / patch) * patch)
+                    allowed = f"a positive multiple of the patch side {patch}"
+                    fix = f"the nearest is --data.crops.{name} {near}" if not self.mix else f"the nearest is {near}"
+                    _require(False, f"crops.{name if not self.mix else 'mix'}", allowed, side, fix)
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,25 @@ _COINS, _AMOUNTS, _GAINS = slice(22, 27), slice(27, 32), slice(32, 35)
 _COLUMNS = 40  # five to spare
 
 # The last word of the counter keeps the streams of different uses apart.
-SAMPLE_STREAM, MASK_STREAM = 0, 1
+SAMPLE_STREAM, MASK_STREAM, SIZE_STREAM = 0, 1, 2
 
 
 def counter_generator(seed: int, stage: int, number: int, stream: int) -> np.random.Generator:
     """A generator that is a function of its arguments: `number` is a position or a step, `stream` the use."""
     key, counter = np.array([seed, stage], np.uint64), np.array([0, number, 0, stream], np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def crops_of_step(seed: int, stage: int, step: int, config: CropConfig) -> CropConfig:
+    """The sizes that all crops of a step have, wherever and whenever they are cut: a function of (seed, stage, step).
+
+    One size a step, so that a batch is one tensor and all ranks take equally long.
+    """
+    if not config.mix:
+        return config
+    number = counter_generator(seed, stage, step, SIZE_STREAM).random()
+    bounds = np.cumsum([sizes.share for sizes in config.sizes])
+    return config.with_sizes(config.sizes[int(np.searchsorted(bounds, number * bounds[-1], side="right"))])
 
 
 @dataclass(frozen=True)

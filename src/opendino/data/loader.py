@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from opendino.data.augment import augment
+from opendino.data.augment import augment, normalise
 from opendino.data.config import DataConfig
 from opendino.data.crops import cut
-from opendino.data.draws import ColorDraws, Draws, draw
+from opendino.data.draws import ColorDraws, Draws, crops_of_step, draw
 from opendino.data.images import ImageError
 from opendino.data.listing import Skipped
 from opendino.data.masks import block_masks
@@ -39,7 +39,7 @@ class Crops:
 
     Args:
         global_crops: [2B, 3, S, S] float32, augmented and normalised. local_crops: [L*B, 3, s, s], None without locals.
-        gram_crops: None; a stage that needs them fills them.
+        gram_crops: [2B, 3, G, G] float32, the global crops cut at G >= S, only normalised; None without a Gram teacher.
         masks: [2B, h, w] bool on the device, True = hidden; None for a model without masking.
         positions: [B] int64 of the run's order. ids: B names of the pictures shown.
         bad: pictures of these positions that could not be read; another one was shown in their place.
@@ -67,13 +67,14 @@ class _Cut:
     global_draws: ColorDraws
     local_crops: Tensor | None
     local_draws: ColorDraws
+    gram_crops: Tensor | None
     masks: Tensor | None
     ids: tuple[str, ...]
     bad: tuple[Skipped, ...]
 
     def pin_memory(self) -> _Cut:
         """Called by DataLoader before a copy to CUDA."""
-        pinned = {name: getattr(self, name) for name in ("global_crops", "local_crops", "masks")}
+        pinned = {name: getattr(self, name) for name in ("global_crops", "local_crops", "gram_crops", "masks")}
         return replace(self, **{name: tensor.pin_memory() for name, tensor in pinned.items() if tensor is not None})
 
 
@@ -90,11 +91,11 @@ class _Steps(Dataset[_Cut | _Failure]):
     """Batches by step number; lives in the workers."""
 
     def __init__(
-        self, source: Source, config: DataConfig, grid: tuple[int, int] | None, stage: int, cache_bytes: int
+        self, source: Source, config: DataConfig, mask_patch: int | None, stage: int, cache_bytes: int
     ) -> None:
         self._source = source
         self._config = config
-        self._grid = grid
+        self._mask_patch = mask_patch
         self._stage = stage
         self._order = Order(len(source), config.seed)
         self._cache: dict[int, np.ndarray] = {}
@@ -111,34 +112,38 @@ class _Steps(Dataset[_Cut | _Failure]):
             return _Failure(error.thing, error.cause, error.fix)
 
     def _cut(self, step: int) -> _Cut:
-        size, config = self._config.batch_size, self._config.crops
-        global_crops = torch.empty(2, size, 3, config.global_px, config.global_px, dtype=torch.uint8)
-        local_crops = torch.empty(config.num_locals, size, 3, config.local_px, config.local_px, dtype=torch.uint8)
+        size = self._config.batch_size
+        config = crops_of_step(self._config.seed, self._stage, step, self._config.crops)
+        sides = (
+            [config.global_px] * 2 + [config.local_px] * config.num_locals + [config.gram_px] * bool(config.gram_px) * 2
+        )
+        views = [torch.empty(size, 3, side, side, dtype=torch.uint8) for side in sides]
         draws: list[Draws] = []
         ids: list[str] = []
         bad: list[Skipped] = []
         for row, position in enumerate(range(step * size, (step + 1) * size)):
             index, array = self._read(self._order(position), bad)
             sample = draw(self._config.seed, self._stage, position, config, self._config.color, *array.shape[:2])
-            for view, crop in enumerate(cut(array, sample)):
-                (global_crops[view] if view < 2 else local_crops[view - 2])[row] = crop
+            for view, crop in zip(views, cut(array, sample, config.gram_px), strict=True):
+                view[row] = crop
             draws.append(sample)
             ids.append(self._source.id(index))
         return _Cut(
-            global_crops=global_crops.flatten(0, 1),
+            global_crops=torch.cat(views[:2]),
             global_draws=ColorDraws.stack(draws, slice(0, 2)),
-            local_crops=local_crops.flatten(0, 1) if config.num_locals else None,
+            local_crops=torch.cat(views[2 : config.num_views]) if config.num_locals else None,
             local_draws=ColorDraws.stack(draws, slice(2, None)),
-            masks=self._masks(step),
+            gram_crops=torch.cat(views[config.num_views :]) if config.gram_px else None,
+            masks=self._masks(step, config.global_px),
             ids=tuple(ids),
             bad=tuple(bad),
         )
 
-    def _masks(self, step: int) -> Tensor | None:
-        if self._grid is None:
+    def _masks(self, step: int, global_px: int) -> Tensor | None:
+        if self._mask_patch is None:
             return None
-        config = self._config
-        masks = block_masks(config.seed, self._stage, step, 2 * config.batch_size, self._grid, config.masks)
+        config, side = self._config, global_px // self._mask_patch
+        masks = block_masks(config.seed, self._stage, step, 2 * config.batch_size, (side, side), config.masks)
         return torch.from_numpy(masks)
 
     def _read(self, wanted: int, bad: list[Skipped]) -> tuple[int, np.ndarray]:
@@ -181,7 +186,7 @@ class Loader:
     Args:
         source: at least one picture; fewer than a batch are enough, since positions run on through the epochs.
         config: batch size, crops, colour, masks, workers, cache.
-        grid: (h, w) patches of a global crop for the masks; None for no masks.
+        mask_patch: side in pixels of the patches that masks hide; None for no masks.
         device: where the crops are augmented and handed over.
         stage: number of the training stage; another stage draws other crops and masks.
     """
@@ -190,7 +195,7 @@ class Loader:
         self,
         source: Source,
         config: DataConfig,
-        grid: tuple[int, int] | None,
+        mask_patch: int | None,
         device: torch.device | str,
         *,
         stage: int = 0,
@@ -199,7 +204,7 @@ class Loader:
         self._device = torch.device(device)
         self._count = len(source)
         cache_bytes = config.cache_mb * 10**6 // max(1, config.workers)
-        self._steps = _Steps(source, config, grid, stage, cache_bytes)
+        self._steps = _Steps(source, config, mask_patch, stage, cache_bytes)
         self._bad: dict[str, str] = {}
 
     def batches(self, start_step: int, end_step: int) -> Iterator[Crops]:
@@ -265,12 +270,15 @@ class Loader:
             raise DataError(self._config.path or "pictures", cause, fix)
 
     def _finish(self, step: int, batch: _Cut) -> Crops:
-        size, locals_ = self._config.batch_size, batch.local_crops
+        config, locals_, grams = self._config, batch.local_crops, batch.gram_crops
+        size, device = config.batch_size, self._device
         return Crops(
             global_crops=self._augment(batch.global_crops, batch.global_draws),
             local_crops=None if locals_ is None else self._augment(locals_, batch.local_draws),
-            gram_crops=None,
-            masks=None if batch.masks is None else batch.masks.to(self._device, non_blocking=True),
+            gram_crops=None
+            if grams is None
+            else normalise(grams.to(device, non_blocking=True), config.mean, config.std),
+            masks=None if batch.masks is None else batch.masks.to(device, non_blocking=True),
             positions=torch.arange(step * size, (step + 1) * size),
             ids=batch.ids,
             bad=batch.bad,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -28,36 +29,39 @@ def limited(source: Source, job: Job) -> Source:
 
 
 def features(subject: Subject, source: Source, job: Job, what: str) -> Bank:
-    """CLS and mean patch of every picture; read from `job.cache` when the same were extracted before.
+    """CLS and mean patch of every picture; kept by weights, transform, and ids and sizes of the files.
 
-    The key is (weights, transform, place, ids and sizes of the files): corrupted copies of a set may have equal names
-    and sizes, so `what` names the part within `job.data`. A file that cannot be read is written anew.
+    Corrupted copies of a set may have equal names and sizes, so `what` names the part within `job.data`.
     """
-    path = None if job.cache is None else job.cache / f"{_key(subject, source, job, what)}.safetensors"
+
+    def compute() -> Bank:
+        return extract(
+            subject.model,
+            source,
+            subject.transform,
+            batch_size=job.batch_size,
+            device=subject.device,
+            pool=1,
+            progress=lambda done: job.progress(what, done, len(source)),
+        )
+
+    transform = json.dumps(subject.transform.to_dict(), sort_keys=True)
+    return kept(job, [subject.hash, transform, source.fingerprint, str(job.data.resolve()), what], compute)
+
+
+def kept(job: Job, key: Sequence[str], compute: Callable[[], Bank]) -> Bank:
+    """What `compute` gives, from a file in `job.cache` when one has the same key; a damaged file is written anew."""
+    digest = hashlib.sha256(" ".join(key).encode("utf-8", "surrogateescape")).hexdigest()[:24]
+    path = None if job.cache is None else job.cache / f"{digest}.safetensors"
     if path is not None and path.is_file() and (bank := _read(path)) is not None:
-        job.progress(what, len(source), len(source))
         return bank
-    bank = extract(
-        subject.model,
-        source,
-        subject.transform,
-        batch_size=job.batch_size,
-        device=subject.device,
-        pool=1,
-        progress=lambda done: job.progress(what, done, len(source)),
-    )
+    bank = compute()
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         names = {"ids": list(bank.ids), "skipped": [[one.id, one.reason] for one in bank.skipped]}
         tensors = {"cls": bank.cls, "pooled": bank.pooled, "labels": bank.labels}
         write_atomic(path, save(tensors, {"names": json.dumps(names)}))
     return bank
-
-
-def _key(subject: Subject, source: Source, job: Job, what: str) -> str:
-    transform = json.dumps(subject.transform.to_dict(), sort_keys=True)
-    parts = [subject.hash, transform, source.fingerprint, str(job.data.resolve()), what]
-    return hashlib.sha256(" ".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
 def _read(path: object) -> Bank | None:

@@ -35,14 +35,17 @@ def native_input(subject: Subject, picture: images.Image) -> Tensor:
     return F.pad((pixels - mean) / std, (0, -width % patch, 0, -height % patch))
 
 
-def patch_map(subject: Subject, image: Tensor, layer: int | None = None) -> Tensor:
-    """[h, w, D] float32 on the CPU: patches of one input [3, H, W], final-normed; of a 0-based layer when given."""
+def patch_map(subject: Subject, image: Tensor, layer: int = -1, *, norm: bool = True) -> Tensor:
+    """[h, w, D] float32 on the CPU: patches of one input [3, H, W] after a layer, -1 for the last.
+
+    norm: after the final norm, too; without it they are as the layer leaves them.
+    """
     with torch.no_grad():
         batch = image[None].to(subject.device)
-        if layer is None or layer == -1:
+        if layer == -1 and norm:
             features = subject.model(batch)
         else:
-            (features,) = subject.model.intermediate(batch, [layer % subject.model.num_layers])
+            (features,) = subject.model.intermediate(batch, [layer % subject.model.num_layers], norm=norm)
     patches: Tensor = features.patches[0].float().cpu()
     return patches
 

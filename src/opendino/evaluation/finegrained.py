@@ -57,7 +57,7 @@ def evaluate_finegrained(subject: Subject, data: FineGrained, job: Job) -> Outco
         return float(np.mean([one.statistic(part) for one, part in zip(found.values(), parts, strict=True)]))
 
     ids = [f"{name}/{picture}" for name, one in found.items() for picture in one.ids]
-    overall = set_score("mean", mean, ids, groups=sizes, config={"sets": list(found)})
+    overall = set_score("mean", mean, ids, sizes=sizes, config={"sets": list(found)})
     missing = 12 - len(found)
     return Outcome(
         [overall, *(score for one in found.values() for score in one.scores)],

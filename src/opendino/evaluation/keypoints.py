@@ -49,7 +49,7 @@ def square_picture(picture: images.Image) -> images.Image:
 
 
 def evaluate_keypoints(subject: Subject, data: Keypoints, job: Job) -> Outcome:
-    """Recall as the paper counts it, and PCK per pair and per point; drawn again are pairs."""
+    """Recall as the paper counts it, and PCK per pair and per point; drawn again are the pairs inside each class."""
     rows, layer = int(job.settings["rows"]), int(job.settings["layer"])
     transform = replace(subject.transform, mode="square", size=rows * subject.model.patch, patch=subject.model.patch)
 
@@ -71,6 +71,7 @@ def evaluate_keypoints(subject: Subject, data: Keypoints, job: Job) -> Outcome:
     hits, counts = np.array([one.sum() for one in right]), np.array([len(one) for one in right])
     groups = sorted({pair.group for pair in data.pairs})
     of_class = np.array([[int(pair.group == group) for pair in data.pairs] for group in groups])
+    sizes = of_class.sum(1).tolist()
     strict_hits = of_class * np.array([one.sum() for one in strict])
     points = of_class * counts
 
@@ -79,9 +80,11 @@ def evaluate_keypoints(subject: Subject, data: Keypoints, job: Job) -> Outcome:
         return 100 * float(np.mean((strict_hits @ times)[asked > 0] / asked[asked > 0]))
 
     scores = [
-        set_score("recall", recall, ids, unit="pair", variant="paper"),
+        set_score("recall", recall, ids, unit="pair", sizes=sizes, variant="paper"),
         mean_score("pck_pair", 100 * hits / counts, ids, unit="pair"),
-        set_score("pck_point", lambda times: 100 * float(times @ hits / (times @ counts)), ids, unit="pair"),
+        set_score(
+            "pck_point", lambda times: 100 * float(times @ hits / (times @ counts)), ids, unit="pair", sizes=sizes
+        ),
     ]
     by_class = 100 * strict_hits.sum(1) / points.sum(1)
     breakdown = {"recall_by_class": {name: float(value) for name, value in zip(groups, by_class, strict=True)}}

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from opendino.data.sources import Skipped
 from opendino.data.transform import Transform
 from opendino.errors import DataError, UsageError
-from opendino.evaluation.metrics.interval import Estimate, bootstrap, set_bootstrap
+from opendino.evaluation.metrics.interval import Estimate, bootstrap, cluster_bootstrap, set_bootstrap
 from opendino.evaluation.results import Result
 
 Statistic = Callable[[NDArray[np.int64]], float]
@@ -85,7 +85,8 @@ class Score:
 
     estimate: value and 95 % interval, its bounds NaN where drawing units again means nothing; n units of kind `unit`
     were drawn again; values [n]: what each scored, None where the number is no mean of such; ids: their names;
-    config: what this number alone depends on.
+    groups: the group of each, where groups were drawn again before their units; config: what this number alone depends
+    on.
     """
 
     metric: str
@@ -93,6 +94,7 @@ class Score:
     n: int
     unit: str
     ids: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
     values: NDArray[np.float64] | None = None
     high_is_good: bool = True
     variant: str = "ours"
@@ -129,10 +131,19 @@ class Entry:
     not_built: str = ""
 
 
-def mean_score(metric: str, values: ArrayLike, ids: Sequence[str], *, unit: str = "image", **other: Any) -> Score:
-    """A score that is the mean of one value a unit, with the bootstrap over units."""
+def mean_score(
+    metric: str,
+    values: ArrayLike,
+    ids: Sequence[str],
+    *,
+    unit: str = "image",
+    groups: Sequence[str] = (),
+    **other: Any,
+) -> Score:
+    """A score that is the mean of one value a unit, with the bootstrap over units; groups: of units that are alike."""
     array = np.asarray(values, np.float64)
-    return Score(metric, bootstrap(array), len(array), unit, tuple(ids), array, **other)
+    estimate = cluster_bootstrap(array, groups) if groups else bootstrap(array)
+    return Score(metric, estimate, len(array), unit, tuple(ids), tuple(groups), array, **other)
 
 
 def set_score(
@@ -141,12 +152,14 @@ def set_score(
     ids: Sequence[str],
     *,
     unit: str = "image",
-    groups: Sequence[int] | None = None,
+    sizes: Sequence[int] | None = None,
     **other: Any,
 ) -> Score:
-    """A score that is no mean: `statistic` gets how often each unit was drawn; groups: how many lie in each group."""
-    estimate = set_bootstrap(statistic, len(ids) if groups is None else groups)
-    return Score(metric, estimate, len(ids), unit, tuple(ids), None, **other)
+    """A score that is no mean: `statistic` gets how often each unit was drawn; sizes: of groups that stay as they are,
+    units being drawn again inside each.
+    """
+    estimate = set_bootstrap(statistic, len(ids) if sizes is None else sizes)
+    return Score(metric, estimate, len(ids), unit, tuple(ids), **other)
 
 
 def to_results(entry: Entry, subject: Subject, dataset: Dataset, job: Job, outcome: Outcome) -> list[Result]:

@@ -65,6 +65,8 @@ TABLE = (
     Published("retrieval-met", "met", "gap", "7B/16", 55.4, 44.6, "table 23"),
     Published("retrieval-met", "met", "gap_known", "7B/16", 77.7, 73.0, "table 23"),
     Published("retrieval-met", "met", "accuracy", "7B/16", 80.7, 75.2, "table 23"),
+    Published("geobench", "geobench", "classification", "7B/16", 81.6, None, "table 18"),
+    Published("geobench", "geobench", "segmentation", "7B/16, DPT", 75.9, None, "table 18"),
     Published("retrieval", "amstertime", "map", "7B/16", 56.5, 48.9, "table 23"),
 )
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from opendino.errors import DataError
 from opendino.evaluation.metrics.interval import paired_bootstrap
 from opendino.evaluation.protocol import Outcome
@@ -21,7 +19,7 @@ from opendino.pages.results_page import Cell, Line, short
 
 SCHEMA = 1
 RESULTS, UNITS = "results.json", "units.csv"
-_COLUMNS = ("protocol", "dataset", "metric", "model", "unit", "value")
+_COLUMNS = ("protocol", "dataset", "metric", "model", "unit", "group", "value")
 
 Key = tuple[str, str, str]
 """protocol, dataset, metric."""
@@ -38,10 +36,11 @@ class Scored:
 
 @dataclass(frozen=True)
 class Record:
-    """A results folder read back: results, and per-unit values by (key, model) -> unit -> value."""
+    """A results folder read back: results, and by (key, model) the value of each unit and its group, if it has one."""
 
     results: Sequence[Result]
     units: Mapping[tuple[Key, str], Mapping[str, float]] = field(default_factory=dict)
+    groups: Mapping[tuple[Key, str], Mapping[str, str]] = field(default_factory=dict)
 
 
 def key_of(result: Result) -> Key:
@@ -61,8 +60,9 @@ def write_record(folder: Path, scored: Sequence[Scored], failures: Mapping[str, 
     for one in scored:
         for result, score in zip(one.results, one.outcome.scores, strict=True):
             if score.values is not None:
-                for unit, value in zip(score.ids, score.values.tolist(), strict=True):
-                    writer.writerow([*key_of(result), result.config["model"], unit, repr(value)])
+                groups = score.groups or ("",) * len(score.ids)
+                for unit, group, value in zip(score.ids, groups, score.values.tolist(), strict=True):
+                    writer.writerow([*key_of(result), result.config["model"], unit, group, repr(value)])
     # File names may hold bytes that are no text; they are kept as Python's escapes.
     write_atomic(folder / UNITS, table.getvalue().encode("utf-8", "backslashreplace"))
     details: list[dict[str, Any]] = [
@@ -126,13 +126,16 @@ def read_record(path: Path) -> Record:
         raise DataError(file, f"is no results file of schema {SCHEMA}", "give what opendino evaluate wrote")
     results = [from_dict(one) for one in raw["results"]]
     units: dict[tuple[Key, str], dict[str, float]] = {}
+    groups: dict[tuple[Key, str], dict[str, str]] = {}
     table = file.parent / UNITS
     if table.is_file():
         with open(table, newline="", encoding="utf-8") as lines:
             for row in csv.DictReader(lines):
                 where = ((row["protocol"], row["dataset"], row["metric"]), row["model"])
                 units.setdefault(where, {})[row["unit"]] = float(row["value"])
-    return Record(results, units)
+                if row["group"]:
+                    groups.setdefault(where, {})[row["unit"]] = row["group"]
+    return Record(results, units, groups)
 
 
 def to_lines(records: Sequence[Record]) -> tuple[list[Line], list[str]]:
@@ -178,11 +181,13 @@ def _line(key: Key, found: Mapping[str, tuple[Record, Result]]) -> Line:
 def _paired(key: Key, found: Mapping[str, tuple[Record, Result]]) -> dict[str, Cell]:
     """Every other model minus the first, over the same units; none where there is nothing to pair."""
     (_, (one, before)), *others = found.items()
-    left = one.units.get((key, str(before.config["model"])))
+    where = (key, str(before.config["model"]))
+    left, of_unit = one.units.get(where), one.groups.get(where)
     gains = {}
     for name, (other, after) in others:
         right = other.units.get((key, str(after.config["model"])))
         if left and right and left.keys() == right.keys():
-            gain = paired_bootstrap([left[unit] for unit in left], np.array([right[unit] for unit in left]))
+            groups = None if of_unit is None else [of_unit[unit] for unit in left]
+            gain = paired_bootstrap(list(left.values()), [right[unit] for unit in left], groups=groups)
             gains[name] = Cell(gain.value, gain.low, gain.high)
     return gains

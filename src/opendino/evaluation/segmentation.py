@@ -7,7 +7,7 @@ D.1). A patch's target is the share of each class among its pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,16 +94,27 @@ def shares_loss(logits: Tensor, shares: Tensor) -> Tensor:
     return -(shares * logits.log_softmax(dim=-1)).sum() / shares.sum().clamp_min(1e-9)
 
 
-def evaluate_linear_segmentation(subject: Subject, data: Masks, job: Job) -> Outcome:
-    """mIoU of the head whose setting was best on every fifth training picture, fitted on the others."""
-    train, bad_train = look(subject, data, list(data.train), job, "train")
-    val, bad_val = look(subject, data, list(data.val), job, "val")
-    held = train[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
-    kept = [one for index, one in enumerate(train) if index % HELD_OUT_EVERY != HELD_OUT_EVERY - 1]
+@dataclass(frozen=True)
+class PatchClasses:
+    """A head that was chosen among those of the grid; config: the choice and what each scored on held-out pictures."""
+
+    heads: LinearHeads
+    head: int
+    num_classes: int
+    config: Mapping[str, object]
+
+    def count(self, one: Seen) -> Counts:
+        """Confusion of a picture's pixels at the mask's own size."""
+        return _count(self.heads, self.head, one, self.num_classes)
+
+
+def fit_patch_classes(
+    kept: list[Seen], held: list[Seen], num_classes: int, job: Job, *, steps: int, batch: int, held_name: str
+) -> PatchClasses:
+    """Fit the grid of heads on patches of `kept` and choose the one with the best mIoU on `held`."""
     features, shares = _rows(kept)
-    heads = LinearHeads(features.shape[1], data.num_classes, len(GRID), batch_norm=True, dropout=0.1, seed=job.seed)
-    steps = int(job.settings["steps"])
-    recipe = Recipe(steps, int(job.settings["batch"]), "adamw", warmup_steps=max(1, steps // 25))
+    heads = LinearHeads(features.shape[1], num_classes, len(GRID), batch_norm=True, dropout=0.1, seed=job.seed)
+    recipe = Recipe(steps, batch, "adamw", warmup_steps=max(1, steps // 25))
     fit_heads(
         heads,
         features,
@@ -116,17 +127,26 @@ def evaluate_linear_segmentation(subject: Subject, data: Masks, job: Job) -> Out
     )
     tried = []
     for head in range(len(GRID)):
-        held_counts = [_counts_linear(heads, head, one, data) for one in held]
-        tried.append(100 * float(mean_iou(np.sum(held_counts, axis=0))) if held_counts else 0.0)
+        counts = [_count(heads, head, one, num_classes) for one in held]
+        tried.append(100 * float(mean_iou(np.sum(counts, axis=0))) if counts else 0.0)
     chosen = int(np.argmax(tried))
-    counts = np.stack([_counts_linear(heads, chosen, one, data) for one in val])
     config = {
-        "rows": job.settings["rows"],
-        "layer": job.settings["layer"],
-        "steps": steps,
-        "selected": {"lr": GRID[chosen].lr, "weight_decay": GRID[chosen].weight_decay, "on": "held-out train"},
+        "selected": {"lr": GRID[chosen].lr, "weight_decay": GRID[chosen].weight_decay, "on": held_name},
         "grid": [[one.lr, one.weight_decay, score] for one, score in zip(GRID, tried, strict=True)],
     }
+    return PatchClasses(heads, chosen, num_classes, config)
+
+
+def evaluate_linear_segmentation(subject: Subject, data: Masks, job: Job) -> Outcome:
+    """mIoU of the head whose setting was best on every fifth training picture, fitted on the others."""
+    train, bad_train = look(subject, data, list(data.train), job, "train")
+    val, bad_val = look(subject, data, list(data.val), job, "val")
+    held = train[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
+    kept = [one for index, one in enumerate(train) if index % HELD_OUT_EVERY != HELD_OUT_EVERY - 1]
+    steps, batch = int(job.settings["steps"]), int(job.settings["batch"])
+    fitted = fit_patch_classes(kept, held, data.num_classes, job, steps=steps, batch=batch, held_name="held-out train")
+    counts = np.stack([fitted.count(one) for one in val])
+    config = {"rows": job.settings["rows"], "layer": job.settings["layer"], "steps": steps, **fitted.config}
     return _outcome(counts, val, [*bad_train, *bad_val], config)
 
 
@@ -171,14 +191,14 @@ def _rows(seen: list[Seen]) -> tuple[Tensor, Tensor]:
     return features[known], shares[known]
 
 
-def _counts_linear(heads: LinearHeads, head: int, one: Seen, data: Masks) -> Counts:
+def _count(heads: LinearHeads, head: int, one: Seen, num_classes: int) -> Counts:
     with torch.no_grad():
         logits = heads.one(one.patches.flatten(0, 1), head)
     maps = logits.unflatten(0, one.patches.shape[:2]).permute(2, 0, 1)
-    return class_counts(one.mask, argmax(to_native(maps, *one.mask.shape)), data.num_classes)
+    return class_counts(one.mask, argmax(to_native(maps, *one.mask.shape)), num_classes)
 
 
-def _outcome(counts: Counts, val: list[Seen], skipped: list[Skipped], config: dict[str, object]) -> Outcome:
+def _outcome(counts: Counts, val: list[Seen], skipped: list[Skipped], config: Mapping[str, object]) -> Outcome:
     ids = [one.id for one in val]
 
     def score(metric: str, statistic: Callable[[Counts], NDArray[np.float64]]) -> Score:

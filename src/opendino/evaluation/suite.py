@@ -12,11 +12,13 @@ from opendino.evaluation import (
     depth,
     discovery,
     finegrained,
+    geobench,
     health,
     invariance,
     keypoints,
     logistic,
     met,
+    navi,
     retrieval,
     segmentation,
     shifts,
@@ -26,8 +28,10 @@ from opendino.evaluation import (
 from opendino.evaluation.datasets import actions as actions_sets
 from opendino.evaluation.datasets import boxes, classes, depths, instances, masks, objectnet, variants, videos
 from opendino.evaluation.datasets import finegrained as finegrained_sets
+from opendino.evaluation.datasets import geobench as geobench_sets
 from opendino.evaluation.datasets import keypoints as keypoint_sets
 from opendino.evaluation.datasets import met as met_set
+from opendino.evaluation.datasets import navi as navi_set
 from opendino.evaluation.datasets import stereo as stereo_sets
 from opendino.evaluation.protocol import Entry
 
@@ -37,7 +41,6 @@ NOT_BUILT = tuple(
     Entry(name, about, sets, layout="", suites=(), not_built=reason)
     for name, about, sets, reason in (
         ("normals", "surface normals", "NYUv2", "needs a DPT head; the metric is there"),
-        ("corr-navi", "3D correspondence", "NAVI", "the metric is there, the reader is not"),
         ("det", "detection", "COCO, COCO-O", "the Plain-DETR head comes with a later issue"),
         ("seg-m2f", "segmentation with Mask2Former", "ADE20k, COCO-Stuff", "the head comes with a later issue"),
         ("depth-dpt", "zero-shot depth", "NYUv2, ETH3D, DIODE, ...", "the DPT head comes with a later issue"),
@@ -47,7 +50,6 @@ NOT_BUILT = tuple(
         ("zs-class", "classes by their names", "ImageNet, ObjectNet", "the text tower comes with a later issue"),
         ("zs-retrieval", "pictures by captions and back", "COCO", "the text tower comes with a later issue"),
         ("zs-seg", "segmentation by class names", "ADE20k, Cityscapes", "the text tower comes with a later issue"),
-        ("geobench", "twelve Earth observation tasks", "GEO-Bench", "needs h5py and its pickled attributes"),
         ("fairness", "accuracy by income and region", "Dollar Street", "needs a classifier of ImageNet-22k"),
     )
 )
@@ -161,6 +163,15 @@ ENTRIES = (
         settings={"rows": 30, "layer": -1, "steps": 1000, "batch": 1024, "high_m": 10.0},
     ),
     Entry(
+        "corr-navi",
+        "points of an object found again in another view of it, by the nearest feature, scored in space",
+        "NAVI",
+        navi_set.LAYOUT,
+        open=navi_set.open_navi,
+        score=navi.evaluate_navi,
+        settings={"rows": 32, "layer": -1},
+    ),
+    Entry(
         "corr-spair",
         "keypoints found again in another picture, by the nearest patch",
         "SPair-71k, any keypoints.csv",
@@ -223,6 +234,15 @@ ENTRIES = (
         met_set.LAYOUT,
         open=met_set.open_met,
         score=met.evaluate_met,
+    ),
+    Entry(
+        "geobench",
+        "classes and masks of the Earth's surface, six tasks each, and their means",
+        "GEO-Bench 1.0",
+        geobench_sets.LAYOUT,
+        open=geobench_sets.open_geobench,
+        score=geobench.evaluate_geobench,
+        settings={"rows": 14, "steps": 2400, "batch": 32, "mask_steps": 1000, "mask_batch": 2048},
     ),
     Entry(
         "health",

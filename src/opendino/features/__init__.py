@@ -2,7 +2,7 @@
 
 Here: `extract` (CLS and patch tokens of a source in memory), the store (`open_store`, `embed_source`: resumable, in
 Lance), tiles of large pictures, exact search. Not here: what is done with them (evaluation, pages), training.
-To add a kind of feature: a field of `Bank`, or a column of `store.schema_of`, named and sized in its docstring, and a
+To add a kind of feature: a field of `Bank`, or a column of `rows.schema_of`, named and sized in its docstring, and a
 test against one picture at a time. To add a form of stored patches: a branch of `codec.PatchCodec`.
 """
 

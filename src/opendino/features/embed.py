@@ -17,25 +17,26 @@ from typing import Any
 import torch
 from torch import nn
 
+from opendino.data.beside import stated_fields
 from opendino.data.listing import Skipped
 from opendino.data.sources import Source
 from opendino.errors import DataError, OpendinoError, UsageError
 from opendino.features.codec import PatchCodec, fit_basis, measure_loss
 from opendino.features.encode import Encoder, hash_content, read_stamp, readable_sample
+from opendino.features.info import StoreInfo, read_info, write_info
 from opendino.features.mend import mend
 from opendino.features.precision import LEAST_COSINE, in_dtype, is_faster, measure_drift
-from opendino.features.seal import seal
-from opendino.features.store import (
-    StoreInfo,
+from opendino.features.rows import (
+    LOCK,
     create_store,
     open_rows,
     quoted,
     read_codec,
-    read_info,
     read_skipped,
-    write_info,
+    require_own,
     write_skipped,
 )
+from opendino.features.seal import seal
 from opendino.features.writer import Writer
 from opendino.files import exclusive, fault_point
 from opendino.parallel.gather import Ranks
@@ -108,14 +109,16 @@ def embed_source(
         only_newest: remove earlier versions and deleted rows from the disk at the end.
         progress: called with pictures done, pictures to do, and pictures skipped, on rank 0.
     Raises:
-        UsageError: the store holds features of another model, transform, form or folder, or is in use.
+        UsageError: the store holds features of another model, transform, form or folder, or is in use; the path is a
+            file or a folder of other files.
         DataError: the store is damaged. OpendinoError: it cannot be written; the same call goes on.
     """
     if ranks.rank > 0:
         return _run(source, model, ranks.share(None), path, device, ranks, workers, only_newest, None)
     try:
+        require_own(path)
         path.mkdir(parents=True, exist_ok=True)
-        with exclusive(path / "store.lock"):
+        with exclusive(path / LOCK):
             plan = ranks.share(_plan(source, model, info, path, device, automatic, verify))
             return _run(source, model, plan, path, device, ranks, workers, only_newest, progress)
     except OSError as error:  # pictures have errors of their own: this is the store's disk
@@ -203,16 +206,23 @@ def _is_unchanged(source: Source, index: int, stamp: str, source_hash: str) -> b
 
 def _require_same(kept: StoreInfo, info: StoreInfo, path: Path, automatic: bool) -> None:
     asked = dataclasses.replace(info, dtype=kept.dtype) if automatic else info
-    for what, old, new in (
-        ("model", kept.model_hash, asked.model_hash),
-        ("transform", kept.transform_hash, asked.transform_hash),
+    differences = [
+        *([("model", kept.model_words, asked.model_words)] if kept.model_hash != asked.model_hash else []),
+        *(_transforms(kept, asked) if kept.transform_hash != asked.transform_hash else []),
         ("number type", kept.dtype, asked.dtype),
         ("patches", kept.patches, asked.patches),
         ("tiles", kept.tile, asked.tile),
-    ):
+    ]
+    for what, old, new in differences:
         if old != new:
-            cause = f"holds features of {what} {old} ({kept.model}), asked is {what} {new}"
+            cause = f"holds features of {what} {old}, asked is {what} {new}"
             raise UsageError(path, cause, "choose another --out")
+
+
+def _transforms(kept: StoreInfo, asked: StoreInfo) -> list[tuple[str, Any, Any]]:
+    """What becomes of a picture before the model sees it, field by field: name, of the store, as asked."""
+    old, new = ({**vars(one.transform), **stated_fields(one.reading)} for one in (kept, asked))
+    return [(name, old.get(name), new.get(name)) for name in {**old, **new}]
 
 
 def _measure(

@@ -19,9 +19,9 @@ from opendino.data.sources import Source
 from opendino.data.transform import Prepared, Transform, valid_patches
 from opendino.errors import DataError
 from opendino.features.codec import PatchCodec
+from opendino.features.info import StoreInfo
 from opendino.features.lattice import Agreement, Tiling, merge, starts
 from opendino.features.precision import in_dtype, mean_of_valid, run
-from opendino.features.store import StoreInfo
 
 MAX_PATCHES = 32_768
 """A picture that would be more patches at once is refused: a strip of 8 x 100,000 px at 224 px would be 2.8 million."""

@@ -7,8 +7,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from opendino.errors import DataError
+from opendino.features.info import StoreInfo
+from opendino.features.rows import create_rows, find_lance, open_rows
 from opendino.features.seal import ROWS, find_damage, find_fault, manifest_of, read_sums, seal
-from opendino.features.store import StoreInfo, create_rows, find_lance, open_rows
 from opendino.files import fault_point
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from opendino.errors import UsageError
-from opendino.features.store import Store, as_tensor
+from opendino.features.store import Store
 
 PAIRS_ROWS = 1000
 
@@ -59,10 +60,10 @@ def find_neighbours(
         raise UsageError(f"-k {k}", "must be at least 1")
     if query.shape != (store.info.dim,) or not np.isfinite(query).all():
         raise UsageError("query", f"must be {store.info.dim} finite numbers, got {list(query.shape)}")
-    unit = F.normalize(as_tensor(query), dim=0)
+    unit = F.normalize(_as_tensor(query), dim=0)
     best: list[Neighbour] = []
     for ids, vectors in store.blocks(column, rows):
-        cosine = F.normalize(as_tensor(vectors), dim=1) @ unit
+        cosine = F.normalize(_as_tensor(vectors), dim=1) @ unit
         values, places = cosine.sort(descending=True, stable=True)
         # A row more for each id that may have to be left out.
         values, places = values[: k + len(without)], places[: k + len(without)]
@@ -81,8 +82,13 @@ def usual_cosines(store: Store, column: str = "cls", seed: int = 0) -> Usual | N
     parts, start = [], 0
     for ids, vectors in store.blocks(column):
         inside = chosen[(chosen >= start) & (chosen < start + len(ids))] - start
-        parts.append(as_tensor(vectors[inside]))
+        parts.append(_as_tensor(vectors[inside]))
         start += len(ids)
     unit = F.normalize(torch.cat(parts), dim=1)
     pairs = (unit @ unit.T)[torch.triu_indices(len(unit), len(unit), 1).unbind()]
     return Usual(*(float(value) for value in np.percentile(pairs.numpy(), (5, 50, 95, 99))))
+
+
+def _as_tensor(vectors: NDArray[np.float32]) -> Tensor:
+    """A copy that torch may own: Arrow's buffers are read-only."""
+    return torch.from_numpy(np.array(vectors, np.float32))

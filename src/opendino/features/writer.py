@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from opendino.features.encode import Made
+from opendino.features.info import StoreInfo
 from opendino.features.mend import compact, prune
+from opendino.features.rows import find_lance, open_rows, read_skipped, schema_of, write_skipped
 from opendino.features.seal import ROWS, seal
-from opendino.features.store import StoreInfo, find_lance, open_rows, read_skipped, schema_of, write_skipped
 from opendino.files import fault_point
 
 COMMIT_SECONDS, COMMIT_SHARE = 5.0, 0.01

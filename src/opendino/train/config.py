@@ -170,6 +170,7 @@ class RunConfig:
         self.method.check_batch(self.data.batch_size)
         if self.read_px < 1:
             raise UsageError("read_px", f"must be at least 1, got {self.read_px}")
+        self.method.gram.check(self.data.crops, masked=self.method.ibot_weight > 0)
 
 
 FREE_FIELDS = ("data.workers", "data.cache_mb", "watch.", "save.", "reasons", "data.path")

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from tests.evaluation.layouts.boxes import coco, voc_boxes
 from tests.evaluation.layouts.classes import class_folders, imagenet, imagenet_c, imagenet_variants, objectnet
+from tests.evaluation.layouts.earth import geobench
 from tests.evaluation.layouts.finegrained import twelve_sets
 from tests.evaluation.layouts.geometry import (
     keypoint_table,
     kitti,
     middlebury_2003,
     middlebury_2014,
+    navi,
     nyu,
     plain_depth,
     spair,
@@ -44,6 +46,7 @@ CASES = [
     ("depth-linear", nyu, {"rows": 6, "steps": 60}),
     ("depth-linear", kitti, {"rows": 6, "steps": 60}),
     ("depth-linear", plain_depth, {"rows": 6, "steps": 60, "high_m": 20}),
+    ("corr-navi", navi, {"rows": 6}),
     ("corr-spair", spair, {"rows": 6}),
     ("corr-spair", keypoint_table, {"rows": 6}),
     ("corr-stereo", middlebury_2003, {"rows": 6}),
@@ -61,6 +64,7 @@ CASES = [
     ("retrieval", labelled_csv, {}),
     ("retrieval", class_folders, {}),
     ("retrieval-met", met, {}),
+    ("geobench", geobench, {"rows": 6, "steps": 60, "mask_steps": 60}),
     ("health", any_pictures, {"rows": 6}),
     ("invariance", any_pictures, {"pictures": 5}),
 ]

@@ -80,6 +80,35 @@ def spair(root: Path) -> Path:
     return root
 
 
+def navi(root: Path) -> Path:
+    """Two objects, five views each, between which the camera turns by a quarter about its axis.
+
+    The object's frame lies 30, -20 and 450 mm before the first camera. A multiview scene lies beside and is not read.
+    """
+    for kind, thing in enumerate(("3d_dollhouse_sink", "keywest_showpiece")):
+        scene = root / "navi_v1" / thing / "wild_set"
+        rows = []
+        for number in range(5):
+            array, mask = picture(kind, kind, top=10, left=20)
+            metres = 0.5 + 0.1 * (np.indices(mask.shape)[1] > 27)
+            depth = np.where(mask, 655.35 / metres, 0)
+            save(scene / "images" / f"{number:03d}.jpg", np.rot90(array, number))
+            save(scene / "depth" / f"{number:03d}.png", np.rot90(depth, number).round().astype(np.uint16))
+            half = -np.pi / 4 * number
+            x, y = ((30, -20), (-20, -30), (-30, 20), (20, 30))[number % 4]
+            camera = {
+                "q": [np.cos(half), 0, 0, np.sin(half)],
+                "t": [x, y, 450],
+                "focal_length": 60.0 * 10,
+                "camera_model": "pixel_5",
+            }
+            rows.append({"filename": f"{number:03d}.jpg", "camera": camera, "image_size": [480, 480], "split": "train"})
+        for folder in (scene, scene.parent / "multiview_00_pixel_5"):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "annotations.json").write_text(json.dumps(rows[::-1]))
+    return root
+
+
 def keypoint_table(root: Path) -> Path:
     lines = ["image,nose_x,nose_y,tail_x,tail_y,ear_x,ear_y"]
     for number in range(10):

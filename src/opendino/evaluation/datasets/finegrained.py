@@ -15,7 +15,7 @@ from opendino.data.sources import Source
 from opendino.errors import DataError, UsageError
 from opendino.evaluation.cache import limited
 from opendino.evaluation.datasets.listed import ArraySource, ListSource
-from opendino.evaluation.datasets.pickles import read_byte_array, read_file, read_stubbed_pickle
+from opendino.evaluation.datasets.pickles import read_array, read_file, read_stubbed_pickle
 from opendino.evaluation.datasets.units import evenly, hash_ids
 from opendino.evaluation.protocol import Job
 
@@ -128,7 +128,9 @@ def _cifar(root: Path, train: Sequence[str], test: Sequence[str], key: bytes, jo
                 raise DataError(path, "is missing", EXPECTED)
             raw = read_stubbed_pickle(read_file(path, CIFAR_BYTES), str(path), encoding="bytes")
             try:
-                rows = read_byte_array(raw[b"data"], str(path)).reshape(-1, 3, 32, 32)
+                rows = read_array(raw[b"data"], str(path)).reshape(-1, 3, 32, 32)
+                if rows.dtype != np.uint8:
+                    raise ValueError(f"its pictures are {rows.dtype}")
                 labels += [int(label) for label in raw[key]]
             except (KeyError, TypeError, ValueError) as error:
                 raise DataError(path, f"is no batch of CIFAR ({error})", EXPECTED) from None

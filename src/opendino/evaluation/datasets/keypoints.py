@@ -39,7 +39,7 @@ class KeypointPair:
 
 @dataclass(frozen=True)
 class Keypoints:
-    """Pairs with at least one common keypoint."""
+    """Pairs with at least one common keypoint, in order of classes."""
 
     name: str
     split_hash: str
@@ -110,7 +110,8 @@ def _beside(table: Path, name: str) -> Path:
 
 
 def _build(name: str, pairs: Sequence[KeypointPair], job: Job) -> Keypoints:
-    kept = evenly([pair for pair in pairs if len(pair.source_points)], job.limit)
+    known = sorted((pair for pair in pairs if len(pair.source_points)), key=lambda pair: (pair.group, pair.id))
+    kept = evenly(known, job.limit)
     if not kept:
         raise DataError(job.data, "holds no pair with common keypoints", f"expected: {LAYOUT}")
     if absent := [path for pair in kept for path in (pair.source, pair.target) if not path.is_file()]:

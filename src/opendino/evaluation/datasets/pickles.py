@@ -90,14 +90,30 @@ def read_stubbed_pickle(data: bytes, name: str, *, encoding: str = "ASCII") -> A
         raise DataError(name, f"is a broken pickle ({type(error).__name__}: {error})") from None
 
 
-def read_byte_array(stub: Any, name: str) -> NDArray[np.uint8]:
-    """The uint8 array that a stub of numpy's pickled arrays describes; built here from its bytes. Raises DataError."""
+def read_array(stub: Any, name: str) -> NDArray[Any]:
+    """The numbers that a stub of numpy's pickled arrays or scalars describes, built here from their bytes.
+
+    A plain number is an array of no dimensions. Raises DataError for other objects, and for arrays of objects.
+    """
+    if isinstance(stub, int | float):
+        return np.asarray(stub)
     try:
-        _, shape, _, by_columns, raw = stub.state
-        array = np.frombuffer(raw, np.uint8).reshape(shape, order="F" if by_columns else "C")
-    except (AttributeError, TypeError, ValueError) as error:
-        raise DataError(name, f"does not hold the array of bytes that was expected ({error})") from None
-    return array
+        if stub.path.endswith(".scalar"):
+            (kind, raw), shape, by_columns = stub.args, (), False
+        else:
+            _, shape, kind, by_columns, raw = stub.state
+        return np.frombuffer(raw, _numbers(kind)).reshape(shape, order="F" if by_columns else "C")
+    except (AttributeError, TypeError, ValueError, IndexError) as error:
+        raise DataError(name, f"does not hold the array of numbers that was expected ({error})") from None
+
+
+def _numbers(stub: Any) -> np.dtype[Any]:
+    """Of the stub of a dtype. Raises ValueError for one that is not of plain numbers."""
+    code = stub.args[0] if isinstance(stub.args[0], str) else stub.args[0].decode()
+    order = "|" if stub.state is None else stub.state[1]
+    if code[:1] not in tuple("biuf"):
+        raise ValueError(f"its elements are {code}")
+    return np.dtype(f"{order if isinstance(order, str) else order.decode()}{code}")
 
 
 def read_file(path: Path, limit: int = MAX_PICKLE_BYTES) -> bytes:

@@ -1,13 +1,34 @@
-"""Angles: surface normals, and the area under the curve of camera pose errors."""
+"""Rotations and angles: surface normals, and the area under the curve of camera pose errors."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 NORMAL_THRESHOLDS_DEG = (11.25, 22.5, 30.0)
+
+
+def rotation_of_quaternion(quaternion: ArrayLike) -> NDArray[np.float64]:
+    """[3, 3] of (w, x, y, z) of any length but 0. Raises ValueError for anything else."""
+    values = np.asarray(quaternion, np.float64)
+    if values.shape != (4,) or not np.isfinite(values).all() or not values.any():
+        raise ValueError(f"{quaternion!r} is no quaternion")
+    w, x, y, z = values / np.linalg.norm(values)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def rotation_angle(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Degrees from 0 to 180 between two rotations [3, 3]."""
+    cosine = (np.trace(one @ other.T) - 1) / 2
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 
 
 def normal_scores(errors_deg: ArrayLike, thresholds: Sequence[float] = NORMAL_THRESHOLDS_DEG) -> Mapping[str, float]:

@@ -46,6 +46,7 @@ def set_bootstrap(
     statistic: Callable[[NDArray[np.int64]], float],
     units: int | Sequence[int],
     *,
+    clusters: bool = False,
     resamples: int = RESAMPLES,
     seed: int = 0,
     level: float = 0.95,
@@ -56,6 +57,7 @@ def set_bootstrap(
         statistic: from how often each unit counts, [units] int64, to the number; all ones give the number itself.
         units: how many images, videos or queries are drawn again; several numbers are groups in their order, and as
             many are drawn inside each as it has.
+        clusters: groups are drawn again too, then units inside each: what shares a group is alike.
     Raises:
         ShapeError: no units. A draw in which the number is not defined (NaN) is left out.
     """
@@ -65,17 +67,30 @@ def set_bootstrap(
     generator = np.random.default_rng(seed)
 
     def draw() -> NDArray[np.int64]:
-        return np.concatenate([generator.multinomial(size, np.full(size, 1 / size)) for size in groups])
+        count = len(groups)
+        times = generator.multinomial(count, np.full(count, 1 / count)) if clusters else np.ones(count, np.int64)
+        drawn = zip(times.tolist(), groups, strict=True)
+        return np.concatenate([generator.multinomial(time * size, np.full(size, 1 / size)) for time, size in drawn])
 
     drawn = [statistic(draw()) for _ in range(resamples)]
     low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(float(statistic(np.ones(sum(groups), np.int64))), float(low), float(high))
 
 
+def cluster_bootstrap(values: ArrayLike, groups: Sequence[str], *, seed: int = 0) -> Estimate:
+    """As `bootstrap`, but groups are drawn again and then values inside them; groups [n] names the group of each."""
+    scores = np.asarray(values, dtype=np.float64)
+    _, group_of, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    ordered = scores[np.argsort(group_of, kind="stable")]
+    return set_bootstrap(lambda times: float(times @ ordered / times.sum()), sizes.tolist(), clusters=True, seed=seed)
+
+
 def paired_bootstrap(
-    before: ArrayLike, after: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0, level: float = 0.95
+    before: ArrayLike, after: ArrayLike, *, groups: Sequence[str] | None = None, seed: int = 0
 ) -> Estimate:
     """Interval of mean(after) - mean(before) over the same queries: far narrower than two separate intervals.
+
+    groups [n]: as for `cluster_bootstrap`, None when queries are independent.
 
     Raises:
         ShapeError: the lists differ in length, so they are not the same queries.
@@ -83,7 +98,8 @@ def paired_bootstrap(
     first, second = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
     if first.shape != second.shape:
         raise ShapeError("paired bootstrap", f"scores of the same queries needed, got {first.shape} and {second.shape}")
-    return bootstrap(second - first, resamples=resamples, seed=seed, level=level)
+    gain = second - first
+    return bootstrap(gain, seed=seed) if groups is None else cluster_bootstrap(gain, groups, seed=seed)
 
 
 def unpaired_difference(before: ArrayLike, after: ArrayLike, *, seed: int = 0) -> Estimate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from opendino.models.heads import ProjectionHead
 from opendino.models.stochastic_depth import Part
 from opendino.monitor.health import Probe
 from opendino.train.method import LossTerms
+from opendino.train.methods.gram_teacher import GramConfig, GramTeacher
 from opendino.train.schedules import Length, Schedule
 
 
@@ -69,6 +70,7 @@ class SelfDistillationConfig:
     """Pictures per backward pass; 0: the whole batch at once. The step is that of the whole batch all the same."""
     kept_logits_mb: int = 512
     """Teacher logits of masked patches are kept up to this size; beyond it they are computed anew, chunk by chunk."""
+    gram: GramConfig = field(default_factory=GramConfig)
 
     def __post_init__(self) -> None:
         if self.prototypes < 2:
@@ -93,7 +95,7 @@ class SelfDistillationConfig:
             raise UsageError("method.momentum", f"must be in [0, momentum_final <= 1], got {self.momentum}")
 
     def check_batch(self, batch_size: int) -> None:
-        """Raise UsageError when micro-batches of this batch would cut through KoLeo's groups."""
+        """Raise UsageError when micro-batches of this batch would cut what is compared across pictures."""
         size = self.micro_batch or batch_size
         cuts = range(0, batch_size, size)
         if self.koleo_weight > 0 and not set(cuts) <= set(group_starts(batch_size, self.koleo_group)):
@@ -103,6 +105,9 @@ class SelfDistillationConfig:
                 f"cuts a batch of {batch_size} amid the groups of {self.koleo_group} pictures that KoLeo compares",
                 f"use --method.micro-batch {near} and a multiple of it as batch, or another --method.koleo-group",
             )
+        if self.gram.weight and self.gram.level == "batch" and size < batch_size:
+            cause = "micro-batches would cut the one matrix of similarities of level batch"
+            raise UsageError(f"method.micro_batch {size}", cause, "use --method.gram.level image")
 
     @property
     def momentum_schedule(self) -> Schedule:
@@ -156,6 +161,8 @@ class SelfDistillation(nn.Module):
             )
         self.student = nn.ModuleDict(student)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
+        gram = config.gram.weight > 0
+        self.gram_teacher = GramTeacher(self.teacher["backbone"], config.gram, total_steps) if gram else None
         # Rows of NaN are rows not filled yet.
         self.register_buffer("queue", torch.full((config.queue, config.prototypes), float("nan")))
 
@@ -179,17 +186,21 @@ class SelfDistillation(nn.Module):
         state = torch.get_rng_state()
         for start in range(0, batch, size):
             torch.set_rng_state(state)
-            yield self._micro_losses(crops, targets, Part(start, min(start + size, batch), batch))
+            yield self._micro_losses(crops, targets, Part(start, min(start + size, batch), batch), step)
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         momentum = self.config.momentum_schedule.at(step, self.total_steps)
         torch._foreach_lerp_(list(self.teacher.parameters()), list(self.student.parameters()), 1 - momentum)
+        if self.gram_teacher is not None:
+            self.gram_teacher.after_step(step, self.teacher["backbone"])
 
     def scalars(self, step: int) -> Mapping[str, float]:
+        gram = self.gram_teacher
         return {
             "momentum": self.config.momentum_schedule.at(step, self.total_steps),
             "teacher_temperature": self._temperature(step),
+            **({} if gram is None else {"gram_weight": gram.weight(step), "local_weight": gram.local_weight(step)}),
         }
 
     @torch.no_grad()
@@ -273,8 +284,8 @@ class SelfDistillation(nn.Module):
             )
         return _Targets(probs.unflatten(0, (2, batch)), ibot)
 
-    def _micro_losses(self, crops: Crops, targets: _Targets, part: Part) -> LossTerms:
-        config, batch = self.config, part.batch
+    def _micro_losses(self, crops: Crops, targets: _Targets, part: Part, step: int) -> LossTerms:
+        config, batch, gram = self.config, part.batch, self.gram_teacher
         count = part.stop - part.start
         share = count / batch
 
@@ -297,6 +308,7 @@ class SelfDistillation(nn.Module):
             targets.dino[:, part.start : part.stop],
             batch,
             temperature=config.student_temperature,
+            local_weight=1.0 if gram is None else gram.local_weight(step),
         )
         terms = {"dino": (dino, config.dino_weight)}
         if config.koleo_weight > 0 and count > 1:
@@ -320,6 +332,10 @@ class SelfDistillation(nn.Module):
                 temperature=config.student_temperature,
             )
             terms["ibot"] = (ibot, config.ibot_weight)
+        if gram is not None and gram.weight(step) > 0:
+            seen = crops.global_crops if crops.gram_crops is None else crops.gram_crops
+            similarity = gram.loss(features[0].patches, select(seen), masks, self.teacher["backbone"])
+            terms["gram"] = (similarity * share, gram.weight(step))
         for name, (value, weight) in self.further_terms(features[0], groups[0]).items():
             terms[name] = (value * share, weight)
         total = torch.stack([value * weight for value, weight in terms.values()]).sum()
