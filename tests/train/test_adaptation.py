@@ -42,7 +42,7 @@ def config_of(pictures, steps=10, freeze=3, **adapt):
 def build(config):
     torch.manual_seed(config.seed)
     method = Adaptation(start_model(), config.method, config.adapt, config.steps)
-    return method, Loader(open_source(Path(config.data.path)), config.data, (4, 4), "cpu")
+    return method, Loader(open_source(Path(config.data.path)), config.data, method.export().patch, "cpu")
 
 
 def run_to(config, out, **kwargs):
