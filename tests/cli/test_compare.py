@@ -10,8 +10,9 @@ from opendino.cli.compare import compare
 from opendino.errors import DataError, UsageError
 from opendino.evaluation.metrics.interval import Estimate
 from opendino.evaluation.protocol import Outcome, Score, mean_score
-from opendino.evaluation.record import Scored, write_record
+from opendino.evaluation.record import write_record
 from opendino.evaluation.results import Result
+from opendino.evaluation.surroundings import Scored
 from opendino.pages.results_page import Cell, cell_words, text_table
 
 

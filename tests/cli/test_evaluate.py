@@ -12,11 +12,12 @@ from opendino.cli import main
 from opendino.cli.evaluate import evaluate, run
 from opendino.data.transform import Transform
 from opendino.errors import DataError, UsageError, WeightsError
-from opendino.evaluation.record import read_record, to_lines
-from opendino.evaluation.suite import ENTRIES
+from opendino.evaluation.record import read_record
+from opendino.evaluation.side_by_side import to_lines
+from opendino.evaluation.suite import ENTRIES, PROTOCOLS
 from opendino.models.family import build_model
 from opendino.weights import write_model
-from tests.evaluation import layouts
+from tests.evaluation import layouts, schema
 
 
 def save_model(folder: Path, seed: int, name: str = "vit_tiny", **changes) -> Path:
@@ -55,11 +56,19 @@ def test_every_layout_runs_to_its_files(protocol, build, settings, models, tmp_p
         assert result.config["licence"] == "Apache-2.0"
     assert read_record(done.out).results == done.results
     raw = json.loads(done.record.read_text())
+    schema.check(raw)
     assert raw["units_file"] == "units.csv" and raw["run"]["peak_bytes"] > 1e6 and raw["run"]["seed"] == 0
-    (details,) = raw["details"]
-    assert details["model"]["params"] > 0 and details["model"]["weights_sha256"] == done.results[0].model_hash
-    assert details["data"]["split_hash"] == done.results[0].split_hash
-    assert all(one["comparable"] == (not one["why_not"]) for one in details["reference"])
+    (one,) = raw["evaluations"]
+    assert one["model"]["params"] > 0 and one["model"]["weights_sha256"] == done.results[0].model_hash
+    assert len(one["data"]["listing_sha256"]) == 64 and one["data"]["split"]
+    assert set(PROTOCOLS[protocol].settings) <= {*one["protocol"]["settings"], *one["metrics"][0]["settings"]}
+    assert all(reference["comparable"] == (not reference["why_not"]) for reference in one["reference"])
+    for metric in one["metrics"]:
+        choice = metric if "selected" in metric else one
+        if choice["selected"] is not None:
+            assert choice["selected"]["on"] in ("held-out train", "valid", "val", "test")
+        if choice.get("grid"):
+            assert len(choice["grid"]["points"]) == len(choice["grid"]["scores"]) >= 1
     assert done.page.read_text().count("<td") >= 5 * len(done.results) and "| --- |" in done.table.read_text()
 
 
@@ -108,7 +117,7 @@ def test_one_protocol_without_its_data_leaves_the_others_and_says_so(models, tmp
     arguments = ["evaluate", "knn,vos", "--model", str(models[0]), "--data", str(root), "--out", str(tmp_path / "out")]
     assert main([*arguments, "--json"]) == 3
     printed = capsys.readouterr()
-    assert {one["protocol"] for one in json.loads(printed.out)["results"]} == {"knn"}
+    assert {one["protocol"]["id"] for one in json.loads(printed.out)["evaluations"]} == {"knn"}
     assert "vos" in printed.err and "expected: DAVIS" in printed.err
 
 

@@ -1,6 +1,7 @@
 """`opendino show` on real files and freshly built models: sizes, points, errors, what it prints."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_each_kind_writes_a_picture(vit, pictures, tmp_path, kind):
 
 def test_layers_differ_and_foreground_is_taken(vit, pictures, tmp_path):
     def pixels(**options) -> bytes:
-        return show("pca", pictures, vit, out=tmp_path / "x.png", **options).read_bytes()
+        return Image.open(show("pca", pictures, vit, out=tmp_path / "x.png", **options)).tobytes()
 
     last = pixels()
     assert pixels() == last, "the same command draws the same picture"
@@ -99,6 +100,40 @@ def test_the_default_name_follows_from_the_command(vit, pictures, monkeypatch, t
     monkeypatch.chdir(tmp_path)
     assert show("pca", pictures[:1], vit) == Path("pca-a cat.png")
     assert show("pca", pictures, vit) == Path("pca-a cat-and-1-more.png")
+
+
+def test_drawings_from_other_inputs_stay_and_so_do_files_of_the_user(vit, conv, pictures, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    first = show("pca", pictures[:1], vit)
+    content = first.read_bytes()
+    assert show("pca", pictures[:1], vit) == first
+    others = [show("pca", pictures[:1], model, size=size) for model, size in ((conv, None), (vit, 96))]
+    assert others == [Path("pca-a cat-2.png"), Path("pca-a cat-3.png")]
+    assert first.read_bytes() == content
+    (tmp_path / "mine.png").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="not drawn by opendino"):
+        show("pca", pictures[:1], vit, out=tmp_path / "mine.png")
+    assert (tmp_path / "mine.png").read_bytes() == b"mine"
+
+
+def test_bands_and_ranges_by_flag_or_by_the_file_of_a_folder_above(vit, tmp_path, capsys):
+    tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed: bands not tried")
+    (tmp_path / "pictures" / "class").mkdir(parents=True)
+    five = np.random.default_rng(0).integers(0, 900, (40, 50, 5), np.uint16)
+    bands = tmp_path / "pictures" / "class" / "a.tif"
+    tifffile.imwrite(bands, five, photometric="minisblack", planarconfig="contig")
+    line = ["pca", str(bands), "--model", str(vit), "--size", "64"]
+    with pytest.raises(DataError, match="bands"):
+        run([*line, "--out", str(tmp_path / "x.png")])
+    flags = ["--bands", "2", "1", "0", "--value-range", "0", "900"]
+    assert run([*line, *flags, "--out", str(tmp_path / "x.png")]) == 0
+    said = capsys.readouterr().out
+    assert "--bands 2 1 0 --value-range 0.0 900.0" in said and "--size 64" in said
+    (tmp_path / "pictures" / "opendino-reading.json").write_text('{"bands": [2, 1, 0], "value_range": [0, 900]}')
+    assert run([*line, "--out", str(tmp_path / "y.png")]) == 0
+    drawn = [np.asarray(Image.open(tmp_path / name)) for name in ("x.png", "y.png")]
+    np.testing.assert_array_equal(*drawn)
+    assert run([*shlex.split(said.partition("next: opendino show ")[2]), "--out", str(tmp_path / "z.png")]) == 0
 
 
 def test_convolutional_networks_have_pca_but_no_attention(conv, pictures, tmp_path):

@@ -115,6 +115,31 @@ def test_the_hash_in_an_official_name_is_compared(folder, tmp_path):
     assert opendino.read_passport(folder).digest_in_name == ""
 
 
+@pytest.mark.parametrize(("to", "file"), [("hf", "config.json"), ("official", "mine.pth")])
+def test_a_conversion_writes_over_its_own_files_alone(folder, tmp_path, to, file):
+    out = tmp_path / "out"
+    weights(folder, to=to, out=out)
+    (out / ".DS_Store").write_text("")
+    weights(folder, to=to, out=out)
+    before = (out / file).read_bytes()
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, "norm.weight": tensors["norm.weight"] + 1}, folder / "model.safetensors")
+    with pytest.raises(UsageError, match=r"not from these weights .*choose another --out"):
+        weights(folder, to=to, out=out)
+    assert (out / file).read_bytes() == before
+    with pytest.raises(UsageError, match="is a file"):
+        weights(folder, to=to, out=folder / "config.json")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("mine")
+    if to == "hf":
+        for place in (tmp_path / "notes", folder):
+            with pytest.raises(UsageError, match="holds files that are not from these weights"):
+                weights(folder, to=to, out=place)
+    else:
+        weights(folder, to=to, out=tmp_path / "notes")
+        assert load(tmp_path / "notes" / "mine.pth").card["licence"] == "CC0-1.0"
+
+
 def test_to_and_out_belong_together(folder):
     with pytest.raises(UsageError, match="belong together"):
         weights(folder, to="hf")

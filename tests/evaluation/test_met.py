@@ -73,8 +73,9 @@ def test_distractors_lower_gap_alone(tmp_path, monkeypatch):
     scores = {score.metric: score for score in outcome.scores}
     assert scores["accuracy"].estimate.value == 75 and scores["accuracy"].n == scores["gap_known"].n == 4
     assert scores["gap"].n == 6 and scores["gap"].estimate.value <= scores["gap_known"].estimate.value <= 75
-    selected = outcome.config["selected"]
-    assert selected["k"] in KS and selected["temperature"] in TEMPERATURES and selected["on"] == "val"
+    choice = scores["gap"].choice
+    assert choice.values["k"] in KS and choice.values["temperature"] in TEMPERATURES and choice.on == "val"
+    assert len(choice.points) == len(choice.scores) == len(KS) * len(TEMPERATURES)
 
 
 def test_what_is_missing_is_named(tmp_path):

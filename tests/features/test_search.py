@@ -138,3 +138,24 @@ def test_try_writes_one_page_about_a_folder(given, tmp_path):
     assert tried.pictures == 20 and len(open_store(tried.store)) == 20
     page = tried.page.read_text()
     assert "10 more pictures" in page and page.count('"data:image/jpeg;base64,') == 20
+
+
+def test_another_model_or_folder_does_not_mix_with_the_page_of_the_first(given, tmp_path):
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed: the map not tried")
+    page = try_(given / "pictures", given / "model", tmp_path / "t", limit=12).page
+    before = page.read_bytes()
+    other = save_vit(tmp_path / "other", seed=3)
+    draw_pictures(tmp_path / "pictures", 12)
+    for pictures, model, options, words in (
+        (given / "pictures", other, {}, r"other inputs \(model vit \(\w+\) instead of vit \(\w+\)\)"),
+        (given / "pictures", given / "model", {"size": 64}, "other inputs .transform"),
+        (tmp_path / "pictures", given / "model", {}, "other inputs .pictures"),
+    ):
+        with pytest.raises(UsageError, match=f"{words}.*; choose another --out"):
+            try_(pictures, model, tmp_path / "t", limit=12, **options)
+    assert page.read_bytes() == before and len(open_store(tmp_path / "t" / "features.store")) == 12
+    assert try_(given / "pictures", given / "model", tmp_path / "t", limit=20).pictures == 20
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"a\.txt"):
+        try_(given / "pictures", given / "model", tmp_path / "notes", limit=12)

@@ -12,7 +12,8 @@ import tyro
 from opendino.cli.arguments import Switch, parse_arguments
 from opendino.cli.output import claim_folder
 from opendino.errors import UsageError
-from opendino.evaluation.record import read_record, to_lines
+from opendino.evaluation.record import read_record
+from opendino.evaluation.side_by_side import to_lines
 from opendino.files import write_atomic
 from opendino.pages.results_page import Line, markdown_table, text_table, write_results_page
 

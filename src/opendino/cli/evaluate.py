@@ -22,10 +22,12 @@ from opendino.cli.output import OutputFolder, claim_folder
 from opendino.cli.protocol_list import print_plan, print_protocols
 from opendino.errors import DataError, UsageError
 from opendino.evaluation.planning import Planned, layer_jobs, named_by_layer, plan
-from opendino.evaluation.protocol import Job, Subject, to_results
-from opendino.evaluation.record import RESULTS, UNITS, Scored, read_record, to_lines, write_record
+from opendino.evaluation.protocol import Job, Subject
+from opendino.evaluation.record import RESULTS, UNITS, read_record, write_record
 from opendino.evaluation.results import Result, weights_hash
+from opendino.evaluation.side_by_side import to_lines
 from opendino.evaluation.suite import ENTRIES, find
+from opendino.evaluation.surroundings import Scored, scored
 from opendino.files import write_atomic
 from opendino.pages.results_page import Cell, cell_words, markdown_table, text_table, write_results_page
 
@@ -91,19 +93,19 @@ def evaluate(
         "models": [model_inputs(one.model, one.transform) for one in subjects],
     }
     output = claim_folder(folder, "evaluate", inputs)
-    scored: list[Scored] = []
+    found: list[Scored] = []
     place = choose_device(device)
     for subject in subjects:
         subject.model.to(place)
         for one in planned:
             try:
-                scored += _score(replace(subject, device=place), one, layers, console)
+                found += _score(replace(subject, device=place), one, layers, console)
             except DataError as error:
                 title = f"{one.entry.id}, {subject.name}"
                 failures[title] = str(error)
                 console.print(f"{title}: not scored: {error}")
         subject.model.to("cpu")
-    if not scored:
+    if not found:
         raise DataError(protocols, "nothing could be scored: " + "; ".join(failures.values()))
     typed = sys.argv[1:2] == ["evaluate"]
     run = {
@@ -115,7 +117,7 @@ def evaluate(
         "seconds": round(time.monotonic() - started, 1),
         "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    return _write(output, scored, failures, run)
+    return _write(output, found, failures, run)
 
 
 def _subject(what: Path | str, size: int | None, changes: Mapping[str, Any]) -> Subject:
@@ -129,7 +131,7 @@ def _subject(what: Path | str, size: int | None, changes: Mapping[str, Any]) -> 
 def _score(subject: Subject, planned: Planned, layers: str | None, console: Console) -> list[Scored]:
     """One protocol on one model, at each layer that was asked for."""
     title = f"{planned.entry.id}, {subject.name}"
-    scored = []
+    found = []
     if not console.is_terminal:  # where no bar is drawn
         console.print(f"{title}: begun")
     columns = (TextColumn(f"{title}: {{task.description}}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
@@ -144,11 +146,10 @@ def _score(subject: Subject, planned: Planned, layers: str | None, console: Cons
             outcome = planned.entry.score(subject, planned.data, replace(job, progress=report))  # type: ignore[misc]
             if layers is not None and "layer" in job.settings:
                 outcome = named_by_layer(outcome, job.settings["layer"])
-            results = to_results(planned.entry, subject, planned.data, job, outcome)
-            scored.append(Scored(results, outcome, subject.describe()))
-            first = results[0]
+            found.append(scored(planned.entry, subject, planned.data, job, outcome))
+            first = found[-1].results[0]
             console.print(f"{title}: {first.metric} {cell_words(Cell(first.value, *(first.interval or (None, None))))}")
-    return scored
+    return found
 
 
 def _write(

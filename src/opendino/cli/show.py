@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import json
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,9 +18,11 @@ from torch import Tensor
 
 from opendino.cli.arguments import OptionalCount, OptionalPath, OptionalText, Switch, parse_arguments
 from opendino.cli.device import choose_device
-from opendino.cli.model import ModelArgs, as_flags, choose_model, model_changes
-from opendino.data.beside import declared_reading
-from opendino.data.images import read
+from opendino.cli.model import ModelArgs, as_flags, choose_model, model_changes, model_inputs
+from opendino.cli.output import claim_drawing
+from opendino.cli.pictures import ReadingArgs
+from opendino.data.beside import reading_of_file, stated_fields
+from opendino.data.images import Reading, read
 from opendino.data.transform import Transform
 from opendino.errors import OpendinoError, UsageError
 from opendino.files import write_atomic
@@ -31,9 +32,12 @@ from opendino.pages.pca import colour, fit, picture_sheet
 from opendino.pages.sheet import as_rgb
 from opendino.pages.similarity import similarity_maps, similarity_sheet
 
+_MOST_NEXT = 3
+"""Pictures that the next command names."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class ShowArgs(ModelArgs):
+class ShowArgs(ReadingArgs, ModelArgs):
     """Draw what a model sees in pictures.
 
     Example: opendino show pca cat.jpg dog.jpg --model runs/photos-small
@@ -47,7 +51,7 @@ class ShowArgs(ModelArgs):
     images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE...")]
     """Picture files."""
     out: OptionalPath = None
-    """The PNG to write; default: KIND-NAME.png here."""
+    """The PNG to write; default: KIND-NAME.png here, with a number where that was drawn from other inputs."""
     size: OptionalCount = None
     """Short side in pixels that the model sees; default: the model's own. More shows finer maps."""
     layer: OptionalCount = None
@@ -60,6 +64,20 @@ class ShowArgs(ModelArgs):
     """auto, cpu, cuda or mps."""
     json: Switch = False
     """Print the result as one JSON object instead of words."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be drawn: `show`'s arguments, and how each file is read."""
+
+    kind: str
+    images: tuple[Path, ...]
+    out: Path | None
+    size: int | None
+    layer: int | None
+    point: tuple[int, int] | None
+    foreground: bool
+    reading: Callable[[Path], Reading]
 
 
 @dataclass(frozen=True)
@@ -93,6 +111,7 @@ def show(
     point: tuple[int, int] | None = None,
     foreground: bool = False,
     device: str = "auto",
+    reading: Reading | None = None,
     **changes: Any,
 ) -> Path:
     """Draw what a model sees in pictures and write it as one PNG.
@@ -106,6 +125,7 @@ def show(
         layer: from 0, negative from the end; None is the last one after the final norm.
         point: (y, x) in pixels of the first picture, for similarity.
         foreground: for pca, see `pages.pca.fit`.
+        reading: how the files are read; None is as the nearest folder above each of them declares.
         changes: stride=, channels=, mean= and what else `cli.model.choose_model` takes.
     Returns:
         The path of the PNG.
@@ -113,7 +133,17 @@ def show(
         UsageError: unknown kind, no such layer or point, a model without attention. DataError, WeightsError: what
             cannot be read.
     """
-    return _draw(kind, images, model, changes, out, size, layer, point, foreground, device).path
+    asked = Asked(
+        kind,
+        tuple(map(Path, images)),
+        None if out is None else Path(out),
+        size,
+        layer,
+        point,
+        foreground,
+        reading_of_file if reading is None else lambda _: reading,
+    )
+    return _draw(asked, model, changes, device).path
 
 
 def run(argv: Sequence[str]) -> int:
@@ -121,18 +151,17 @@ def run(argv: Sequence[str]) -> int:
     if argv and not argv[0].startswith("-"):
         _find_kind(argv[0])  # a misspelt kind is said before a missing picture
     args = parse_arguments(ShowArgs, argv, "show")
-    drawn = _draw(
+    asked = Asked(
         args.kind,
         args.images,
-        args.model,
-        model_changes(args),
         args.out,
         args.size,
         args.layer,
         None if args.point is None else _parse_point(args.point),
         args.foreground,
-        args.device,
+        lambda file: replace(reading_of_file(file), **args.stated()),
     )
+    drawn = _draw(asked, args.model, model_changes(args), args.device)
     seen = drawn.seen
     rows = [
         {
@@ -156,42 +185,42 @@ def run(argv: Sequence[str]) -> int:
             f"{row['seen_width_px']} (height x width), {row['patches'][0]} x {row['patches'][1]} patches"
         )
     print(f"wrote {drawn.path}")
-    model = as_flags(drawn.named if args.model is None else args.model, args)
-    print(f"next: {_next_command(args.kind, seen[0], model)}")
+    flags = as_flags(drawn.named if args.model is None else args.model, args) + args.as_flags()
+    for name in ("size", "layer"):
+        if (value := getattr(args, name)) is not None:
+            flags += f" --{name} {value}"
+    print(f"next: {_next_command(args.kind, seen, flags)}")
     return 0
 
 
-def _draw(
-    kind: str,
-    images: Sequence[Path | str],
-    what: Path | str | None,
-    changes: dict[str, Any],
-    out: Path | str | None,
-    size: int | None,
-    layer: int | None,
-    point: tuple[int, int] | None,
-    foreground: bool,
-    device: str,
-) -> Drawn:
-    painter = _find_kind(kind)
-    files = [Path(image) for image in images]
-    if not files:
-        raise UsageError(f"show {kind}", "no picture given", f"opendino show {kind} PHOTO.jpg")
-    path = _out_path(f"{kind}-{point[0]}-{point[1]}" if kind == "similarity" and point else kind, files, out)
+def _draw(asked: Asked, model: Path | str | None, changes: dict[str, Any], device: str) -> Drawn:
+    painter = _find_kind(asked.kind)
+    if not asked.images:
+        raise UsageError(f"show {asked.kind}", "no picture given", f"opendino show {asked.kind} PHOTO.jpg")
+    path = _out_path(asked)
     where = choose_device(device)
-    chosen = choose_model(what, where, **changes)
-    transform = _whole(chosen.model, size)
-    seen = [_see(file, transform) for file in files]
-    sheet = painter(chosen.model, seen, where, layer, point, foreground)
+    chosen = choose_model(model, where, **changes)
+    transform = _whole(chosen.model, asked.size)
+    seen = [_see(file, transform, asked.reading(file)) for file in asked.images]
+    inputs = {
+        "images": asked.images,
+        "readings": [stated_fields(asked.reading(file)) for file in asked.images],
+        "layer": asked.layer,
+        "point": asked.point,
+        "foreground": asked.foreground,
+        **model_inputs(chosen.model, transform),
+    }
+    drawing = claim_drawing(path, f"show {asked.kind}", inputs, named=asked.out is not None)
+    sheet = painter(chosen.model, seen, where, asked)
     try:
-        write_atomic(path, png_bytes(sheet))
+        write_atomic(drawing.path, png_bytes(sheet, drawing.text))
     except OSError as error:
-        raise OpendinoError(path, f"cannot be written ({error.strerror})", "choose another --out") from None
-    return Drawn(path, seen, transform, chosen.named)
+        raise OpendinoError(drawing.path, f"cannot be written ({error.strerror})", "choose another --out") from None
+    return Drawn(drawing.path, seen, transform, chosen.named)
 
 
-def _see(file: Path, transform: Transform) -> Seen:
-    image = read(file, reading=declared_reading(file.parent))
+def _see(file: Path, transform: Transform, reading: Reading) -> Seen:
+    image = read(file, reading=reading)
     tensor = transform.apply(image)
     return Seen(file, as_rgb(image.array), tensor, transform.grid(*image.array.shape[:2]))
 
@@ -202,7 +231,7 @@ def _whole(model: Any, size: int | None) -> Transform:
     if asked < 1:
         raise UsageError(f"--size {asked}", "must be at least 1 pixel", f"try {model.transform.size}")
     side = max(1, round(asked / model.patch)) * model.patch
-    return dataclasses.replace(model.transform, mode="whole", size=side, patch=model.patch)
+    return replace(model.transform, mode="whole", size=side, patch=model.patch)
 
 
 @torch.inference_mode()
@@ -223,31 +252,25 @@ def _positive(layer: int, count: int) -> int:
     return layer % count
 
 
-def _pca(
-    model: Any, seen: list[Seen], device: torch.device, layer: int | None, _: tuple[int, int] | None, foreground: bool
-) -> PillowImage.Image:
-    patches = [_patches(model, one, device, layer) for one in seen]
-    basis = fit(patches, foreground=foreground)
+def _pca(model: Any, seen: list[Seen], device: torch.device, asked: Asked) -> PillowImage.Image:
+    patches = [_patches(model, one, device, asked.layer) for one in seen]
+    basis = fit(patches, foreground=asked.foreground)
     maps = [colour(one, basis) for one in patches]
     return picture_sheet([one.pixels for one in seen], {"": maps}, cell_px=_cell_px(seen))
 
 
-def _similarity(
-    model: Any, seen: list[Seen], device: torch.device, layer: int | None, point: tuple[int, int] | None, _: bool
-) -> PillowImage.Image:
+def _similarity(model: Any, seen: list[Seen], device: torch.device, asked: Asked) -> PillowImage.Image:
     height, width = seen[0].pixels.shape[:2]
-    y, x = point if point is not None else (height // 2, width // 2)
+    y, x = asked.point if asked.point is not None else (height // 2, width // 2)
     if not (0 <= y < height and 0 <= x < width):
         raise UsageError(f"--point {y},{x}", f"outside {seen[0].file.name}, {height} x {width} px (height x width)")
     place = (y * seen[0].grid[0] // height, x * seen[0].grid[1] // width)
-    maps = similarity_maps([_patches(model, one, device, layer) for one in seen], place)
+    maps = similarity_maps([_patches(model, one, device, asked.layer) for one in seen], place)
     return similarity_sheet([one.pixels for one in seen], maps, place, cell_px=_cell_px(seen))
 
 
-def _attention(
-    model: Any, seen: list[Seen], device: torch.device, layer: int | None, _: tuple[int, int] | None, __: bool
-) -> PillowImage.Image:
-    place = _positive(-1 if layer is None else layer, model.num_layers)
+def _attention(model: Any, seen: list[Seen], device: torch.device, asked: Asked) -> PillowImage.Image:
+    place = _positive(-1 if asked.layer is None else asked.layer, model.num_layers)
     maps = [attention_maps(model, one.tensor.to(device), place) for one in seen]
     return attention_sheet([one.pixels for one in seen], maps, cell_px=_cell_px(seen) * 3 // 4)
 
@@ -268,12 +291,15 @@ def _cell_px(seen: list[Seen]) -> int:
     return {1: 448, 2: 384, 3: 320, 4: 320}.get(len(seen), 208)
 
 
-def _out_path(kind: str, files: list[Path], out: Path | str | None) -> Path:
-    more = f"-and-{len(files) - 1}-more" if len(files) > 1 else ""
-    path = Path(out) if out is not None else Path(f"{kind}-{files[0].stem}{more}.png")
+def _out_path(asked: Asked) -> Path:
+    kind, first = asked.kind, asked.images[0]
+    if kind == "similarity" and asked.point:
+        kind += "-{}-{}".format(*asked.point)
+    more = f"-and-{len(asked.images) - 1}-more" if len(asked.images) > 1 else ""
+    path = asked.out if asked.out is not None else Path(f"{kind}-{first.stem}{more}.png")
     if path.suffix.lower() != ".png":
         raise UsageError(f"--out {path}", "must end in .png", f"try {path.with_suffix('.png')}")
-    if path.resolve() in [file.resolve() for file in files]:
+    if path.resolve() in [file.resolve() for file in asked.images]:
         raise UsageError(f"--out {path}", "is one of the pictures to read", "choose another name")
     return path
 
@@ -287,9 +313,9 @@ def _parse_point(text: str) -> tuple[int, int]:
     return y, x
 
 
-def _next_command(kind: str, first: Seen, model: str) -> str:
-    file = shlex.quote(str(first.file))
-    height, width = first.pixels.shape[:2]
+def _next_command(kind: str, seen: list[Seen], flags: str) -> str:
+    files = shlex.join(str(one.file) for one in seen[:_MOST_NEXT])
+    height, width = seen[0].pixels.shape[:2]
     if kind == "similarity":
-        return f"opendino show pca {file} {model}"
-    return f"opendino show similarity {file} {model} --point {height // 2},{width // 2}"
+        return f"opendino show pca {files} {flags}"
+    return f"opendino show similarity {files} {flags} --point {height // 2},{width // 2}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 import webbrowser
@@ -19,7 +20,8 @@ from PIL import Image as PillowImage
 from opendino.cli.arguments import OptionalCount, OptionalPath, Switch, parse_arguments
 from opendino.cli.device import choose_device
 from opendino.cli.embed import describe, embed_into, picture_words
-from opendino.cli.model import ModelArgs, choose_model
+from opendino.cli.model import ModelArgs, choose_model, model_inputs
+from opendino.cli.output import claim_folder
 from opendino.cli.pictures import PictureArgs, name_left_out
 from opendino.data.images import Image, Reading
 from opendino.data.sources import Skipped, Source, open_source, subset
@@ -95,7 +97,8 @@ def try_(
         skip, reading: as for `data.sources.open_source`: by default the files beside the pictures.
         changes: stride=, channels=, mean= and what else `cli.model.choose_model` takes.
     Raises:
-        UsageError, DataError, WeightsError: as `embed`.
+        UsageError: `out` holds other files, or the page of other pictures or another model. DataError, WeightsError:
+            as `embed`.
     """
     begun = time.monotonic()
     if limit < 2:
@@ -108,7 +111,10 @@ def try_(
     info = describe(
         chosen.model, chosen.named, Path(pictures), reading=source.reading, size=size, dtype=find_dtype("auto", where)
     )
-    path = folder / "features.store"
+    output = claim_folder(
+        folder, "try", {"pictures": Path(pictures), **model_inputs(chosen.model, info.transform, info.reading)}
+    )
+    page, path = output.file("try.html"), output.file("features.store")
     made = embed_into(source, chosen.model, info, path, quiet, device=where, automatic=True)
     store = open_store(path)
     if len(store) < 2:
@@ -117,8 +123,8 @@ def try_(
     table = store.table(["source_hash", "label"])
     overview = look_over(store.matrix("cls"), table["source_hash"].to_pylist())
     thumbs, typical = _thumbs(source, names), _typical(overview.groups)
-    page = write_map_page(
-        folder / "try.html",
+    write_map_page(
+        page,
         Told(
             str(pictures),
             str(info.card.get("name", chosen.named)),
@@ -135,6 +141,7 @@ def try_(
         overview,
         _pca(chosen.model, store, where, [thumbs[names[row]] for row in typical if names[row] in thumbs]),
     )
+    output.finish()
     return Tried(
         page,
         path,
@@ -161,7 +168,7 @@ def run(argv: Sequence[str]) -> int:
     if left_out := name_left_out(tried.skipped, str(tried.page)):
         print(left_out)
     print(f"wrote {tried.page} (open it in a browser) and {tried.store}")
-    print(f"next: opendino search {tried.store} --image PHOTO.jpg")
+    print(f"next: opendino search {shlex.quote(str(tried.store))} --image PHOTO.jpg")
     if args.open and sys.stdout.isatty():
         webbrowser.open(tried.page.resolve().as_uri())
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,11 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from opendino.cli.arguments import OptionalCount, OptionalPath, Switch, parse_arguments
-from opendino.errors import UsageError
+from opendino.errors import DataError, UsageError
+from opendino.files import read_json
 from opendino.weights.load import load
 from opendino.weights.passport import Passport, read_passport
 from opendino.weights.where import locate
-from opendino.weights.write import write_model, write_official
+from opendino.weights.write import MODEL_FILES, official_stem, write_model, write_official
 
 _MOST_NAMES = 8
 
@@ -62,7 +64,9 @@ def weights(
 ) -> Passport:
     """The passport of weights; with `to` and `out` they are also written, licence and source included.
 
-    Raises WeightsError for what is unsafe, unknown or, when it is to be written, incomplete.
+    Raises:
+        WeightsError: what is unsafe, unknown or, when it is to be written, incomplete. UsageError: `out` holds other
+            files.
     """
     if (to is None) != (out is None):
         raise UsageError("--to and --out", "belong together", "for example --to hf --out FOLDER")
@@ -74,11 +78,38 @@ def weights(
         card = {name: value for name, value in model.card.items() if name not in ("ignored", "layout", "changed")}
         card |= {"licence": passport.licence, "source": passport.source, "made_from_sha256": passport.digest}
         card["name"] = origin.name or card["name"]
+        _require_own(out, to, official_stem(card), passport.digest)
         if to == "hf":
             write_model(out, model, model.transform, card)
         else:
             write_official(out, model, model.transform, card)
     return passport
+
+
+def _require_own(out: Path, to: str | None, stem: str, digest: str) -> None:
+    """Raise UsageError for a place that this conversion of these weights has not written.
+
+    A model folder must hold nothing else; official files may lie beside others, as in a folder of many.
+    """
+    fix = "choose another --out"
+    if out.exists() and not out.is_dir():
+        raise UsageError(out, "is a file, and a folder is needed", fix)
+    files = set(MODEL_FILES) if to == "hf" else {f"{stem}.json", f"{stem}.pth"}
+    held = {entry.name for entry in out.glob("[!.]*")}
+    if _made_from(out / ("config.json" if to == "hf" else f"{stem}.json")) == digest:
+        held -= files
+    in_the_way = sorted(held if to == "hf" else held & files)
+    if in_the_way:
+        more = f" and {len(in_the_way) - 1} more" if len(in_the_way) > 1 else ""
+        raise UsageError(out, f"holds files that are not from these weights ({in_the_way[0]}{more})", fix)
+
+
+def _made_from(card: Path) -> str | None:
+    """The hash of the weights that a conversion was made from, as its card tells."""
+    try:
+        return str(read_json(card)["opendino"]["card"]["made_from_sha256"])
+    except (DataError, LookupError, TypeError):
+        return None
 
 
 def run(argv: Sequence[str]) -> int:
@@ -90,9 +121,10 @@ def run(argv: Sequence[str]) -> int:
     else:
         _print(passport)
         if args.out is not None:
-            print(f"\nwrote {args.out}\nnext: opendino weights {args.out}")
+            print(f"\nwrote {args.out}\nnext: opendino weights {shlex.quote(str(args.out))}")
         elif passport.whole:
-            print(f"\nnext: opendino show pca IMAGE --model {args.what}")
+            given = "".join(f" --{name} {value}" for name in ("heads", "depth") if (value := getattr(args, name)))
+            print(f"\nnext: opendino show pca IMAGE --model {shlex.quote(args.what)}{given}")
     return 0 if passport.whole else 3
 
 

@@ -95,6 +95,13 @@ def declared_reading(pictures: Path) -> Reading:
     return read_reading(beside) if patiently(beside.exists) else Reading()
 
 
+def reading_of_file(path: Path) -> Reading:
+    """How one picture file is read: as the nearest folder above it declares, since it may lie in a class folder."""
+    above = (folder / READING_NAME for folder in path.absolute().parents)
+    found = next((one for one in above if patiently(one.exists)), None)
+    return Reading() if found is None else read_reading(found)
+
+
 def stated_fields(reading: Reading) -> dict[str, Any]:
     """What a Reading states beyond the default, as JSON values: what its file would hold, and a model's card keeps.
     How large JPEGs are decoded is a matter of speed and left out.

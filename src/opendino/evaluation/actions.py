@@ -6,7 +6,7 @@ augmentation and no averaging over views at the end; grid of rates, blocks and q
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from opendino.data.sources import Skipped
 from opendino.errors import DataError
 from opendino.evaluation.datasets.actions import Actions, Clip
 from opendino.evaluation.dense import patch_map, whole_input
-from opendino.evaluation.protocol import Job, Outcome, Subject, set_score
+from opendino.evaluation.protocol import Choice, Job, Outcome, Subject, set_score
 from opendino.models.attentive_heads import AttentiveHeads
 from opendino.train.methods.head_fitting import Recipe, Setting, fit_heads
 
@@ -129,14 +129,16 @@ def evaluate_actions(subject: Subject, data: Actions, job: Job) -> Outcome:
     names, group_of = np.unique([clip.group for clip in scored], return_inverse=True)
     sums, counts = np.bincount(group_of, correct), np.bincount(group_of)
     config = {
-        **job.settings,
         "steps": steps,
         "augmented": False,
         "views": 1,
         "videos": len(scored),
-        "selected": {"lr": GRID[chosen].lr, "weight_decay": GRID[chosen].weight_decay, "on": "held-out train"},
     }
-    score = set_score("top1", lambda times: float(times @ sums / (times @ counts)), names.tolist(), unit="group")
+    points = [asdict(one) for one in GRID]
+    choice = Choice(points[chosen], "held-out train", points, tried.tolist())
+    score = set_score(
+        "top1", lambda times: float(times @ sums / (times @ counts)), names.tolist(), unit="group", choice=choice
+    )
     absent = [Skipped(name, "listed, but not there") for name in data.absent]
     warnings = [f"video: {len(absent):,} listed videos are not there: other copies of the set score others"]
     return Outcome([score], [*bad_train, *bad_val, *absent], config, warnings=warnings if absent else ())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from opendino.evaluation.cache import features
 from opendino.evaluation.datasets.classes import Classes
 from opendino.evaluation.knn import TEMPERATURE, score_knn
 from opendino.evaluation.linear import held_out_mask, score_linear
-from opendino.evaluation.protocol import Job, Outcome, Subject, mean_score
+from opendino.evaluation.protocol import Choice, Job, Outcome, Subject, mean_score
 from opendino.models.linear_heads import LinearHeads
 from opendino.train.methods.head_fitting import Recipe, Setting, fit_heads
 
@@ -81,11 +81,9 @@ def evaluate_linear(subject: Subject, data: Classes, job: Job) -> Outcome:
     """Top-1 of the L2-penalised fit whose penalty was chosen on a held-out fifth of train."""
     both = sides(subject, data, job)
     score = score_linear(both.train, both.train_labels, both.val, both.val_labels, seed=job.seed)
-    config = {
-        "selected": {"penalty": score.penalty, "on": "held-out train"},
-        "held_out": {str(penalty): percent for penalty, percent in score.held_out.items()},
-    }
-    return Outcome([mean_score("top1", 100.0 * score.correct, both.ids)], both.skipped, config)
+    points = [{"penalty": penalty} for penalty in score.held_out]
+    choice = Choice({"penalty": score.penalty}, "held-out train", points, list(score.held_out.values()))
+    return Outcome([mean_score("top1", 100.0 * score.correct, both.ids, choice=choice)], both.skipped)
 
 
 def evaluate_linear_grid(subject: Subject, data: Classes, job: Job) -> Outcome:
@@ -115,16 +113,15 @@ def evaluate_linear_grid(subject: Subject, data: Classes, job: Job) -> Outcome:
         chooser = heads(both.train[held]).numpy().argmax(2) == both.train_labels[held].numpy()
     tried = 100 * chooser.mean(1) if held.any() else np.zeros(len(GRID))
 
-    def chosen(head: int, on: str) -> dict[str, object]:
-        return {"selected": {"lr": GRID[head].lr, "weight_decay": GRID[head].weight_decay, "on": on}}
-
+    points = [asdict(one) for one in GRID]
     ours, paper = int(tried.argmax()), int(right.mean(1).argmax())
+    held_choice = Choice(points[ours], "held-out train", points, tried.tolist())
+    test_choice = Choice(points[paper], "test", points, right.mean(1).tolist())
     return Outcome(
         [
-            mean_score("top1", right[ours], both.ids, config=chosen(ours, "held-out train")),
-            mean_score("top1_best_on_val", right[paper], both.ids, variant="paper", config=chosen(paper, "test")),
+            mean_score("top1", right[ours], both.ids, choice=held_choice),
+            mean_score("top1_best_on_val", right[paper], both.ids, variant="paper", choice=test_choice),
         ],
         both.skipped,
         {"steps": steps, "batch": batch, "augmented": False},
-        {"held_out": {f"lr {one.lr:g}, wd {one.weight_decay:g}": float(t) for one, t in zip(GRID, tried, strict=True)}},
     )

@@ -6,7 +6,7 @@ whole pictures that were extracted once, without crops, flips and test-time flip
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from opendino.errors import DataError
 from opendino.evaluation.datasets.depths import DepthPair, Depths
 from opendino.evaluation.dense import patch_map, to_native, whole_input
 from opendino.evaluation.metrics.depth import DepthScore, score_depth
-from opendino.evaluation.protocol import Job, Outcome, Subject, mean_score
+from opendino.evaluation.protocol import Choice, Job, Outcome, Subject, mean_score
 from opendino.evaluation.segmentation import GRID, HELD_OUT_EVERY
 from opendino.losses.scale_invariant import scale_invariant_loss
 from opendino.models.depth_bins import depth_of_bins
@@ -98,22 +98,16 @@ def evaluate_linear_depth(subject: Subject, data: Depths, job: Job) -> Outcome:
     ]
     chosen = int(np.argmin(tried))
     scores = [_score(heads, chosen, one, data) for one in val]
-    config = {
-        "rows": job.settings["rows"],
-        "layer": job.settings["layer"],
-        "steps": steps,
-        "selected": {"lr": GRID[chosen].lr, "weight_decay": GRID[chosen].weight_decay, "on": "held-out train"},
-        "grid": [[one.lr, one.weight_decay, rmse] for one, rmse in zip(GRID, tried, strict=True)],
-    }
+    points = [asdict(one) for one in GRID]
+    choice = Choice(points[chosen], "held-out train", points, tried)
     ids = [one.pair.id for one in val]
     return Outcome(
         [
-            mean_score("rmse", [one.rmse for one in scores], ids, high_is_good=False),
-            mean_score("arel", [100 * one.arel for one in scores], ids, high_is_good=False),
-            mean_score("delta1", [100 * one.delta1 for one in scores], ids),
+            mean_score("rmse", [one.rmse for one in scores], ids, measure="m", high_is_good=False, choice=choice),
+            mean_score("arel", [100 * one.arel for one in scores], ids, high_is_good=False, choice=choice),
+            mean_score("delta1", [100 * one.delta1 for one in scores], ids, choice=choice),
         ],
         [*bad_train, *bad_val],
-        config,
     )
 
 

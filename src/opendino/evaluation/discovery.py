@@ -18,7 +18,7 @@ from opendino.errors import DataError
 from opendino.evaluation.datasets.boxes import Boxes
 from opendino.evaluation.dense import native_input, patch_map, whole_input
 from opendino.evaluation.metrics.boxes import is_localised
-from opendino.evaluation.protocol import Job, Outcome, Subject, mean_score
+from opendino.evaluation.protocol import Choice, Job, Outcome, Subject, mean_score
 
 WEAK = 1e-5
 """Weight of an edge below the threshold: the graph stays connected."""
@@ -105,13 +105,12 @@ def evaluate_discovery(subject: Subject, data: Boxes, job: Job) -> Outcome:
         raise DataError(data.name, "no picture could be read")
     table = np.array(hits)
     fixed = taus.index(float(job.settings["tau"]))
-    scores = [mean_score("corloc", table[:, fixed], ids, config={"tau": taus[fixed]})]
+    scores = [mean_score("corloc", table[:, fixed], ids)]
     if job.settings["sweep"]:
         best = int(table.mean(0).argmax())
-        chosen = {"tau": taus[best], "selected": {"tau": taus[best], "on": "test"}}
-        scores.append(mean_score("corloc_best_tau", table[:, best], ids, variant="paper", config=chosen))
-    sweep = {f"{tau:g}": float(value) for tau, value in zip(taus, table.mean(0), strict=True)}
-    return Outcome(scores, skipped, {"rows": rows}, {"corloc_by_tau": sweep})
+        choice = Choice({"tau": taus[best]}, "test", [{"tau": tau} for tau in taus], table.mean(0).tolist())
+        scores.append(mean_score("corloc_best_tau", table[:, best], ids, variant="paper", choice=choice))
+    return Outcome(scores, skipped)
 
 
 def _to_pixels(cut: Cut, scale: tuple[float, float], width: int, height: int) -> tuple[float, float, float, float]:

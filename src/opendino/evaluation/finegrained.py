@@ -19,7 +19,7 @@ from opendino.evaluation.cache import features
 from opendino.evaluation.datasets.finegrained import FineGrained, FineSet
 from opendino.evaluation.logistic import HELD_OUT_SHARE, choose_and_fit, fit_logistic
 from opendino.evaluation.metrics.multilabel import eleven_point_ap, weighted_ap
-from opendino.evaluation.protocol import Job, Outcome, Score, Statistic, Subject, mean_score, set_score
+from opendino.evaluation.protocol import Choice, Job, Outcome, Score, Statistic, Subject, mean_score, set_score
 from opendino.features.extract import Bank
 
 Array = NDArray[np.float64]
@@ -79,8 +79,8 @@ def _score_one_class(name: str, one: FineSet, train: Bank, test: Bank, grid: Seq
     truth = test.labels.numpy()
     right = 100.0 * (fit.model.predict(_rows(name, test)) == truth)
     per_class = float(np.mean([right[truth == label].mean() for label in np.unique(truth)]))
-    config = {"selected": {"C": fit.C, "on": "held-out train"}, "mean_per_class": per_class, "converged": fit.converged}
-    score = mean_score(f"top1_{name}", right, test.ids, config=config)
+    config = {"mean_per_class": per_class, "converged": fit.converged}
+    score = mean_score(f"top1_{name}", right, test.ids, config=config, choice=fit.choice)
     return _Found([score], lambda times: float(times @ right / times.sum()), test.ids, per_class)
 
 
@@ -97,7 +97,7 @@ def _score_tags(name: str, one: FineSet, train: Bank, test: Bank, grid: Sequence
     usable = {C: value for C, value in tried.items() if np.isfinite(value)}
     chosen = max(usable, key=lambda C: (usable[C], -C)) if usable else sorted(grid)[len(grid) // 2]
     logits = _decide(x, y, _rows(name, test), chosen)
-    config = {"selected": {"C": chosen, "on": "held-out train"}}
+    choice = Choice({"C": chosen}, "held-out train", [{"C": C} for C in tried], list(tried.values()))
 
     def mean_ap(times: NDArray[np.int64]) -> float:
         return 100 * _mean_ap(logits, known[1], times)
@@ -106,8 +106,8 @@ def _score_tags(name: str, one: FineSet, train: Bank, test: Bank, grid: Sequence
         return 100 * _mean_ap(logits, known[1], times, eleven_point_ap)
 
     scores = [
-        set_score(f"map_{name}", mean_ap, test.ids, config=config),
-        set_score(f"map11_{name}", eleven, test.ids, config=config),
+        set_score(f"map_{name}", mean_ap, test.ids, choice=choice),
+        set_score(f"map11_{name}", eleven, test.ids, choice=choice),
     ]
     return _Found(scores, mean_ap, test.ids, scores[0].estimate.value)
 

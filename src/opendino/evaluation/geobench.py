@@ -23,7 +23,7 @@ from opendino.evaluation.datasets.units import hash_ids
 from opendino.evaluation.dense import patch_map
 from opendino.evaluation.metrics.multilabel import f1_counts, micro_f1
 from opendino.evaluation.metrics.segmentation import mean_iou
-from opendino.evaluation.protocol import Job, Outcome, Score, Statistic, Subject, set_score
+from opendino.evaluation.protocol import Choice, Job, Outcome, Score, Statistic, Subject, set_score
 from opendino.evaluation.segmentation import Seen, class_shares, fit_patch_classes
 from opendino.features.extract import NO_LABEL, Bank, Inputs, extract_inputs
 from opendino.models.linear_heads import LinearHeads
@@ -59,7 +59,7 @@ def evaluate_geobench(subject: Subject, data: GeoBench, job: Job) -> Outcome:
             scores.append(_mean(name, members))
             if len(members) < 6:
                 warnings.append(f"geobench: {name} is the mean of {len(members)} of its 6 tasks")
-    config = {"bands": "red, green, blue", "date": "first", "score_size": "of the masks", **job.settings}
+    config = {"bands": "red, green, blue", "date": "first", "score_size": "of the masks"}
     return Outcome([*scores, *(one.score for one in scored)], skipped, config, warnings=warnings)
 
 
@@ -119,12 +119,10 @@ def _score_pictures(subject: Subject, task: Task, job: Job) -> tuple[Scored, lis
     once = np.ones(len(valid.ids), np.int64)
     tried = [statistic_of(valid, head)(once) for head in range(len(GRID))]
     chosen = int(np.argmax(tried))
-    config = {
-        "selected": {"lr": GRID[chosen].lr, "on": "valid"},
-        "grid": [[one.lr, value] for one, value in zip(GRID, tried, strict=True)],
-    }
+    points = [{"lr": rate} for rate in RATES]
+    choice = Choice(points[chosen], "valid", points, tried)
     statistic = statistic_of(test, chosen)
-    score = set_score(f"{METRICS[task.kind]}_{task.name}", statistic, test.ids, config=config)
+    score = set_score(f"{METRICS[task.kind]}_{task.name}", statistic, test.ids, choice=choice)
     return Scored(task, score, statistic), [*train.skipped, *valid.skipped, *test.skipped]
 
 
@@ -199,4 +197,4 @@ def _score_masks(subject: Subject, task: Task, job: Job) -> tuple[Scored, list[S
         return 100 * float(mean_iou(np.tensordot(times, counts, 1)))
 
     ids = [one.id for one in test]
-    return Scored(task, set_score(f"miou_{task.name}", statistic, ids, config=fitted.config), statistic), skipped
+    return Scored(task, set_score(f"miou_{task.name}", statistic, ids, choice=fitted.choice), statistic), skipped

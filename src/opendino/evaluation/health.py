@@ -16,6 +16,7 @@ from torch import Tensor
 from opendino.data.sources import Skipped, Source, open_source
 from opendino.errors import DataError
 from opendino.evaluation.cache import limited
+from opendino.evaluation.datasets.units import hash_ids
 from opendino.evaluation.dense import whole_input
 from opendino.evaluation.metrics.interval import Estimate
 from opendino.evaluation.protocol import Job, Outcome, Score, Subject, mean_score
@@ -28,8 +29,10 @@ RANKME_EPS = 1e-7
 class Pictures:
     """Any pictures: a source with the name and words of a data set."""
 
+    split = "all"
+
     def __init__(self, name: str, source: Source) -> None:
-        self.name, self.source, self.split_hash = name, source, source.fingerprint[:16]
+        self.name, self.source, self.split_hash = name, source, hash_ids([source.fingerprint])
 
     def words(self) -> str:
         """How many."""
@@ -132,14 +135,17 @@ def evaluate_health(subject: Subject, data: Pictures, job: Job) -> Outcome:
     tokens = torch.cat(cls)
     values = {"rank_me": rank_me(tokens), **spectrum(torch.cat(samples))}
     scores = [
-        mean_score("cls_patch_cosine", cosines, ids, high_is_good=False),
+        mean_score("cls_patch_cosine", cosines, ids, measure="1", high_is_good=False),
         mean_score("patch_norm_outliers", shares, ids, high_is_good=False),
-        mean_score("patch_norm_peak", peaks, ids, high_is_good=False),
-        *(mean_score(name, [one[name] for one in near], ids) for name in near[0]),
+        mean_score("patch_norm_peak", peaks, ids, measure="1", high_is_good=False),
+        *(mean_score(name, [one[name] for one in near], ids, measure="1") for name in near[0]),
         # No interval: drawing pictures twice lowers a rank whatever the features are.
-        *(Score(name, Estimate(value, math.nan, math.nan), len(ids), "image") for name, value in values.items()),
+        *(
+            Score(name, Estimate(value, math.nan, math.nan), len(ids), "image", measure="%" if "top" in name else "1")
+            for name, value in values.items()
+        ),
     ]
     wanted = 4 * tokens.shape[1]
     warnings = [f"rank_me of {len(ids)} pictures is low for want of pictures; {wanted} are asked"] * (len(ids) < wanted)
     details = {"cls_patch_cosine": {"p95": float(np.quantile(cosines, 0.95))}}
-    return Outcome(scores, skipped, {"rows": rows}, details, warnings)
+    return Outcome(scores, skipped, {}, details, warnings)

@@ -133,7 +133,9 @@ def evaluate_invariance(subject: Subject, data: Pictures, job: Job) -> Outcome:
         job.progress("pictures", index + 1, len(data.source))
     if not ids:
         raise DataError(data.name, "no picture could be read")
-    scores = [mean_score(f"cls_cosine_{name}", np.mean(values, axis=1), ids) for name, values in cosines.items()]
+    scores = [
+        mean_score(f"cls_cosine_{name}", np.mean(values, axis=1), ids, measure="1") for name, values in cosines.items()
+    ]
     overall = np.mean([np.mean(values, axis=1) for values in cosines.values()], axis=0)
     by_strength = {
         f"{part}_{name}": {
@@ -144,7 +146,7 @@ def evaluate_invariance(subject: Subject, data: Pictures, job: Job) -> Outcome:
         for name, values in table.items()
         if name != "flip" or part == "cosine"
     }
-    return Outcome([mean_score("cls_cosine", overall, ids), *scores], skipped, {}, by_strength)
+    return Outcome([mean_score("cls_cosine", overall, ids, measure="1"), *scores], skipped, {}, by_strength)
 
 
 def _look(subject: Subject, clean: Image, changed: list[Pixels]) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from opendino.data import images
 from opendino.evaluation.datasets.keypoints import Keypoints
 from opendino.evaluation.dense import patch_map
-from opendino.evaluation.metrics.correspondence import keypoints_right
+from opendino.evaluation.metrics.correspondence import PCK_ALPHA, keypoints_right
 from opendino.evaluation.protocol import Job, Outcome, Subject, mean_score, set_score
 
 WHITE = 255
@@ -88,4 +88,4 @@ def evaluate_keypoints(subject: Subject, data: Keypoints, job: Job) -> Outcome:
     ]
     by_class = 100 * strict_hits.sum(1) / points.sum(1)
     breakdown = {"recall_by_class": {name: float(value) for name, value in zip(groups, by_class, strict=True)}}
-    return Outcome(scores, (), {"rows": rows, "layer": layer, "alpha": 0.1}, breakdown)
+    return Outcome(scores, (), {"alpha": PCK_ALPHA}, breakdown)

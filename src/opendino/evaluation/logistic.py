@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from opendino.errors import UsageError
 from opendino.evaluation.classification import sides
 from opendino.evaluation.datasets.classes import Classes
-from opendino.evaluation.protocol import Job, Outcome, Subject, mean_score
+from opendino.evaluation.protocol import Choice, Job, Outcome, Subject, mean_score
 
 HELD_OUT_SHARE = 0.1
 MAX_ITERATIONS = 1000
@@ -28,6 +28,12 @@ class LogisticFit:
     C: float
     held_out: dict[float, float]
     converged: bool
+
+    @property
+    def choice(self) -> Choice:
+        """For the results."""
+        points = [{"C": C} for C in self.held_out]
+        return Choice({"C": self.C}, "held-out train", points, list(self.held_out.values()))
 
 
 def fit_logistic(features: NDArray[np.floating], labels: NDArray[np.int64], C: float) -> tuple[Any, bool]:
@@ -69,13 +75,9 @@ def evaluate_logreg(subject: Subject, data: Classes, job: Job) -> Outcome:
     fit = choose_and_fit(train, labels, grid, job.seed)
     correct = fit.model.predict(val.astype(np.float64)) == truth
     per_class = {str(name): 100 * float(correct[truth == name].mean()) for name in np.unique(truth)}
-    config = {
-        "selected": {"C": fit.C, "on": "held-out train"},
-        "held_out": {f"{C:g}": score for C, score in fit.held_out.items()},
-        "mean_per_class": float(np.mean(list(per_class.values()))),
-    }
+    config = {"mean_per_class": float(np.mean(list(per_class.values())))}
     notes = [] if fit.converged else [f"logreg: {MAX_ITERATIONS} iterations were not enough at C {fit.C:g}"]
-    score = mean_score("top1", 100.0 * correct, both.ids)
+    score = mean_score("top1", 100.0 * correct, both.ids, choice=fit.choice)
     return Outcome([score], both.skipped, config, {"accuracy_by_class": per_class}, notes)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from opendino.evaluation.cache import features
 from opendino.evaluation.datasets.met import DISTRACTOR, Met, Questions
 from opendino.evaluation.metrics.retrieval import global_ap
-from opendino.evaluation.protocol import Job, Outcome, Subject, mean_score, set_score
+from opendino.evaluation.protocol import Choice, Job, Outcome, Subject, mean_score, set_score
 
 KS = (1, 2, 3, 5, 7, 10, 15, 20, 50)
 TEMPERATURES = (0.01, 0.1, 1.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 50.0, 100.0, 500.0)
@@ -125,19 +125,17 @@ def evaluate_met(subject: Subject, data: Met, job: Job) -> Outcome:
     def gap_known(times: NDArray[np.int64]) -> float:
         return _gap(confidence[known], right[known], times, int(times.sum()))
 
+    points = [dict(zip(("k", "temperature"), setting, strict=True)) for setting in tried]
+    choice = Choice({"k": k, "temperature": temperature}, "val", points, list(tried.values()))
     names = [name for name, one in zip(test.ids, known.tolist(), strict=True) if one]
     return Outcome(
         [
-            set_score("gap", gap, test.ids, unit="query"),
-            set_score("gap_known", gap_known, names, unit="query"),
+            set_score("gap", gap, test.ids, unit="query", choice=choice),
+            set_score("gap_known", gap_known, names, unit="query", choice=choice),
             mean_score("accuracy", 100.0 * right[known], names, unit="query"),
         ],
         skipped,
-        {
-            "selected": {"k": k, "temperature": temperature, "on": "val"},
-            "grid": [[*setting, value] for setting, value in tried.items()],
-            "whitened": exhibits.shape[1],
-        },
+        {"whitened": exhibits.shape[1]},
     )
 
 

@@ -20,7 +20,7 @@ from opendino.errors import DataError
 from opendino.evaluation.datasets.navi import Navi, View, ViewPair
 from opendino.evaluation.dense import patch_map
 from opendino.evaluation.metrics.correspondence import NAVI_THRESHOLDS_M, recall_below
-from opendino.evaluation.protocol import Job, Outcome, Score, Subject, mean_score
+from opendino.evaluation.protocol import Choice, Job, Outcome, Score, Subject, mean_score
 
 STEP_PX = 4
 """Of the model's input between the points that are matched."""
@@ -115,23 +115,22 @@ def evaluate_navi(subject: Subject, data: Navi, job: Job) -> Outcome:
 
     means = {name: float(values.mean()) for name, values in recalls.items()}
     best = max(means, key=lambda name: means[name])
+    choice = Choice({"features": best}, "test", [{"features": name} for name in means], list(means.values()))
     ours = recalls["final norm"]
     scores = [
-        score("recall", recalls[best].mean(1), variant="paper", config={"selected": {"features": best, "on": "test"}}),
+        score("recall", recalls[best].mean(1), variant="paper", choice=choice),
         score("recall_normed", ours.mean(1)),
         *(score(f"recall_{100 * limit:g}cm", ours[:, column]) for column, limit in enumerate(NAVI_THRESHOLDS_M)),
     ]
-    return Outcome(scores, skipped, {"rows": rows, "layer": layer, "kept": KEPT}, _breakdown(ours, kept, means))
+    return Outcome(scores, skipped, {"kept": KEPT}, {"recall_2cm_by_degrees": _by_angle(ours, kept)})
 
 
-def _breakdown(
-    recalls: NDArray[np.float64], pairs: list[ViewPair], means: Mapping[str, float]
-) -> dict[str, dict[str, float]]:
-    """Recall with and without the norm, and recall at 2 cm by angle."""
+def _by_angle(recalls: NDArray[np.float64], pairs: list[ViewPair]) -> dict[str, float]:
+    """Mean recall at 2 cm of the pairs between two angles."""
     angles = np.array([pair.angle_deg for pair in pairs])
     by_angle = {}
     for low, high in pairwise(ANGLES_DEG):
         inside = (angles > low) & (angles <= high)
         if inside.any():
             by_angle[f"{low} to {high}"] = float(recalls[inside, 1].mean())
-    return {"recall_by_features": dict(means), "recall_2cm_by_degrees": by_angle}
+    return by_angle

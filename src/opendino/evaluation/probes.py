@@ -71,7 +71,7 @@ class KnnProbe:
         self.batch_size, self.dataset = batch_size, dataset
         self.baseline = dict(baseline or {})
         hashed = f"{self.bank.fingerprint} {self.queries.fingerprint}".encode()
-        self.split_hash = hashlib.sha256(hashed).hexdigest()[:16]
+        self.split_hash = hashlib.sha256(hashed).hexdigest()
         megabytes = 4 * 3 * transform.size**2 * (len(self.bank) + len(self.queries)) / 2**20
         self._keep = megabytes <= cache_mb
         self._kept: dict[str, list[Inputs]] = {}

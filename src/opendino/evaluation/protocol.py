@@ -51,11 +51,13 @@ class Subject:
 class Dataset(Protocol):
     """Opened data of a protocol: files were listed, no pixel was read.
 
-    name: a published set's name, else the folder's; split_hash: of the pictures that are scored against each other.
+    name: a published set's name, else the folder's; split_hash: SHA-256 of the listing of what is scored against what;
+    split: the part that is scored; those with classes have `class_names` too.
     """
 
     name: str
     split_hash: str
+    split: str
 
     def words(self) -> str:
         """What is in it, in one line."""
@@ -80,13 +82,34 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """A setting that was chosen among several by their scores.
+
+    values: of the setting; on: the pictures that decided, "held-out train", "valid", "val" or "test"; points, scores:
+    the settings that were tried and what each scored there, empty where they are told elsewhere.
+    """
+
+    values: Mapping[str, Any]
+    on: str
+    points: Sequence[Mapping[str, Any]] = ()
+    scores: Sequence[float] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; a score that is no number is null."""
+        scores = [float(score) if np.isfinite(score) else None for score in self.scores]
+        tried = {"tried": {"points": [dict(point) for point in self.points], "scores": scores}} if scores else {}
+        return {"selected": {**self.values, "on": self.on}, **tried}
+
+
+@dataclass(frozen=True)
 class Score:
     """One number of a protocol.
 
     estimate: value and 95 % interval, its bounds NaN where drawing units again means nothing; n units of kind `unit`
     were drawn again; values [n]: what each scored, None where the number is no mean of such; ids: their names;
-    groups: the group of each, where groups were drawn again before their units; config: what this number alone depends
-    on.
+    groups: the group of each, where groups were drawn again before their units; measure: unit of the value, "1" for
+    plain numbers; drawn: how units were drawn again, in words; choice: what was chosen for it; config: what this number
+    alone depends on.
     """
 
     metric: str
@@ -98,6 +121,9 @@ class Score:
     values: NDArray[np.float64] | None = None
     high_is_good: bool = True
     variant: str = "ours"
+    measure: str = "%"
+    drawn: str = ""
+    choice: Choice | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -116,7 +142,9 @@ class Outcome:
 class Entry:
     """A row of the suite table. `open` and `score` are None when the protocol is not built; `not_built` says why.
 
-    datasets: published sets that are read; layout: the files that they need; settings: every setting and its default.
+    datasets: published sets that are read; layout: the files that they need; settings: every setting and its default;
+    reads: tokens of the backbone that are scored; shown: how its input differs from whole pictures (those with the
+    setting `rows`) or the model's own transform (the others), in the fields of results.json.
     """
 
     id: str
@@ -128,6 +156,8 @@ class Entry:
     open: Callable[[Job], Any] | None = None
     score: Callable[[Subject, Any, Job], Outcome] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    reads: str = "CLS"
+    shown: Mapping[str, Any] = field(default_factory=dict)
     not_built: str = ""
 
 
@@ -143,7 +173,8 @@ def mean_score(
     """A score that is the mean of one value a unit, with the bootstrap over units; groups: of units that are alike."""
     array = np.asarray(values, np.float64)
     estimate = cluster_bootstrap(array, groups) if groups else bootstrap(array)
-    return Score(metric, estimate, len(array), unit, tuple(ids), tuple(groups), array, **other)
+    drawn = f"groups, then {unit}s inside them" if groups else f"{unit}s"
+    return Score(metric, estimate, len(array), unit, tuple(ids), tuple(groups), array, drawn=drawn, **other)
 
 
 def set_score(
@@ -159,7 +190,8 @@ def set_score(
     units being drawn again inside each.
     """
     estimate = set_bootstrap(statistic, len(ids) if sizes is None else sizes)
-    return Score(metric, estimate, len(ids), unit, tuple(ids), **other)
+    drawn = f"{unit}s" if sizes is None else f"{unit}s inside each group"
+    return Score(metric, estimate, len(ids), unit, tuple(ids), drawn=drawn, **other)
 
 
 def to_results(entry: Entry, subject: Subject, dataset: Dataset, job: Job, outcome: Outcome) -> list[Result]:
@@ -177,8 +209,10 @@ def to_results(entry: Entry, subject: Subject, dataset: Dataset, job: Job, outco
             "limit": job.limit,
             "seed": job.seed,
             "transform": subject.transform.to_dict(),
+            **{name: list(value) if isinstance(value, tuple) else value for name, value in job.settings.items()},
             **outcome.config,
             **score.config,
+            **(score.choice.to_dict() if score.choice is not None else {}),
         }
         results.append(
             Result(

@@ -10,28 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from opendino.errors import DataError
-from opendino.evaluation.metrics.interval import paired_bootstrap
-from opendino.evaluation.protocol import Outcome
+from opendino.evaluation.metrics.interval import RESAMPLES
+from opendino.evaluation.protocol import Score
 from opendino.evaluation.published import published
-from opendino.evaluation.results import Result, from_dict, to_dict
+from opendino.evaluation.results import Result
+from opendino.evaluation.surroundings import Scored
 from opendino.files import read_json, write_atomic, write_json
-from opendino.pages.results_page import Cell, Line, short
 
-SCHEMA = 1
+SCHEMA = 2
 RESULTS, UNITS = "results.json", "units.csv"
 _COLUMNS = ("protocol", "dataset", "metric", "model", "unit", "group", "value")
+_CHOICE = {"selected": "selected", "tried": "grid"}
+"""Key of `Result.config` -> where results.json has it."""
+_ELSEWHERE = {"model", "licence", "skipped", "transform", "unit", "high_is_good", *_CHOICE}
+"""Keys of `Result.config` that results.json has under other names."""
 
 Key = tuple[str, str, str]
 """protocol, dataset, metric."""
-
-
-@dataclass(frozen=True)
-class Scored:
-    """The results of one protocol for one model, with all that the table does not hold; model: what it is."""
-
-    results: Sequence[Result]
-    outcome: Outcome
-    model: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,46 +60,80 @@ def write_record(folder: Path, scored: Sequence[Scored], failures: Mapping[str, 
                     writer.writerow([*key_of(result), result.config["model"], unit, group, repr(value)])
     # File names may hold bytes that are no text; they are kept as Python's escapes.
     write_atomic(folder / UNITS, table.getvalue().encode("utf-8", "backslashreplace"))
-    details: list[dict[str, Any]] = [
-        {
-            "protocol": one.results[0].protocol,
-            "model": {"name": one.results[0].config["model"], **dict(one.model)},
-            "data": {
-                "name": one.results[0].dataset,
-                "split_hash": one.results[0].split_hash,
-                "n_skipped": len(one.outcome.skipped),
-            },
-            "reference": _reference(one.results),
-            "skipped": [[item.id, item.reason] for item in one.outcome.skipped],
-            "breakdown": {name: dict(values) for name, values in one.outcome.breakdown.items()},
-            "warnings": list(one.outcome.warnings),
-        }
-        for one in scored
-        if one.results
-    ]
-    results = [to_dict(result) for one in scored for result in one.results]
-    write_json(
-        folder / RESULTS,
-        {
-            "schema": SCHEMA,
-            "run": dict(run),
-            "units_file": UNITS,
-            "results": results,
-            "details": details,
-            "failures": dict(failures),
-        },
-    )
+    evaluations = [_to_dict(one) for one in scored if one.results]
+    record = {"schema": SCHEMA, "run": dict(run), "units_file": UNITS, "evaluations": evaluations}
+    write_json(folder / RESULTS, {**record, "failures": dict(failures)})
     return folder / RESULTS
 
 
-def _reference(results: Sequence[Result]) -> list[dict[str, Any]]:
+def _to_dict(one: Scored) -> dict[str, Any]:
+    """One protocol of one model. What all its numbers share stands once, what is a number's own beside it."""
+    first = one.results[0]
+    shared = {
+        key: value
+        for key, value in first.config.items()
+        if all(key in result.config and result.config[key] == value for result in one.results)
+    }
+    return {
+        "protocol": {"id": first.protocol, "variant": first.variant, "settings": _settings(shared)},
+        "model": {
+            "name": first.config["model"],
+            "weights_sha256": first.model_hash,
+            "licence": first.config.get("licence", ""),
+            **one.model,
+        },
+        "data": {
+            "name": first.dataset,
+            "listing_sha256": first.split_hash,
+            "n_skipped": len(one.outcome.skipped),
+            **one.data,
+        },
+        "features": {**one.features, "transform": first.config.get("transform", {})},
+        "metrics": [
+            _metric(result, score, shared) for result, score in zip(one.results, one.outcome.scores, strict=True)
+        ],
+        "breakdown": {name: dict(values) for name, values in one.outcome.breakdown.items()},
+        **{there: shared.get(here) for here, there in _CHOICE.items()},
+        "reference": _reference(one),
+        "warnings": list(one.outcome.warnings),
+    }
+
+
+def _metric(result: Result, score: Score, shared: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = result.interval or (None, None)
+    own = {key: value for key, value in result.config.items() if key not in shared}
+    return {
+        "name": result.metric,
+        "variant": result.variant,
+        "value": result.value,
+        "unit": score.measure,
+        "higher_is_better": score.high_is_good,
+        "ci_low": low,
+        "ci_high": high,
+        "ci_method": "none" if low is None else f"percentile bootstrap, {RESAMPLES} draws of {score.drawn}",
+        "ci_unit": score.unit,
+        "n": result.n,
+        "settings": _settings(own),
+        **{there: own[here] for here, there in _CHOICE.items() if here in own},
+    }
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in _ELSEWHERE}
+
+
+def _reference(one: Scored) -> list[dict[str, Any]]:
     """The published numbers beside these, and why they do not compare where they do not."""
     found = []
-    for result in results:
+    for result in one.results:
         if (reference := published(*key_of(result))) is None:
             continue
         reasons = [f"variant {result.variant}"] if result.variant == "ours" else []
         reasons += ["limited"] if result.config.get("limit") is not None else []
+        changed = [name for name, value in one.defaults.items() if result.config.get(name) not in (value, None)]
+        # Lists come as tuples from the table; their elements are metrics of their own.
+        reasons += [f"{name} {result.config[name]}" for name in changed if not isinstance(one.defaults[name], tuple)]
+        reasons += one.outcome.warnings
         found.append(
             {
                 "metric": result.metric,
@@ -124,7 +153,10 @@ def read_record(path: Path) -> Record:
     raw = read_json(file)
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
         raise DataError(file, f"is no results file of schema {SCHEMA}", "give what opendino evaluate wrote")
-    results = [from_dict(one) for one in raw["results"]]
+    try:
+        results = [_from_dict(one, metric) for one in raw["evaluations"] for metric in one["metrics"]]
+    except (KeyError, TypeError) as error:
+        raise DataError(file, f"is no whole results file ({error} is missing)", "evaluate again") from None
     units: dict[tuple[Key, str], dict[str, float]] = {}
     groups: dict[tuple[Key, str], dict[str, str]] = {}
     table = file.parent / UNITS
@@ -138,56 +170,28 @@ def read_record(path: Path) -> Record:
     return Record(results, units, groups)
 
 
-def to_lines(records: Sequence[Record]) -> tuple[list[Line], list[str]]:
-    """Table lines and model names of all records together, in the order met.
-
-    Two models of one name are told apart by the start of their weights' hashes. A line with two models or more and
-    values of the same units says the paired difference of each to the first.
-    """
-    by_hash = {result.model_hash: str(result.config["model"]) for record in records for result in record.results}
-    names = {
-        digest: name if list(by_hash.values()).count(name) == 1 else f"{name} ({digest[:6]})"
-        for digest, name in by_hash.items()
-    }
-    grouped: dict[Key, dict[str, tuple[Record, Result]]] = {}
-    for record in records:
-        for result in record.results:
-            grouped.setdefault(key_of(result), {})[names[result.model_hash]] = (record, result)
-    return [_line(key, found) for key, found in grouped.items()], list(dict.fromkeys(names.values()))
-
-
-def _line(key: Key, found: Mapping[str, tuple[Record, Result]]) -> Line:
-    first = next(iter(found.values()))[1]
-    reference = published(*key)
-    words = ""
-    if reference is not None:
-        words = f"{short(reference.value)} ({reference.model}"
-        words += f"; DINOv2 g {short(reference.dinov2)}" if reference.dinov2 is not None else ""
-        words += f"; {reference.table})"
-    same = len({result.split_hash for _, result in found.values()}) == 1
-    return Line(
-        *key,
-        n=first.n,
-        unit=str(first.config.get("unit", "unit")),
-        cells={model: Cell(result.value, *(result.interval or (None, None))) for model, (_, result) in found.items()},
-        high_is_good=bool(first.config.get("high_is_good", True)),
-        published=words,
-        gains=_paired(key, found),
-        limit=first.config.get("limit"),
-        note="" if same else "not the same pictures: do not compare",
+def _from_dict(one: Mapping[str, Any], metric: Mapping[str, Any]) -> Result:
+    model, data, low, high = one["model"], one["data"], metric["ci_low"], metric["ci_high"]
+    choice = {here: metric.get(there, one.get(there)) for here, there in _CHOICE.items()}
+    return Result(
+        protocol=one["protocol"]["id"],
+        variant=metric["variant"],
+        dataset=data["name"],
+        split_hash=data["listing_sha256"],
+        n=metric["n"],
+        metric=metric["name"],
+        value=metric["value"],
+        interval=None if low is None else (low, high),
+        model_hash=model["weights_sha256"],
+        config={
+            "model": model["name"],
+            "licence": model["licence"],
+            "skipped": data["n_skipped"],
+            "transform": one["features"]["transform"],
+            "unit": metric["ci_unit"],
+            "high_is_good": metric["higher_is_better"],
+            **one["protocol"]["settings"],
+            **metric["settings"],
+            **{key: value for key, value in choice.items() if value is not None},
+        },
     )
-
-
-def _paired(key: Key, found: Mapping[str, tuple[Record, Result]]) -> dict[str, Cell]:
-    """Every other model minus the first, over the same units; none where there is nothing to pair."""
-    (_, (one, before)), *others = found.items()
-    where = (key, str(before.config["model"]))
-    left, of_unit = one.units.get(where), one.groups.get(where)
-    gains = {}
-    for name, (other, after) in others:
-        right = other.units.get((key, str(after.config["model"])))
-        if left and right and left.keys() == right.keys():
-            groups = None if of_unit is None else [of_unit[unit] for unit in left]
-            gain = paired_bootstrap(list(left.values()), [right[unit] for unit in left], groups=groups)
-            gains[name] = Cell(gain.value, gain.low, gain.high)
-    return gains

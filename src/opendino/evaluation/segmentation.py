@@ -7,8 +7,8 @@ D.1). A patch's target is the share of each class among its pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from opendino.evaluation.metrics.segmentation import (
     mean_iou,
     pixel_accuracy,
 )
-from opendino.evaluation.protocol import Job, Outcome, Score, Subject, set_score
+from opendino.evaluation.protocol import Choice, Job, Outcome, Score, Subject, set_score
 from opendino.models.linear_heads import LinearHeads
 from opendino.train.methods.head_fitting import Recipe, Setting, fit_heads
 
@@ -96,12 +96,12 @@ def shares_loss(logits: Tensor, shares: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class PatchClasses:
-    """A head that was chosen among those of the grid; config: the choice and what each scored on held-out pictures."""
+    """A head that was chosen among those of the grid by its mIoU."""
 
     heads: LinearHeads
     head: int
     num_classes: int
-    config: Mapping[str, object]
+    choice: Choice
 
     def count(self, one: Seen) -> Counts:
         """Confusion of a picture's pixels at the mask's own size."""
@@ -130,11 +130,8 @@ def fit_patch_classes(
         counts = [_count(heads, head, one, num_classes) for one in held]
         tried.append(100 * float(mean_iou(np.sum(counts, axis=0))) if counts else 0.0)
     chosen = int(np.argmax(tried))
-    config = {
-        "selected": {"lr": GRID[chosen].lr, "weight_decay": GRID[chosen].weight_decay, "on": held_name},
-        "grid": [[one.lr, one.weight_decay, score] for one, score in zip(GRID, tried, strict=True)],
-    }
-    return PatchClasses(heads, chosen, num_classes, config)
+    points = [asdict(one) for one in GRID]
+    return PatchClasses(heads, chosen, num_classes, Choice(points[chosen], held_name, points, tried))
 
 
 def evaluate_linear_segmentation(subject: Subject, data: Masks, job: Job) -> Outcome:
@@ -146,8 +143,7 @@ def evaluate_linear_segmentation(subject: Subject, data: Masks, job: Job) -> Out
     steps, batch = int(job.settings["steps"]), int(job.settings["batch"])
     fitted = fit_patch_classes(kept, held, data.num_classes, job, steps=steps, batch=batch, held_name="held-out train")
     counts = np.stack([fitted.count(one) for one in val])
-    config = {"rows": job.settings["rows"], "layer": job.settings["layer"], "steps": steps, **fitted.config}
-    return _outcome(counts, val, [*bad_train, *bad_val], config)
+    return _outcome(counts, val, data, [*bad_train, *bad_val], fitted.choice)
 
 
 def evaluate_knn_segmentation(subject: Subject, data: Masks, job: Job) -> Outcome:
@@ -167,8 +163,7 @@ def evaluate_knn_segmentation(subject: Subject, data: Masks, job: Job) -> Outcom
         maps = votes.unflatten(0, one.patches.shape[:2]).permute(2, 0, 1)
         all_counts.append(class_counts(one.mask, argmax(to_native(maps, *one.mask.shape)), data.num_classes))
         job.progress("neighbours", len(all_counts), len(val))
-    config = {name: job.settings[name] for name in ("rows", "layer", "k", "bank")}
-    return _outcome(np.stack(all_counts), val, [*bad_train, *bad_val], config)
+    return _outcome(np.stack(all_counts), val, data, [*bad_train, *bad_val])
 
 
 def knn_shares(bank: Tensor, shares: Tensor, queries: Tensor, k: int) -> Tensor:
@@ -198,13 +193,18 @@ def _count(heads: LinearHeads, head: int, one: Seen, num_classes: int) -> Counts
     return class_counts(one.mask, argmax(to_native(maps, *one.mask.shape)), num_classes)
 
 
-def _outcome(counts: Counts, val: list[Seen], skipped: list[Skipped], config: Mapping[str, object]) -> Outcome:
+def _outcome(
+    counts: Counts, val: list[Seen], data: Masks, skipped: list[Skipped], choice: Choice | None = None
+) -> Outcome:
     ids = [one.id for one in val]
 
     def score(metric: str, statistic: Callable[[Counts], NDArray[np.float64]]) -> Score:
-        return set_score(metric, lambda times: 100 * float(statistic(np.tensordot(times, counts, 1))), ids)
+        return set_score(
+            metric, lambda times: 100 * float(statistic(np.tensordot(times, counts, 1))), ids, choice=choice
+        )
 
-    per_class = {str(index): 100 * float(value) for index, value in enumerate(class_iou(counts.sum(0)))}
+    each = class_iou(counts.sum(0)).tolist()
+    per_class = {name: 100 * value for name, value in zip(data.class_names, each, strict=True)}
     known = {name: value for name, value in per_class.items() if np.isfinite(value)}
     scores = [score("miou", mean_iou), score("macc", mean_accuracy), score("aacc", pixel_accuracy)]
-    return Outcome(scores, skipped, config, {"iou_by_class": known})
+    return Outcome(scores, skipped, {}, {"iou_by_class": known})

@@ -13,20 +13,20 @@ from opendino.evaluation.datasets.objectnet import BORDER_PX, ObjectNet
 from opendino.evaluation.datasets.variants import SEVERITIES, Corrupted, Variants
 from opendino.evaluation.linear import LinearChoice, fit_best_linear
 from opendino.evaluation.metrics.robustness import ALEXNET_ERROR, mapped_correct, mean_corruption_error
-from opendino.evaluation.protocol import Job, Outcome, Score, Subject, mean_score, set_score
+from opendino.evaluation.protocol import Choice, Job, Outcome, Score, Subject, mean_score, set_score
 from opendino.features.extract import Bank
 
 
 def evaluate_ood(subject: Subject, data: Variants, job: Job) -> Outcome:
     """Top-1 of every set that is there. Pictures of ReaL without labels are not scored."""
-    choice = _fit(subject, data.train, job)
+    fit = _fit(subject, data.train, job)
     scores: list[Score] = []
     skipped: list[Skipped] = []
     for name, variant in data.sets.items():
         bank = features(subject, variant.pictures, job, name)
         skipped += bank.skipped
         allowed = {variant.pictures.id(index): labels for index, labels in enumerate(variant.allowed)}
-        logits = choice.model.logits(bank.cls).numpy()
+        logits = fit.model.logits(bank.cls).numpy()
         columns = None if variant.columns is None else list(variant.columns)
         if columns is not None:
             outside = np.ones(logits.shape[1], bool)
@@ -37,13 +37,13 @@ def evaluate_ood(subject: Subject, data: Variants, job: Job) -> Outcome:
         right = [100.0 * (guesses[picture] in allowed[picture]) for picture in scored]
         if not scored:
             raise DataError(name, "holds no picture with a class")
-        scores.append(mean_score(f"top1_{name}", right, scored, config={"columns": columns}))
-    return Outcome(scores, skipped, _settings(choice))
+        scores.append(mean_score(f"top1_{name}", right, scored, config={"columns": columns}, choice=_choice(fit)))
+    return Outcome(scores, skipped)
 
 
 def evaluate_corruptions(subject: Subject, data: Corrupted, job: Job) -> Outcome:
     """mCE, low is good; drawn again are the pictures, the same ones in all corruptions."""
-    choice = _fit(subject, data.train, job)
+    fit = _fit(subject, data.train, job)
     numbers = {name: number for number, name in enumerate(data.train.classes)}
     wrong: dict[tuple[str, str], NDArray[np.bool_]] = {}
     ids: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ def evaluate_corruptions(subject: Subject, data: Corrupted, job: Job) -> Outcome
             raise DataError(bank.skipped[0].id, f"of {'/'.join(part)} cannot be read: mCE needs the same pictures")
         ids = bank.ids
         truth = torch.tensor([numbers[name.split("/")[0]] for name in ids])
-        wrong[part] = (choice.model.predict(bank.cls) != truth).numpy()
+        wrong[part] = (fit.model.predict(bank.cls) != truth).numpy()
 
     def mce(times: NDArray[np.int64]) -> float:
         share = times / times.sum()
@@ -64,7 +64,7 @@ def evaluate_corruptions(subject: Subject, data: Corrupted, job: Job) -> Outcome
     errors = {
         name: {severity: 100 * float(wrong[name, severity].mean()) for severity in SEVERITIES} for name in ALEXNET_ERROR
     }
-    return Outcome([set_score("mce", mce, ids, high_is_good=False)], (), _settings(choice), errors)
+    return Outcome([set_score("mce", mce, ids, high_is_good=False, choice=_choice(fit))], (), {}, errors)
 
 
 def evaluate_objectnet(subject: Subject, data: ObjectNet, job: Job) -> Outcome:
@@ -72,16 +72,18 @@ def evaluate_objectnet(subject: Subject, data: ObjectNet, job: Job) -> Outcome:
 
     `top1` looks at all outputs, so one that names no object is wrong; `top1_masked` at those that name one.
     """
-    choice = _fit(subject, data.train, job)
+    fit = _fit(subject, data.train, job)
     bank = features(subject, data.pictures, job, "objectnet")
     if not bank.ids:
         raise DataError(data.name, "no picture could be read")
-    logits, objects = choice.model.logits(bank.cls).numpy(), bank.labels.numpy()
+    logits, objects = fit.model.logits(bank.cls).numpy(), bank.labels.numpy()
     scores = [
-        mean_score(metric, 100.0 * mapped_correct(logits, data.outputs, objects, masked=masked), bank.ids)
+        mean_score(
+            metric, 100.0 * mapped_correct(logits, data.outputs, objects, masked=masked), bank.ids, choice=_choice(fit)
+        )
         for metric, masked in (("top1", False), ("top1_masked", True))
     ]
-    return Outcome(scores, bank.skipped, {**_settings(choice), "border_px": BORDER_PX, "objects": len(data.outputs)})
+    return Outcome(scores, bank.skipped, {"border_px": BORDER_PX, "objects": len(data.outputs)})
 
 
 def _fit(subject: Subject, train: Source, job: Job) -> LinearChoice:
@@ -89,5 +91,6 @@ def _fit(subject: Subject, train: Source, job: Job) -> LinearChoice:
     return fit_best_linear(bank.cls, bank.labels, len(train.classes), seed=job.seed)
 
 
-def _settings(choice: LinearChoice) -> dict[str, object]:
-    return {"selected": {"penalty": choice.penalty, "on": "held-out train"}}
+def _choice(fit: LinearChoice) -> Choice:
+    points = [{"penalty": penalty} for penalty in fit.held_out]
+    return Choice({"penalty": fit.penalty}, "held-out train", points, list(fit.held_out.values()))

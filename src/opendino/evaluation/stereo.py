@@ -90,8 +90,10 @@ def evaluate_stereo(subject: Subject, data: Stereo, job: Job) -> Outcome:
         hits = np.array([(one.anywhere <= radius).sum() for _, one in units])
         scores.append(set_score(f"recall_{radius}", _ratio(hits, counts, 100), ids, unit="row of patches"))
     pixels = np.array([one.along.sum() for _, one in units])
-    scores.append(set_score("row_error", _ratio(pixels, counts), ids, unit="row of patches", high_is_good=False))
-    return Outcome(scores, skipped, {"rows": rows, "layer": layer, "patches": int(counts.sum())})
+    scores.append(
+        set_score("row_error", _ratio(pixels, counts), ids, unit="row of patches", measure="px", high_is_good=False)
+    )
+    return Outcome(scores, skipped, {"patches": int(counts.sum())})
 
 
 def _ratio(sums: NDArray[Any], counts: NDArray[np.int64], factor: float = 1.0) -> Statistic:

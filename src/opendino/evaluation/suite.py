@@ -143,6 +143,7 @@ ENTRIES = (
         open=masks.open_masks,
         score=segmentation.evaluate_linear_segmentation,
         settings={"rows": 32, "layer": -1, "steps": 1000, "batch": 2048, "ignore": masks.IGNORE},
+        reads="patches",
     ),
     Entry(
         "seg-knn",
@@ -152,6 +153,7 @@ ENTRIES = (
         open=masks.open_masks,
         score=segmentation.evaluate_knn_segmentation,
         settings={"rows": 32, "layer": -1, "k": 30, "bank": 200_000, "ignore": masks.IGNORE},
+        reads="patches",
     ),
     Entry(
         "depth-linear",
@@ -161,6 +163,7 @@ ENTRIES = (
         open=depths.open_depths,
         score=depth.evaluate_linear_depth,
         settings={"rows": 30, "layer": -1, "steps": 1000, "batch": 1024, "high_m": 10.0},
+        reads="patches",
     ),
     Entry(
         "corr-navi",
@@ -170,6 +173,8 @@ ENTRIES = (
         open=navi_set.open_navi,
         score=navi.evaluate_navi,
         settings={"rows": 32, "layer": -1},
+        reads="patches",
+        shown={"resize": "both sides to size", "crop": "square about the object", "final_norm": "with and without"},
     ),
     Entry(
         "corr-spair",
@@ -179,6 +184,8 @@ ENTRIES = (
         open=keypoint_sets.open_keypoints,
         score=keypoints.evaluate_keypoints,
         settings={"rows": 32, "layer": -1},
+        reads="patches",
+        shown={"resize": "padded with white to a square, both sides to size"},
     ),
     Entry(
         "corr-stereo",
@@ -188,6 +195,7 @@ ENTRIES = (
         open=stereo_sets.open_stereo,
         score=stereo.evaluate_stereo,
         settings={"rows": 32, "layer": -1, "scale": 4.0},
+        reads="patches",
     ),
     Entry(
         "discovery",
@@ -198,6 +206,7 @@ ENTRIES = (
         open=boxes.open_boxes,
         score=discovery.evaluate_discovery,
         settings={"tau": 0.2, "sweep": True, "rows": 0},
+        reads="patches",
     ),
     Entry(
         "vos",
@@ -208,6 +217,7 @@ ENTRIES = (
         open=videos.open_videos,
         score=vos.evaluate_vos,
         settings={"rows": 30, "layer": -1, "context": 7, "window": 12, "k": 5, "temperature": 0.2},
+        reads="patches",
     ),
     Entry(
         "video",
@@ -217,6 +227,8 @@ ENTRIES = (
         open=actions_sets.open_actions,
         score=actions.evaluate_actions,
         settings={"frames": 16, "rows": 16, "grid": 4, "width": 192, "depth": 4, "epochs": 20.0, "batch": 64},
+        reads="patches, pooled to a grid",
+        shown={"crop": "middle square"},
     ),
     Entry(
         "retrieval",
@@ -243,6 +255,13 @@ ENTRIES = (
         open=geobench_sets.open_geobench,
         score=geobench.evaluate_geobench,
         settings={"rows": 14, "steps": 2400, "batch": 32, "mask_steps": 1000, "mask_batch": 2048},
+        reads="CLS; patches for masks",
+        shown={
+            "resize": "both sides to size",
+            "interpolation": "bilinear",
+            "mean": "band_stats.json",
+            "std": "band_stats.json",
+        },
     ),
     Entry(
         "health",
@@ -253,6 +272,7 @@ ENTRIES = (
         open=health.open_pictures,
         score=health.evaluate_health,
         settings={"pictures": 64, "rows": 14},
+        reads="CLS and patches",
     ),
     Entry(
         "invariance",
@@ -262,6 +282,7 @@ ENTRIES = (
         open=health.open_pictures,
         score=invariance.evaluate_invariance,
         settings={"pictures": 64},
+        reads="CLS and patches",
     ),
     *NOT_BUILT,
 )

@@ -22,6 +22,7 @@ from opendino.weights.keys import Layout, masked, to_theirs
 from opendino.weights.keys_hf import TRANSFORMERS
 from opendino.weights.keys_official import OFFICIAL, OWN
 
+MODEL_FILES = ("config.json", "preprocessor_config.json", WEIGHTS)
 _OWN_LAYOUT = "opens with opendino.load; no model of transformers has this shape"
 _ROUNDED = "positions use bf16-rounded periods; transformers computes exact ones, its outputs differ by up to about 1 %"
 _RESIZED = "positions are resized as in the original; transformers resizes otherwise, its outputs differ a little"
@@ -50,9 +51,10 @@ def write_model(folder: Path, model: nn.Module, transform: Transform, card: dict
         extra["card"].setdefault("note", _OWN_LAYOUT)
     folder.mkdir(parents=True, exist_ok=True)
     # The weights go last: a folder without them is no model, whatever else it holds.
-    write_json(folder / "config.json", {**fields, "opendino": extra})
-    write_json(folder / "preprocessor_config.json", transform.to_dict())
-    write_atomic(folder / WEIGHTS, save(_tensors(layout, config, model), metadata={"format": "pt"}))
+    config_file, transform_file, weights_file = (folder / name for name in MODEL_FILES)
+    write_json(config_file, {**fields, "opendino": extra})
+    write_json(transform_file, transform.to_dict())
+    write_atomic(weights_file, save(_tensors(layout, config, model), metadata={"format": "pt"}))
 
 
 def write_official(folder: Path, model: nn.Module, transform: Transform, card: dict[str, Any]) -> Path:
@@ -65,7 +67,7 @@ def write_official(folder: Path, model: nn.Module, transform: Transform, card: d
     config: Config = model.config  # type: ignore[assignment]
     if config_to_json(config, 224)["model_type"] in OUR_TYPES:
         raise UsageError("the official layout", "has no place for this kind of model", "write the hf layout")
-    name = str(card.get("name", "model")).replace("/", "-") or "model"
+    name = official_stem(card)
     buffer = io.BytesIO()
     torch.save(_tensors(OFFICIAL, config, model), buffer)
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,6 +75,11 @@ def write_official(folder: Path, model: nn.Module, transform: Transform, card: d
     write_json(folder / f"{name}.json", {"opendino": beside})
     write_atomic(folder / f"{name}.pth", buffer.getvalue())
     return folder / f"{name}.pth"
+
+
+def official_stem(card: dict[str, Any]) -> str:
+    """The name of the files that `write_official` writes, without its ending."""
+    return str(card.get("name", "model")).replace("/", "-") or "model"
 
 
 def _tensors(layout: Layout, config: Config, model: nn.Module) -> dict[str, Tensor]:

@@ -40,6 +40,12 @@ class Actions:
     train: Sequence[Clip]
     val: Sequence[Clip]
     absent: Sequence[str] = ()
+    split = "val"
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """In the order of their numbers."""
+        return self.classes
 
     def words(self) -> str:
         """Videos and classes."""

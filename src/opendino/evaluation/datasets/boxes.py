@@ -34,12 +34,13 @@ class Boxed:
 
 @dataclass(frozen=True)
 class Boxes:
-    """Pictures that have boxes; skipped: those without, which are not scored."""
+    """Pictures that have boxes; skipped: those without, which are not scored; split: the part that is listed."""
 
     name: str
     split_hash: str
     pictures: Sequence[Boxed]
     skipped: Sequence[Skipped]
+    split: str
 
     def words(self) -> str:
         """Pictures with boxes and without."""
@@ -51,9 +52,10 @@ def open_boxes(job: Job) -> Boxes:
     for year in ("2007", "2012"):
         for root in (job.data / "VOCdevkit" / f"VOC{year}", job.data):
             if (root / "Annotations").is_dir() and (root.name == f"VOC{year}"):
-                return _build(f"voc{year}", _voc(root), job)
+                return _build(f"voc{year}", "trainval", _voc(root), job)
     for file in sorted((job.data / "annotations").glob("instances_*.json"), reverse=True):
-        return _build(f"{job.data.resolve().name} {file.stem.removeprefix('instances_')}", _coco(job.data, file), job)
+        part = file.stem.removeprefix("instances_")
+        return _build(f"{job.data.resolve().name} {part}", part, _coco(job.data, file), job)
     raise DataError(job.data, "is no detection set that is known", f"expected: {LAYOUT}")
 
 
@@ -105,9 +107,9 @@ def _coco(root: Path, file: Path) -> list[Boxed]:
         raise DataError(file, f"is no COCO instances file ({error})") from None
 
 
-def _build(name: str, found: list[Boxed], job: Job) -> Boxes:
+def _build(name: str, split: str, found: list[Boxed], job: Job) -> Boxes:
     kept = evenly([one for one in found if len(one.boxes)], job.limit)
     if not kept:
         raise DataError(job.data, "holds no picture with a box", f"expected: {LAYOUT}")
     skipped = [Skipped(one.id, "no boxes") for one in found if not len(one.boxes)]
-    return Boxes(name, hash_ids([one.id for one in kept]), kept, skipped)
+    return Boxes(name, hash_ids([one.id for one in kept]), kept, skipped, split)

@@ -63,6 +63,11 @@ class Depths:
     low_m: float
     high_m: float
 
+    @property
+    def split(self) -> str:
+        """The part that is scored, by its published name."""
+        return "val" if self.rule == "whole" else "test"
+
     def words(self) -> str:
         """Pictures."""
         return f"{len(self.train):,} train and {len(self.val):,} val pictures, {self.low_m:g} to {self.high_m:g} m"

@@ -51,6 +51,7 @@ class FineGrained:
     name: str
     split_hash: str
     sets: Mapping[str, FineSet]
+    split = "test"
 
     def words(self) -> str:
         """Pictures of each set."""

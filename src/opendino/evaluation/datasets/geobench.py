@@ -93,6 +93,7 @@ class GeoBench:
     name: str
     split_hash: str
     tasks: Sequence[Task]
+    split = "test"
 
     def words(self) -> str:
         """Tasks and their test pictures."""

@@ -52,6 +52,7 @@ class Instances:
     gallery: Source
     queries: Source | None
     questions: Sequence[Query]
+    split = "all"
 
     def words(self) -> str:
         """Queries and gallery."""

@@ -39,11 +39,17 @@ class KeypointPair:
 
 @dataclass(frozen=True)
 class Keypoints:
-    """Pairs with at least one common keypoint, in order of classes."""
+    """Pairs with at least one common keypoint, in order of classes; split: which of the set's."""
 
     name: str
     split_hash: str
     pairs: Sequence[KeypointPair]
+    split: str
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Of the pairs."""
+        return list(dict.fromkeys(pair.group for pair in self.pairs))
 
     def words(self) -> str:
         """Pairs, points and classes."""
@@ -55,9 +61,9 @@ def open_keypoints(job: Job) -> Keypoints:
     """Recognise the layout. Raises DataError."""
     for root in (job.data / "SPair-71k", job.data):
         if (root / "PairAnnotation" / "test").is_dir():
-            return _build("spair71k", _spair(root), job)
+            return _build("spair71k", "test", _spair(root), job)
     if (job.data / "keypoints.csv").is_file():
-        return _build(job.data.resolve().name, _table(job.data / "keypoints.csv"), job)
+        return _build(job.data.resolve().name, "all", _table(job.data / "keypoints.csv"), job)
     raise DataError(job.data, "is no keypoint set that is known", f"expected: {LAYOUT}")
 
 
@@ -109,11 +115,11 @@ def _beside(table: Path, name: str) -> Path:
     raise DataError(table, f"names {name}, which is not there")
 
 
-def _build(name: str, pairs: Sequence[KeypointPair], job: Job) -> Keypoints:
+def _build(name: str, split: str, pairs: Sequence[KeypointPair], job: Job) -> Keypoints:
     known = sorted((pair for pair in pairs if len(pair.source_points)), key=lambda pair: (pair.group, pair.id))
     kept = evenly(known, job.limit)
     if not kept:
         raise DataError(job.data, "holds no pair with common keypoints", f"expected: {LAYOUT}")
     if absent := [path for pair in kept for path in (pair.source, pair.target) if not path.is_file()]:
         raise DataError(absent[0], f"is missing, and {len(absent) - 1} more pictures", f"expected: {LAYOUT}")
-    return Keypoints(name, hash_ids([pair.id for pair in kept]), kept)
+    return Keypoints(name, hash_ids([pair.id for pair in kept]), kept, split)

@@ -38,14 +38,22 @@ class Pair:
 
 @dataclass(frozen=True)
 class Masks:
-    """train, val: pairs in order of names; table [256]: class of each stored value, 255 for none."""
+    """train, val: pairs in order of names; class_names: their numbers where none are known; table [256]: class of each
+    stored value, 255 for none.
+    """
 
     name: str
     split_hash: str
     train: Sequence[Pair]
     val: Sequence[Pair]
-    num_classes: int
+    class_names: Sequence[str]
     table: NDArray[np.uint8]
+    split = "val"
+
+    @property
+    def num_classes(self) -> int:
+        """Scored classes."""
+        return len(self.class_names)
 
     def words(self) -> str:
         """Pictures and classes."""
@@ -84,7 +92,7 @@ def _ade(root: Path, job: Job) -> Masks:
     # 0 is "other" and class c is stored as c + 1.
     table = _table({stored: stored - 1 for stored in range(1, 151)})
     parts = [_by_stem(root / "images" / part, root / "annotations" / part) for part in ("training", "validation")]
-    return _build("ade20k", parts, 150, table, job)
+    return _build("ade20k", parts, _numbers(150), table, job)
 
 
 def _cityscapes(root: Path, job: Job) -> Masks:
@@ -98,7 +106,7 @@ def _cityscapes(root: Path, job: Job) -> Masks:
             mask = root / "gtFine" / part / picture.parent.name / f"{stem}_gtFine_labelIds.png"
             pairs.append(Pair(stem, picture, mask))
         parts.append(pairs)
-    return _build("cityscapes", parts, 19, table, job)
+    return _build("cityscapes", parts, _numbers(19), table, job)
 
 
 def _voc(root: Path, job: Job) -> Masks:
@@ -111,7 +119,7 @@ def _voc(root: Path, job: Job) -> Masks:
         parts.append(
             [Pair(n, root / "JPEGImages" / f"{n}.jpg", root / "SegmentationClass" / f"{n}.png") for n in names]
         )
-    return _build("voc2012", parts, 21, _table({value: value for value in range(21)}), job)
+    return _build("voc2012", parts, _numbers(21), _table({value: value for value in range(21)}), job)
 
 
 def _loveda(root: Path, job: Job) -> Masks:
@@ -125,7 +133,7 @@ def _loveda(root: Path, job: Job) -> Masks:
         ]
         for part in ("Train", "Val")
     ]
-    return _build("loveda", parts, 7, _table({stored: stored - 1 for stored in range(1, 8)}), job)
+    return _build("loveda", parts, _numbers(7), _table({stored: stored - 1 for stored in range(1, 8)}), job)
 
 
 def _isaid(root: Path, job: Job) -> Masks:
@@ -135,7 +143,7 @@ def _isaid(root: Path, job: Job) -> Masks:
         pictures = sorted((root / "img_dir" / part).glob("*.png"))
         masks = root / "ann_dir" / part
         parts.append([Pair(one.stem, one, masks / f"{one.stem}_instance_color_RGB.png") for one in pictures])
-    return _build("isaid", parts, 16, _table({value: value for value in range(16)}), job)
+    return _build("isaid", parts, _numbers(16), _table({value: value for value in range(16)}), job)
 
 
 def _plain(root: Path, job: Job) -> Masks:
@@ -143,13 +151,13 @@ def _plain(root: Path, job: Job) -> Masks:
     ignore = int(job.settings.get("ignore", IGNORE))
     names = root / "classes.txt"
     if names.is_file():
-        stored = list(range(len(names.read_text().splitlines())))
+        known = dict(enumerate(names.read_text().splitlines()))
     else:
         # Without names the classes are the values that the masks of train hold.
-        stored = sorted({int(value) for pair in parts[0] for value in np.unique(read_mask(pair.mask))})
-    kept = [value for value in stored if value != ignore]
+        known = {int(value): str(value) for pair in parts[0] for value in np.unique(read_mask(pair.mask))}
+    kept = sorted(value for value in known if value != ignore)
     table = _table({value: index for index, value in enumerate(kept)})
-    return _build(root.resolve().name, parts, len(kept), table, job)
+    return _build(root.resolve().name, parts, [known[value] for value in kept], table, job)
 
 
 def _by_stem(images: Path, masks: Path) -> list[Pair]:
@@ -165,11 +173,18 @@ def _table(classes: dict[int, int]) -> NDArray[np.uint8]:
     return table
 
 
-def _build(name: str, parts: Sequence[Sequence[Pair]], num_classes: int, table: NDArray[np.uint8], job: Job) -> Masks:
+def _numbers(count: int) -> list[str]:
+    return [str(number) for number in range(count)]
+
+
+def _build(
+    name: str, parts: Sequence[Sequence[Pair]], classes: Sequence[str], table: NDArray[np.uint8], job: Job
+) -> Masks:
     for part, pairs in zip(("train", "val"), parts, strict=True):
         if not pairs:
             raise DataError(job.data, f"has no {part} pictures", f"expected: {LAYOUT}")
         if absent := [pair for pair in pairs if not pair.mask.is_file()]:
             raise DataError(absent[0].mask, f"is missing, and {len(absent) - 1} more masks", f"expected: {LAYOUT}")
     train, val = (evenly(pairs, job.limit) for pairs in parts)
-    return Masks(name, hash_ids([*(p.id for p in train), "|", *(p.id for p in val)]), train, val, num_classes, table)
+    digest = hash_ids([*(p.id for p in train), "|", *(p.id for p in val)])
+    return Masks(name, digest, train, val, classes, table)

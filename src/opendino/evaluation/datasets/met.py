@@ -40,6 +40,7 @@ class Met:
     exhibits: Source
     val: Questions
     test: Questions
+    split = "test"
 
     def words(self) -> str:
         """Exhibits and questions."""

@@ -89,6 +89,7 @@ class Navi:
     name: str
     split_hash: str
     pairs: Sequence[ViewPair]
+    split = SCENE
 
     def words(self) -> str:
         """Pairs and objects."""

@@ -52,6 +52,12 @@ class ObjectNet:
     train: Source
     pictures: Source
     outputs: Sequence[frozenset[int]]
+    split = "test"
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The objects' folders."""
+        return self.pictures.classes
 
     def words(self) -> str:
         """Pictures and objects."""

@@ -59,6 +59,7 @@ class Stereo:
     name: str
     split_hash: str
     scenes: Sequence[Scene]
+    split = "all"
 
     def words(self) -> str:
         """Scenes."""

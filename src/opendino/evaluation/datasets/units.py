@@ -19,5 +19,5 @@ def evenly(items: Sequence[T], limit: int | None) -> list[T]:
 
 
 def hash_ids(ids: Sequence[str]) -> str:
-    """A short hash of names in order: which units were scored."""
-    return hashlib.sha256("\n".join(ids).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    """SHA-256 of names in order: which units were scored."""
+    return hashlib.sha256("\n".join(ids).encode("utf-8", "surrogateescape")).hexdigest()

@@ -42,6 +42,12 @@ class Variants:
     split_hash: str
     train: Source
     sets: Mapping[str, Variant]
+    split = "test"
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Of the classifier."""
+        return self.train.classes
 
     def words(self) -> str:
         """Pictures of each set."""
@@ -57,6 +63,12 @@ class Corrupted:
     split_hash: str
     train: Source
     pictures: Mapping[tuple[str, str], Source]
+    split = "val"
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Of the classifier."""
+        return self.train.classes
 
     def words(self) -> str:
         """Pictures of one corruption and severity."""

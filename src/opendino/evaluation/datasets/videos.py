@@ -32,11 +32,12 @@ class Video:
 
 @dataclass(frozen=True)
 class Videos:
-    """Videos whose every frame has a mask."""
+    """Videos whose every frame has a mask; split: which of the set's."""
 
     name: str
     split_hash: str
     videos: Sequence[Video]
+    split: str = "all"
 
     def words(self) -> str:
         """Videos and frames."""
@@ -80,4 +81,4 @@ def _build(name: str, root: Path, frames: str, masks: str, names: Sequence[str],
     if not videos:
         raise DataError(root, "holds no video that is known", f"expected: {LAYOUT}")
     frames_of = [f"{video.name}/{frame.stem}" for video in videos for frame in video.frames]
-    return Videos(name, hash_ids(frames_of), videos)
+    return Videos(name, hash_ids(frames_of), videos, "val" if name == "davis2017" else "all")
