@@ -193,6 +193,15 @@ def test_another_start_is_another_run(pictures, start, tmp_path, capsys):
     assert "adapt.start:" in capsys.readouterr().err
 
 
-def test_pretraining_does_not_take_the_recipe(pictures, capsys):
-    assert main(["pretrain", str(pictures), "--recipe", "adapt", "--steps", "2"]) == 2
+def test_pretraining_does_not_take_its_fields(pictures, capsys):
+    assert main(["pretrain", str(pictures), "--adapt.cls-weight", "1", "--steps", "2"]) == 2
     assert "use opendino adapt PICTURES --model MODEL" in capsys.readouterr().err
+
+
+def test_fields_lists_values_with_reasons(pictures, start, capsys):
+    assert main(["adapt", str(pictures), "--model", str(start), "--fields", "--steps", "5"]) == 0
+    said = capsys.readouterr().out
+    assert "--optim.backbone-lr 0.1    it is trained already" in said and "--data.crops.global-px 16 " in said
+    assert main(["adapt", "--fields", "--json"]) == 0
+    named = {row["name"]: row["default"] for row in json.loads(capsys.readouterr().out)}
+    assert named["model.name"] == "vits16" and named["read_px"] == 224

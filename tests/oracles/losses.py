@@ -128,9 +128,17 @@ def gram_loop(student, anchor, level="image", negatives="keep", chosen=None):
     return total / count
 
 
-def anchor_loop(student, anchor):
-    total = 0.0
-    for x, y in zip(student, anchor, strict=True):
-        dot = sum(a * b for a, b in zip(x, y, strict=True))
-        total += 1 - dot / (math.sqrt(sum(a * a for a in x)) * math.sqrt(sum(b * b for b in y)))
-    return total / len(student)
+def match_loop(student, teacher, kind="cosine"):
+    """student, teacher: lists of tokens."""
+    total, count = 0.0, 0
+    for s, t in zip(student, teacher, strict=True):
+        if kind == "cosine":
+            dot = sum(a * b for a, b in zip(s, t, strict=True))
+            total += 1 - dot / math.sqrt(sum(a * a for a in s) * sum(b * b for b in t))
+            count += 1
+        else:
+            for a, b in zip(s, t, strict=True):
+                d = abs(a - b)
+                total += d * d / 2 if d < 1 else d - 0.5
+                count += 1
+    return total / count

@@ -13,13 +13,14 @@ import torch
 
 from opendino.data.loader import Loader
 from opendino.data.sources import open_source
-from opendino.errors import ShapeError, UsageError
-from opendino.losses import anchor_loss
+from opendino.errors import UsageError
+from opendino.losses.match import match_loss
+from opendino.models.contract import Features
 from opendino.models.family import build_model
 from opendino.train.loop import train
 from opendino.train.methods.adaptation import Adaptation, AdaptConfig
 from opendino.train.run import open_run
-from tests.oracles.losses import anchor_loop
+from tests.oracles.losses import gram_loop, match_loop
 from tests.train.runs import draw_pictures, tiny_config
 from tests.train.test_resume import assert_equal, rows, state
 
@@ -57,22 +58,21 @@ def pictures(tmp_path_factory):
     return draw_pictures(tmp_path_factory.mktemp("pictures"), count=10)
 
 
-def test_anchor_equals_loop():
-    student, anchor = torch.randn(5, 7), torch.randn(5, 7)
-    assert anchor_loss(student, anchor).item() == pytest.approx(
-        anchor_loop(student.tolist(), anchor.tolist()), rel=1e-5
-    )
-    assert anchor_loss(student, 3 * student).item() == pytest.approx(0, abs=1e-6)
-    assert anchor_loss(student, -student).item() == pytest.approx(2, rel=1e-6)
-    assert anchor_loss(student.bfloat16(), anchor).dtype == torch.float32
-
-
-def test_anchor_of_another_width_is_refused_and_gets_no_gradient():
-    with pytest.raises(ShapeError, match="both must be"):
-        anchor_loss(torch.randn(5, 7), torch.randn(5, 8))
-    student, anchor = torch.randn(2, 3, requires_grad=True), torch.randn(2, 3, requires_grad=True)
-    anchor_loss(student, anchor).backward()
-    assert student.grad is not None and anchor.grad is None
+def test_the_anchor_equals_its_loops_on_the_unmasked_crops():
+    config = config_of(Path("nowhere"), cls_weight=2.0, gram_weight=0.5)
+    method = Adaptation(start_model(), config.method, config.adapt, 10)
+    crops, held = torch.randn(4, 3, 32, 32), start_model()
+    with torch.no_grad():
+        anchor = held(crops)
+    features = Features(torch.randn(4, 64, requires_grad=True), torch.zeros(4, 2, 64), torch.randn(4, 4, 4, 64))
+    terms = method.further_terms(features, crops)
+    cls, gram = terms["anchor"], terms["gram"]
+    assert (cls[1], gram[1]) == (2.0, 0.5)
+    assert cls[0].item() == pytest.approx(match_loop(features.cls.tolist(), anchor.cls.tolist()), rel=1e-4)
+    expected = gram_loop(features.patches.tolist(), anchor.patches.tolist())
+    assert gram[0].item() == pytest.approx(expected, rel=1e-4)
+    cls[0].backward()
+    assert all(parameter.grad is None for parameter in method.anchor.parameters())
 
 
 def test_heads_learn_first_while_the_backbone_stands_still(pictures, tmp_path):
@@ -105,7 +105,7 @@ def test_the_anchor_holds(pictures, tmp_path):
         config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, backbone_lr=1.0))
         method = run_to(config, tmp_path / str(weight))
         with torch.no_grad():
-            moved.append(anchor_loss(method.student["backbone"].eval()(images).cls, start_model()(images).cls).item())
+            moved.append(match_loss(method.student["backbone"].eval()(images).cls, start_model()(images).cls).item())
     assert moved[1] < 0.5 * moved[0]
 
 

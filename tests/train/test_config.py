@@ -9,16 +9,18 @@ import pytest
 
 from opendino.errors import UsageError
 from opendino.files import write_json
-from opendino.recipes import RECIPES
+from opendino.recipes import DISTILL_RECIPES, RECIPES
+from opendino.recipes.distill import teacher_heads
 from opendino.recipes.situation import Situation
 from opendino.train.config import RunConfig, differences, flatten, load_config, to_dict
 
+ALL = {**RECIPES, **DISTILL_RECIPES, "teacher_heads": teacher_heads}
 SRC = Path(__file__).parents[2] / "src" / "opendino"
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", ALL)
 def test_saved_config_reads_back_equal(recipe, tmp_path):
-    config = RECIPES[recipe](Situation(5000, 64, 300, "cpu"))
+    config = ALL[recipe](Situation(5000, 64, 300, "cpu"))
     write_json(tmp_path / "config.json", to_dict(config))
     assert load_config(tmp_path / "config.json") == config
 
@@ -49,7 +51,7 @@ def test_every_field_is_read_somewhere():
 
 
 def test_reasons_name_real_fields():
-    for recipe in RECIPES.values():
+    for recipe in ALL.values():
         config = recipe(Situation(5000, 64, 300, "cpu"))
         fields = {name for name, _ in flatten(to_dict(config))}
         assert config.reasons and set(config.reasons) <= fields

@@ -15,6 +15,7 @@ from opendino import files
 from opendino.errors import DataError, StoppedError, UsageError
 from opendino.files import check_directory
 from opendino.train.checkpoint import list_checkpoints
+from opendino.train.config import ModelConfig
 from opendino.train.loop import ENDED, Watcher
 from opendino.train.run import open_run
 from tests.train.runs import draw_pictures, run_to, tiny_config
@@ -105,6 +106,17 @@ def test_a_signal_saves_and_the_same_command_goes_on(pictures, unbroken, tmp_pat
     with pytest.raises(StoppedError, match="step 3 of 10"):
         run_to(tiny_config(pictures), tmp_path, watchers=[Watcher(1, interrupt)])
     assert_equal(state(run_to(tiny_config(pictures), tmp_path)), unbroken[0])
+
+
+def test_a_convolution_that_lies_channels_last_resumes_bit_for_bit(pictures, tmp_path):
+    config = tiny_config(pictures)
+    model = ModelConfig(name="conv_mini")
+    config = dataclasses.replace(config, model=model, method=dataclasses.replace(config.method, ibot_weight=0.0))
+    whole = state(run_to(config, tmp_path / "whole"))
+    stop = Watcher(1, lambda step, method: signal.raise_signal(signal.SIGTERM) if step == 4 else None)
+    with pytest.raises(StoppedError):
+        run_to(config, tmp_path / "parts", watchers=[stop])
+    assert_equal(state(run_to(config, tmp_path / "parts")), whole)
 
 
 def test_watchers_change_nothing(pictures, unbroken, tmp_path):

@@ -16,6 +16,7 @@ import tyro
 from rich.console import Console
 from torch import nn
 
+from opendino.cli.adapt_plan import AdaptPlan, build_adaptation
 from opendino.cli.arguments import (
     OptionalCount,
     OptionalNumber,
@@ -30,8 +31,8 @@ from opendino.cli.fields import split_fields
 from opendino.cli.guarded_watch import GuardedWatch, decision_of
 from opendino.cli.model import ModelArgs, choose_model, model_changes
 from opendino.cli.pictures import PictureArgs
-from opendino.cli.plan import Plan, build_loader, build_method, choose_length
-from opendino.cli.pretrain import left_out
+from opendino.cli.plan import build_loader, choose_length
+from opendino.cli.pretrain import left_out, print_fields
 from opendino.cli.progress import train_with_progress
 from opendino.cli.watchers import export_model, replace_folder
 from opendino.data.beside import stated_fields
@@ -141,14 +142,10 @@ def adapt(
     save = {"minutes": save_minutes, "steps": save_steps, "grace_s": grace}
     save = {name: value for name, value in save.items() if value is not None}
     kept = " ".join(part.fingerprint for part in judges.keep or ())
-    plan = Plan(
+    plan = AdaptPlan(
         recipe, None, folder, judges.learned, length, where, save, tuple(fields), start=start, keep=kept, lora=lora
     )
-    first = plan.config()  # what is wrong with the command is said before anything is written
-    if first.model.changes:
-        name = next(iter(first.model.changes))
-        raise UsageError(f"model.{name}", "is that of the model to go on from", "leave it out")
-    first.data.crops.check_patch(start.patch)
+    plan.config()  # what is wrong with the command is said before anything is written
     out = Path(out) if out is not None else plan.default_out()
     if folder.is_dir() and folder.resolve() in (out.resolve(), *out.resolve().parents):
         raise UsageError(f"--out {out}", "lies among the pictures, so they would be learned from too", "choose another")
@@ -226,7 +223,7 @@ def _train(
     config: RunConfig, start: Any, judges: _Judges, device: torch.device, run: RunDirectory, console: Console
 ) -> AdaptResult:
     source = judges.learned
-    method = build_method(config, source, device, start)
+    method = build_adaptation(config, start, device)
     loader = build_loader(config, method, source, device)
     mode = start.transform.mode if start.transform.mode in ("square", "center") else "square"
     transform = replace(start.transform, size=config.read_px, mode=mode)
@@ -304,7 +301,7 @@ class _Arguments(PictureArgs, ModelArgs):
 
     Fresh heads learn on the frozen backbone first; then it moves slowly, held near its start. The live pair tells what
     is gained on your pictures and what is kept; the best model is the one with the most gain that still keeps it. Every
-    config field is a flag too (opendino pretrain --fields --recipe adapt). The same command goes on where it stopped.
+    config field is a flag too (--fields). The same command goes on where it stopped.
     """
 
     dir: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
@@ -341,17 +338,26 @@ class _Arguments(PictureArgs, ModelArgs):
     """Of a run directory that another machine holds and was not heard of for ten minutes."""
     json: Switch = False
     """Print the result as one JSON object."""
+    fields: Switch = False
+    """List every config field with the value it would have here and its reason, and stop; works without DIR too."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Parse and run; what the command does not know itself is a config field."""
     own, flags = split_fields(argv, flag_names(_Arguments))
     arguments = parse_arguments(_Arguments, own, "adapt")
+    if arguments.fields:
+        print_fields(_listing_plan(arguments, flags), as_json=arguments.json)
+        return 0
     if arguments.dir is None:
         example = "for example: opendino adapt photos/ --model dinov2_vits14"
         raise UsageError("opendino adapt", "no pictures given", example)
     opening = model_changes(arguments)
-    theirs = {field.name for part in (PictureArgs, ModelArgs) for field in dataclasses.fields(part)} | {"dir", "json"}
+    theirs = {field.name for part in (PictureArgs, ModelArgs) for field in dataclasses.fields(part)} | {
+        "dir",
+        "json",
+        "fields",
+    }
     named = {key: value for key, value in vars(arguments).items() if key not in theirs}
     named |= arguments.chosen(arguments.dir)
     try:
@@ -364,3 +370,23 @@ def run(argv: Sequence[str]) -> int:
         json.dump({k: str(v) if isinstance(v, Path) else v for k, v in asdict(result).items()}, sys.stdout)
         print()
     return 0
+
+
+def _listing_plan(arguments: _Arguments, flags: Sequence[str]) -> AdaptPlan:
+    """For pictures and model as far as they are named."""
+    folder = arguments.dir
+    source = None if folder is None else open_source(folder, **arguments.chosen(folder))
+    start: Any = None
+    if arguments.model is not None:
+        start = choose_model(arguments.model, **model_changes(arguments)).model
+    return AdaptPlan(
+        arguments.recipe,
+        None,
+        folder if start is not None else None,
+        source,
+        choose_length(arguments.recipe, arguments.steps, arguments.epochs, arguments.minutes),
+        choose_device(arguments.device),
+        fields=tuple(flags),
+        start=start,
+        lora=arguments.lora,
+    )

@@ -1,8 +1,7 @@
-"""What `pretrain` or `adapt` is about to do: from the words of a command to a config, a method and a loader."""
+"""What `opendino pretrain` is about to do: from the words of a command to a config, a method and a loader."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 import hashlib
@@ -22,15 +21,15 @@ from opendino.data.loader import Loader
 from opendino.data.sources import Source
 from opendino.data.transform import Transform
 from opendino.errors import DataError, UsageError
-from opendino.features.identity import model_hash
-from opendino.models.family import FAMILY, build_model
+from opendino.models.family import build_model
 from opendino.models.kmeans_stem import KMeansStem
 from opendino.parallel import compile_blocks
-from opendino.recipes import find_recipe
-from opendino.recipes.situation import Situation, Start
+from opendino.recipes import Recipe, find_recipe
+from opendino.recipes.situation import Situation
 from opendino.train.config import RunConfig, flatten, to_dict
 from opendino.train.loop import measure_seconds_per_step
-from opendino.train.methods.adaptation import Adaptation, AdaptConfig
+from opendino.train.methods.adaptation import AdaptConfig
+from opendino.train.methods.distillation import DistillConfig
 from opendino.train.methods.self_distillation import SelfDistillation
 
 STEM_IMAGES = 2_000
@@ -60,7 +59,7 @@ class Length:
 
 
 def choose_length(recipe: str, steps: int | None, epochs: float | None, minutes: float | None) -> Length:
-    """What the command says; half an hour of the recipes that have no length of their own when it says nothing."""
+    """What the command says; half an hour of `small`, which has no length of its own, when it says nothing."""
     length = Length(steps, epochs, minutes)
     return Length(minutes=30.0) if length == Length() and recipe in ("small", "adapt") else length
 
@@ -70,9 +69,6 @@ class Plan:
     """From what the command says to a config, as often as a step count becomes known.
 
     Without folder and source it plans for pictures as they might be, so that a recipe's values can be listed.
-
-    start: the backbone that an adaptation goes on from, with its transform and card; keep: fingerprint of the pictures
-    by which its retention is told; lora: rank, 0 for all weights.
     """
 
     recipe: str
@@ -83,9 +79,6 @@ class Plan:
     device: torch.device
     save: Mapping[str, Any] = field(default_factory=dict)
     fields: tuple[str, ...] = ()
-    start: Any = None
-    keep: str = ""
-    lora: int = 0
 
     @property
     def images(self) -> int:
@@ -99,15 +92,7 @@ class Plan:
 
     def config(self, measured_steps: int = 0) -> RunConfig:
         """The recipe for this situation with the command's fields laid over it; steps 0 while they are unknown."""
-        situation = Situation(
-            images=self.images,
-            short_side_px=self.short_side,
-            steps=self.length.steps or measured_steps,
-            device=self.device.type,
-            model=self.model,
-            start=None if self.start is None else describe_start(self.start),
-            lora=self.lora,
-        )
+        situation = self.situation(self.length.steps or measured_steps)
         config = self._overlaid(situation)
         if self.length.epochs is not None:
             steps = max(1, math.ceil(self.length.epochs * self.images / config.data.batch_size))
@@ -115,20 +100,40 @@ class Plan:
         config = dataclasses.replace(
             config, minutes=self.length.minutes, save=dataclasses.replace(config.save, **self.save)
         )
-        if self.start is not None:
-            filled = dataclasses.replace(config.adapt, start=self._start_hash, keep=self.keep)
-            config = dataclasses.replace(config, adapt=filled)
-        elif self.folder is not None and config.adapt != AdaptConfig():
-            fix = "use opendino adapt PICTURES --model MODEL"
-            raise UsageError("adapt", "needs a model to go on from", fix)
+        config = self.filled(config)
         if self.folder is None or self.source is None:
             return config
         data = dataclasses.replace(config.data, path=str(self.folder.resolve()))
         return dataclasses.replace(config, data=data, pictures=self.source.fingerprint)
 
-    @functools.cached_property
-    def _start_hash(self) -> str:
-        return model_hash(self.start)
+    def situation(self, steps: int) -> Situation:
+        """What the recipe is told."""
+        return Situation(
+            images=self.images,
+            short_side_px=self.short_side,
+            steps=steps,
+            device=self.device.type,
+            model=self.model,
+        )
+
+    def recipe_function(self) -> Recipe:
+        """The recipe by its name."""
+        return find_recipe(self.recipe)
+
+    def filled(self, config: RunConfig) -> RunConfig:
+        """The config with what the command itself knows. Raises UsageError for fields of other commands."""
+        if config.adapt != AdaptConfig():
+            raise UsageError("adapt", "needs a model to go on from", "use opendino adapt PICTURES --model MODEL")
+        if config.distill != DistillConfig():
+            fix = "use opendino distill PICTURES --teacher MODEL --student NAME"
+            raise UsageError("distill", "needs a teacher", fix)
+        return config
+
+    def seconds_per_step(self, config: RunConfig) -> float:
+        """On twenty steps of a method that is then thrown away."""
+        assert self.source is not None
+        method = build_method(config, self.source, self.device)
+        return measure_seconds_per_step(config, method, build_loader(config, method, self.source, self.device))
 
     def measured(self, console: Console) -> RunConfig:
         """Train twenty steps on a method that is then thrown away; the speed turns minutes into steps, once for all."""
@@ -137,8 +142,7 @@ class Plan:
             raise UsageError(f"recipe {self.recipe}", "has no length of its own", "add --steps, --epochs or --minutes")
         console.print("measuring the speed on 20 steps")
         config = dataclasses.replace(self.config(), steps=1000)
-        method = build_method(config, self.source, self.device, self.start)
-        seconds = measure_seconds_per_step(config, method, build_loader(config, method, self.source, self.device))
+        seconds = self.seconds_per_step(config)
         affordable = round(self.length.minutes * 60 * WORKING_SHARE / seconds)
         steps = max(FEWEST_STEPS, affordable)
         batch = config.data.batch_size
@@ -150,13 +154,11 @@ class Plan:
         """runs/PICTURES-RECIPE-HASH, the hash of what else the command says: the same command finds its run."""
         assert self.folder is not None
         said = f"{self.folder.resolve()} {self.model} {self.length} {sorted(' '.join(self.fields).split('--'))}"
-        if self.start is not None:
-            said += f" {self._start_hash} {self.keep} {self.lora}"
         name = self.folder.resolve().name.removesuffix(".tar") or "pictures"
         return Path("runs") / f"{name}-{Path(self.recipe).stem}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
 
     def _overlaid(self, situation: Situation) -> RunConfig:
-        config = find_recipe(self.recipe)(situation)
+        config = self.recipe_function()(situation)
         if not self.fields:
             return config
         changed = parse_fields(config, self.fields)
@@ -182,32 +184,23 @@ def _short_side(source: Source) -> int:
     return sorted(sides)[len(sides) // 2]
 
 
-def describe_start(model: Any) -> Start:
-    """What a recipe needs to know of a loaded backbone."""
-    name = str(model.card["name"])
-    transform = model.transform
-    kind = FAMILY[name].kind if name in FAMILY else "vit" if hasattr(model, "blocks") else "convolutions"
-    return Start(name, kind, model.patch, model.num_layers, transform.size, transform.mean, transform.std)
-
-
-def build_method(
-    config: RunConfig, source: Source, device: torch.device, start: nn.Module | None = None
-) -> SelfDistillation:
-    """Fresh heads on a fresh student, or on a copy of `start`."""
+def build_student(config: RunConfig, source: Source) -> nn.Module:
+    """A fresh backbone, a function of the seed and (a k-means first layer) of the pictures."""
     torch.manual_seed(config.seed)
-    model = build_model(config.model.name, **config.model.changes) if start is None else copy.deepcopy(start).cpu()
+    model = build_model(config.model.name, **config.model.changes)
     patch: Any = model.patch
-    config.data.crops.check_patch(patch)
-    method: SelfDistillation
-    if start is not None:
-        method = Adaptation(model, config.method, config.adapt, config.steps).to(device)
-    else:
-        stem = getattr(model, "stem", None)
-        if isinstance(stem, KMeansStem):
-            size = max(config.data.crops.global_px, _short_side(source) // patch * patch)
-            transform = Transform(size=size, mean=config.data.mean, std=config.data.std, patch=patch)
-            stem.fit(read_evenly(source, transform, STEM_IMAGES), config.seed)
-        method = SelfDistillation(model, config.method, config.steps).to(device)
+    stem = getattr(model, "stem", None)
+    if isinstance(stem, KMeansStem):
+        size = max(config.data.crops.global_px, _short_side(source) // patch * patch)
+        transform = Transform(size=size, mean=config.data.mean, std=config.data.std, patch=patch)
+        stem.fit(read_evenly(source, transform, STEM_IMAGES), config.seed)
+    return model
+
+
+def build_method(config: RunConfig, source: Source, device: torch.device) -> SelfDistillation:
+    model = build_student(config, source)
+    config.data.crops.check_patch(model.patch)  # type: ignore[arg-type]
+    method = SelfDistillation(model, config.method, config.steps).to(device)
     if config.compile:
         parts = [*method.student.values(), *method.teacher.values()]
         if method.gram_teacher is not None and config.method.gram.teacher == "frozen":

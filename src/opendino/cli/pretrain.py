@@ -149,9 +149,10 @@ def left_out(source: Source) -> str:
     return f"; left out: {counts}" if counts else ""
 
 
-def _knn_probe(
+def knn_probe(
     config: RunConfig, source: Source, val: Source | None, transform: Transform, run: RunDirectory, device: torch.device
 ) -> KnnProbe | None:
+    """k-NN on the labels at hand: of `val`, or of a fixed fifth of the pictures; None where there are none."""
     if val is not None:
         bank, queries = source, val
     elif len(source.classes) > 1:
@@ -188,7 +189,7 @@ def _train(
     if not incidents.rows():
         for skipped in source.skipped:
             incidents.append("skipped picture", 0, skipped.reason, ids=[skipped.id])
-    probe = _knn_probe(config, source, val, transform, run, device)
+    probe = knn_probe(config, source, val, transform, run, device)
     if probe is None:
         found = f"{' and '.join(source.parts)} are parts of a data set" if source.parts else "no class subfolders"
         console.print(f"{found}: k-NN is skipped, health and pictures are not")
@@ -287,7 +288,17 @@ def run(argv: Sequence[str]) -> int:
     own, fields = split_fields(argv, flag_names(_Arguments))
     arguments = parse_arguments(_Arguments, own, "pretrain")
     if arguments.fields:
-        _print_fields(arguments, fields)
+        folder = arguments.dir
+        plan = Plan(
+            arguments.recipe,
+            arguments.model,
+            folder,
+            None if folder is None else open_source(folder, **arguments.chosen(folder)),
+            choose_length(arguments.recipe, arguments.steps, arguments.epochs, arguments.minutes),
+            choose_device(arguments.device),
+            fields=tuple(fields),
+        )
+        print_fields(plan, as_json=arguments.json)
         return 0
     if arguments.dir is None:
         raise UsageError("opendino pretrain", "no pictures given", "for example: opendino pretrain photos/")
@@ -306,26 +317,16 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _print_fields(arguments: _Arguments, flags: Sequence[str]) -> None:
-    """Every field with the value that this command would train with."""
-    folder = arguments.dir
-    plan = Plan(
-        arguments.recipe,
-        arguments.model,
-        folder,
-        None if folder is None else open_source(folder, **arguments.chosen(folder)),
-        choose_length(arguments.recipe, arguments.steps, arguments.epochs, arguments.minutes),
-        choose_device(arguments.device),
-        fields=tuple(flags),
-    )
+def print_fields(plan: Plan, *, as_json: bool) -> None:
+    """Every field with the value that a command would train with; without a folder, those of its recipe."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     config = plan.config()
-    if folder is None:
+    if plan.folder is None:
         console.print(f"as for {plan.images:,} pictures of {plan.short_side} px; name a folder for its own values")
     elif config.steps == 0:
         config = plan.measured(console)
     fields = list_fields(config)
-    if arguments.json:
+    if as_json:
         print(json.dumps([vars(one) for one in fields], indent=1))
     else:
         print(describe_fields(fields))

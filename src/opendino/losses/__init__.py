@@ -5,7 +5,6 @@ all ranks takes them as `all_sum`, a function that is the identity on one proces
 in its docstring, a slow loop in `tests/oracles/`, one term in a method.
 """
 
-from opendino.losses.anchor import anchor_loss
 from opendino.losses.dino import dino_loss
 from opendino.losses.gram import gram_loss
 from opendino.losses.ibot import ibot_loss
@@ -14,7 +13,6 @@ from opendino.losses.prototypes import balanced_targets, prototype_loss
 from opendino.losses.sinkhorn import sinkhorn
 
 __all__ = [
-    "anchor_loss",
     "balanced_targets",
     "dino_loss",
     "gram_loss",

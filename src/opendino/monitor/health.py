@@ -50,13 +50,13 @@ class Probe:
     """What a method shows on the fixed probe batch.
 
     cls [B, D] and patches [B, N, D] of the teacher; teacher_logits [B, K] as they enter Sinkhorn, divided by the
-    teacher temperature; student_logits [B, K] divided by the student temperature.
+    teacher temperature; student_logits [B, K] divided by the student temperature. Both None without prototypes.
     """
 
     cls: Tensor
     patches: Tensor
-    teacher_logits: Tensor
-    student_logits: Tensor
+    teacher_logits: Tensor | None
+    student_logits: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class Health:
     information: entropy of the mean student prediction minus the mean entropy of predictions, in nats; 0 when the
         prediction does not depend on the picture.
     images: pictures in the probe batch.
+    What needs prototypes is NaN without them.
     """
 
     teacher_entropy: float
@@ -84,6 +85,11 @@ class Health:
     norm_ratio: float
     information: float
     images: int
+
+    @property
+    def has_prototypes(self) -> bool:
+        """Whether the objective has any."""
+        return not math.isnan(self.max_entropy)
 
     @property
     def prototypes_in_use(self) -> int:
@@ -119,27 +125,32 @@ class Health:
 def measure(probe: Probe) -> Health:
     """Read all gauges, in float32 on the probe's device. Raises ShapeError when the batch has fewer than 2 pictures."""
     cls, patches = probe.cls.detach().float(), probe.patches.detach().float()
-    teacher, student = probe.teacher_logits.detach().float(), probe.student_logits.detach().float()
-    batch, num_prototypes = teacher.shape
-    if batch < 2 or cls.shape[0] != batch or patches.shape[0] != batch or student.shape[0] != batch:
-        raise ShapeError(
-            "probe",
-            f"needs the same 2 or more pictures in all parts, got {[len(t) for t in (cls, patches, teacher, student)]}",
-        )
-    student_probs = student.softmax(dim=-1)
+    logits = (probe.teacher_logits, probe.student_logits)
+    sizes = [len(tensor) for tensor in (cls, patches, *logits) if tensor is not None]
+    if min(sizes) < 2 or len(set(sizes)) > 1 or (logits[0] is None) != (logits[1] is None):
+        raise ShapeError("probe", f"needs the same 2 or more pictures in all parts, got {sizes}")
     norms = patches.norm(dim=-1).flatten()
     return Health(
-        teacher_entropy=float(entropy(teacher.softmax(dim=-1)).mean()),
-        max_entropy=math.log(num_prototypes),
-        prototype_usage=teacher.argmax(dim=-1).unique().numel() / min(batch, num_prototypes),
+        **_prototype_gauges(*logits),
         rank=effective_rank(cls),
         rank_max=min(cls.shape),
         cls_patch_cosine=float(F.cosine_similarity(cls[:, None], patches, dim=-1).mean()),
         patch_cosine=_patch_cosine(patches),
         norm_ratio=float(_quantile(norms, 0.99) / _quantile(norms, 0.5).clamp_min(1e-12)),
-        information=max(0.0, float(entropy(student_probs.mean(dim=0)) - entropy(student_probs).mean())),
-        images=batch,
+        images=len(cls),
     )
+
+
+def _prototype_gauges(teacher: Tensor | None, student: Tensor | None) -> dict[str, float]:
+    if teacher is None or student is None:
+        return dict.fromkeys(("teacher_entropy", "max_entropy", "prototype_usage", "information"), math.nan)
+    teacher, student_probs = teacher.detach().float(), student.detach().float().softmax(dim=-1)
+    return {
+        "teacher_entropy": float(entropy(teacher.softmax(dim=-1)).mean()),
+        "max_entropy": math.log(teacher.shape[1]),
+        "prototype_usage": teacher.argmax(dim=-1).unique().numel() / min(teacher.shape),
+        "information": max(0.0, float(entropy(student_probs.mean(dim=0)) - entropy(student_probs).mean())),
+    }
 
 
 def health_from_row(row: Mapping[str, Any]) -> Health:
@@ -193,6 +204,9 @@ def in_words(health: Health, first: Health | None = None) -> str:
         state = "targets are spread"
     before = "" if first is None else f", {first.information:.2f} at the start"
     rank_before = "" if first is None else f" ({first.rank:.0f} at the start)"
+    if not health.has_prototypes:
+        state = "all pictures have the same features" if health.equal else "features differ"
+        return f"{state}: they use {health.rank:.0f} of {health.rank_max} directions{rank_before}"
     return (
         f"{state} ({health.teacher_entropy:.1f} of {health.max_entropy:.1f} nats), "
         f"{health.prototypes_in_use} of at most {health.prototypes_possible} prototypes in use, "

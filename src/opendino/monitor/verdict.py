@@ -27,6 +27,8 @@ LOSS_STILL = 0.02
 WINDOW = 5
 """Logged steps whose median stands for the loss at the start and now."""
 
+ONLY_LABELS = "whether features get better only labels can tell: put pictures into one folder per class"
+
 Row = Mapping[str, Any]
 Kind = Literal["unknown", "early", "broken", "collapsed", "uniform", "no gain", "learning", "past best", "unlabelled"]
 
@@ -67,10 +69,11 @@ def judge(rows: Sequence[Row], total_steps: int) -> Verdict:
     # One measurement may mislead: two in a row must agree, if there are two. Narrow targets are normal at first.
     if after_start and all(h.equal if early else h.collapsed for h in after_start[-2:]):
         last = after_start[-1]
+        used = f"{last.prototypes_in_use} of {last.prototypes_possible} prototypes, " if last.has_prototypes else ""
         return Verdict(
             "collapsed",
-            f"collapsed: outputs are nearly the same for all pictures ({last.prototypes_in_use} of "
-            f"{last.prototypes_possible} prototypes, {last.rank:.1f} of {last.rank_max} directions in use, {place}); "
+            f"collapsed: outputs are nearly the same for all pictures ({used}"
+            f"{last.rank:.1f} of {last.rank_max} directions in use, {place}); "
             "go back to an earlier checkpoint and lower --optim.lr, or raise --method.teacher-temperature",
         )
     if early:
@@ -89,11 +92,16 @@ def judge(rows: Sequence[Row], total_steps: int) -> Verdict:
         return Verdict("early", f"too early to tell: k-NN was taken once, {_percent(knn[0])} ({place})")
     if after_start:
         last, first = after_start[-1], health[0]
+        if not last.has_prototypes:
+            alive = (
+                f"features use {last.rank:.0f} of {last.rank_max} directions ({first.rank:.0f} at the start, {place})"
+            )
+            return Verdict("unlabelled", f"{alive}; {ONLY_LABELS}")
         return Verdict(
             "unlabelled",
             f"outputs are alive: predictions tell {last.information:.2f} nats ({first.information:.2f} at the start), "
             f"{last.prototypes_in_use} of at most {last.prototypes_possible} prototypes in use ({place}); "
-            "whether features get better only labels can tell: put pictures into one folder per class",
+            f"{ONLY_LABELS}",
         )
     return Verdict("unknown", f"unknown: only the loss was recorded, and a falling loss alone proves nothing ({place})")
 
@@ -140,7 +148,9 @@ def _uniform(steps: Sequence[Row], health: Sequence[Health], after_start: Sequen
 
 
 def _dino(row: Row) -> Any:
-    return row.get("losses", {}).get("dino", row.get("loss"))
+    """The DINO term; the loss of rows without terms; None for an objective that has no such term."""
+    losses = row.get("losses")
+    return losses.get("dino") if losses else row.get("loss")
 
 
 def _one_k(knn: Sequence[Row]) -> list[Row]:

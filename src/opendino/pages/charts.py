@@ -123,8 +123,10 @@ def line_chart(
     return Chart(title, says, normal, {"data": data, "layout": _layout(levels, y_axis, len(curves) > 1)})
 
 
-def knn_chart(rows: Sequence[Row], total_steps: int, start: str = "random start") -> Chart:
-    """k-NN accuracy over training with its interval, chance, and the network before it, named by `start`."""
+def knn_chart(rows: Sequence[Row], total_steps: int, more: Sequence[Level] = (), start: str = "random start") -> Chart:
+    """k-NN accuracy over training with its interval, chance, the network before it, named by `start`, and `more` to
+    compare with.
+    """
     known = [row for row in rows if all(number(row.get(key)) is not None for key in ("value", "low", "high"))]
     steps = [row["step"] for row in known]
     data = [
@@ -149,7 +151,7 @@ def knn_chart(rows: Sequence[Row], total_steps: int, start: str = "random start"
             "hovertemplate": "%{y:.1f} % [%{customdata[0]:.1f}, %{customdata[1]:.1f}]<extra></extra>",
         },
     ]
-    levels = []
+    levels = list(more)
     chance = next((number(row.get("chance")) for row in known), None)
     if chance is not None:
         levels.append(Level(chance, f"chance {chance:.1f} %", dash="dash"))

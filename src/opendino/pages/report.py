@@ -53,6 +53,7 @@ def write_report(run_dir: Path, running: bool) -> Path:
     knn = record.of_kind("knn")
     health = record.of_kind("health")
     retention = _retention(record, running)
+    start = "start" if retention else "random start"
     return write_page(
         run_dir / "report.html",
         "report.html",
@@ -66,7 +67,7 @@ def write_report(run_dir: Path, running: bool) -> Path:
         health_words=str(health[-1].get("words", "")) if health else "",
         share=100 * record.step / record.total_steps if record.total_steps else 0,
         tiles=list(_tiles(record, running)),
-        knn=knn_chart(knn, record.total_steps, "start" if retention else "random start") if knn else None,
+        knn=knn_chart(knn, record.total_steps, _teachers(record), start) if knn else None,
         retention=retention,
         losses=list(_losses(record)),
         gauges=list(_gauges(health)),
@@ -132,6 +133,14 @@ def _tiles(record: RunRecord, running: bool) -> Iterator[Tile]:
         yield Tile("loss", f"{losses[-1]:.3f}", "proves nothing alone")
 
 
+NAMES = {
+    "dino": "DINO",
+    "ibot": "iBOT",
+    "koleo": "KoLeo",
+    "gram": "Gram",
+    "match_cls": "CLS match",
+    "match_patches": "Patch match",
+}
 LOSS_WORDS: Mapping[str, tuple[str, str]] = {
     "dino": (
         "Student and teacher describe crops of one picture by the same prototypes.",
@@ -150,11 +159,25 @@ LOSS_WORDS: Mapping[str, tuple[str, str]] = {
         "Keeps the features of whole pictures near those of the model that this run started from.",
         "Normal: rises a little when the backbone begins to move, then stays small.",
     ),
+    "match_cls": (
+        "Distance of the student's answer for a whole picture to the teacher's.",
+        "Normal: falls quickly, then slowly; where it stops the student is too small, or the views too hard.",
+    ),
+    "match_patches": (
+        "Distance of the student's map to the teacher's, place by place.",
+        "Normal: falls quickly, then slowly.",
+    ),
     "gram": (
         "Keeps similarities between patches near those of an earlier teacher.",
         "Normal: falls quickly and stays small.",
     ),
 }
+
+
+def _teachers(record: RunRecord) -> list[Level]:
+    """The line that a distillation is to reach."""
+    values = [value for row in record.of_kind("teacher") if (value := number(row.get("value"))) is not None]
+    return [Level(value, f"teacher {value:.1f} %", color="--green") for value in values[:1]]
 
 
 def _losses(record: RunRecord) -> Iterator[Chart]:
@@ -177,7 +200,7 @@ def _losses(record: RunRecord) -> Iterator[Chart]:
         levels = []
         if term == "dino" and uniform is not None:
             levels.append(Level(uniform, f"uniform, ln K = {uniform:.2f}"))
-        name = {"dino": "DINO", "ibot": "iBOT", "koleo": "KoLeo", "gram": "Gram"}.get(term, term)
+        name = NAMES.get(term, term)
         yield line_chart(f"{name} loss", {term: series(rows, "losses", term)}, says, normal, levels=levels)
 
 
@@ -186,15 +209,16 @@ def _gauges(rows: Sequence[Mapping[str, Any]]) -> Iterator[Chart]:
         return
     last = rows[-1]
     highest, rank_max = number(last.get("max_entropy")), number(last.get("rank_max"))
-    yield line_chart(
-        "Teacher entropy",
-        {"entropy": series(rows, "teacher_entropy")},
-        "How many prototypes the teacher's answer is spread over, in nats.",
-        "Normal: clearly below the line of a uniform answer and clearly above 0 (always the same prototype).",
-        levels=[Level(highest, f"uniform, ln K = {highest:.2f}")] if highest is not None else [],
-        from_zero=True,
-    )
-    if any("information" in row for row in rows):
+    if highest is not None:
+        yield line_chart(
+            "Teacher entropy",
+            {"entropy": series(rows, "teacher_entropy")},
+            "How many prototypes the teacher's answer is spread over, in nats.",
+            "Normal: clearly below the line of a uniform answer and clearly above 0 (always the same prototype).",
+            levels=[Level(highest, f"uniform, ln K = {highest:.2f}")],
+            from_zero=True,
+        )
+    if any(number(row.get("information")) is not None for row in rows):
         yield line_chart(
             "Information",
             {"information": series(rows, "information")},
@@ -203,14 +227,15 @@ def _gauges(rows: Sequence[Mapping[str, Any]]) -> Iterator[Chart]:
             from_zero=True,
         )
     usage = series(rows, "prototype_usage")
-    yield line_chart(
-        "Prototypes in use",
-        {"usage": (usage[0], [None if value is None else 100 * value for value in usage[1]])},
-        "Share of the prototypes that some picture of the probe chooses, out of those it could.",
-        "Normal: a third or more. A few percent means that pictures share one answer.",
-        unit=" %",
-        from_zero=True,
-    )
+    if highest is not None:
+        yield line_chart(
+            "Prototypes in use",
+            {"usage": (usage[0], [None if value is None else 100 * value for value in usage[1]])},
+            "Share of the prototypes that some picture of the probe chooses, out of those it could.",
+            "Normal: a third or more. A few percent means that pictures share one answer.",
+            unit=" %",
+            from_zero=True,
+        )
     most = f", of at most {rank_max:.0f}" if rank_max is not None else ""
     yield line_chart(
         "Directions in use",

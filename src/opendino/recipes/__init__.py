@@ -10,11 +10,12 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from opendino.errors import OpendinoError, UsageError
 from opendino.recipes.adapt import adapt
+from opendino.recipes.distill import distill, distill_match
 from opendino.recipes.situation import Situation
 from opendino.recipes.small import small
 from opendino.recipes.vitl16_imagenet import vitl16_imagenet
@@ -22,16 +23,24 @@ from opendino.train.config import RunConfig
 
 Recipe = Callable[[Situation], RunConfig]
 
-RECIPES: dict[str, Recipe] = {"small": small, "adapt": adapt, "vitl16_imagenet": vitl16_imagenet}
+RECIPES: dict[str, Recipe] = {"small": small, "vitl16_imagenet": vitl16_imagenet}
+
+"""Of `opendino pretrain`."""
+
+DISTILL_RECIPES: dict[str, Recipe] = {"distill": distill, "distill_match": distill_match}
+"""Of `opendino distill`: they are told of a teacher."""
+
+ADAPT_RECIPES: dict[str, Recipe] = {"adapt": adapt}
+"""Of `opendino adapt`: they are told of a start."""
 
 
-def find_recipe(name: str) -> Recipe:
-    """A recipe by name, or the function `recipe` of a Python file the user names (its code runs)."""
-    if name in RECIPES:
-        return RECIPES[name]
+def find_recipe(name: str, recipes: Mapping[str, Recipe] = RECIPES) -> Recipe:
+    """One of some recipes by name, or the function `recipe` of a Python file the user names (its code runs)."""
+    if name in recipes:
+        return recipes[name]
     if not name.endswith(".py"):
-        near = difflib.get_close_matches(name, RECIPES, n=1)
-        fix = f"did you mean {near[0]}?" if near else f"recipes: {', '.join(RECIPES)}, or a file ending in .py"
+        near = difflib.get_close_matches(name, recipes, n=1)
+        fix = f"did you mean {near[0]}?" if near else f"recipes: {', '.join(recipes)}, or a file ending in .py"
         raise UsageError(f"recipe {name}", "no such recipe", fix)
     if not Path(name).is_file():
         raise UsageError(f"recipe {name}", "no such file")

@@ -1,8 +1,26 @@
-"""What a recipe is told: the pictures, the budget, the machine, and what it starts from."""
+"""What a recipe is told: the pictures, the budget, the machine, the teacher or the start."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from opendino.train.methods.self_distillation import SelfDistillationConfig
+
+
+@dataclass(frozen=True)
+class TeacherFacts:
+    """A frozen teacher. patch: its side in pixels; heads: the settings that its heads were trained with, None without
+    heads; ibot: whether one of them is for patches. patches: patch sides of all students of the job, which share crops.
+    mean, std: of RGB in [0, 1], what it expects.
+    """
+
+    name: str = "vitl16"
+    patch: int = 16
+    heads: SelfDistillationConfig | None = None
+    ibot: bool = False
+    patches: tuple[int, ...] = (16,)
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -24,7 +42,7 @@ class Start:
 class Situation:
     """images: pictures to learn from; short_side_px: their median short side; steps: 0 while not known yet (a budget in
     minutes, before the speed is measured); device: "cpu", "cuda" or "mps"; model: a family member asked for by name;
-    start: the backbone to go on from, None to begin at random; lora: rank of its low-rank changes, 0 for all weights.
+    teacher: of a distillation; start: of an adaptation; lora: rank of its low-rank changes, 0 for all weights.
     """
 
     images: int
@@ -32,5 +50,6 @@ class Situation:
     steps: int
     device: str
     model: str | None = None
+    teacher: TeacherFacts | None = None
     start: Start | None = None
     lora: int = 0

@@ -127,9 +127,14 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tens
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
             if name in state:
-                optimizer.state[parameter] = {
-                    kind: value.to(parameter.device) if value.ndim else value for kind, value in state[name].items()
-                }
+                optimizer.state[parameter] = {kind: _like(parameter, value) for kind, value in state[name].items()}
+
+
+def _like(parameter: Tensor, value: Tensor) -> Tensor:
+    """On the parameter's device, in its layout: the fused AdamW pairs numbers by where they lie in memory."""
+    if value.shape != parameter.shape:
+        return value.to(parameter.device) if value.ndim else value
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def prune(folder: Path, keep: int, milestones: frozenset[int]) -> None:

@@ -16,6 +16,7 @@ from opendino.data.config import DataConfig
 from opendino.errors import UsageError
 from opendino.files import read_json
 from opendino.train.methods.adaptation import AdaptConfig
+from opendino.train.methods.distillation import DistillConfig
 from opendino.train.methods.self_distillation import SelfDistillationConfig
 from opendino.train.optim import OptimConfig
 from opendino.train.schedules import Length
@@ -149,6 +150,9 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     method: SelfDistillationConfig = field(default_factory=SelfDistillationConfig)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    """Of `opendino adapt` alone."""
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    """Of `opendino distill` alone."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     data: DataConfig = field(default_factory=DataConfig)
     read_px: int = 224
@@ -173,15 +177,18 @@ class RunConfig:
         self.method.gram.check(self.data.crops, masked=self.method.ibot_weight > 0)
 
 
-FREE_FIELDS = ("data.workers", "data.cache_mb", "watch.", "save.", "reasons", "data.path")
+FREE_FIELDS = (
+    *("data.workers", "data.cache_mb", "data.path", "watch.", "save.", "reasons"),
+    "distill.teacher_batch",
+)
 """May differ between a run and its resume: they change what people see, not what is learned. (The pictures themselves
 are compared by their fingerprint, so the folder may have moved.)"""
 
 SCHEDULED_FIELDS = ("steps", "minutes", "optim.", "method.momentum")
 """May change when it is asked for (`--allow`): the weights and moments at hand go on under them."""
 
-FILLED_FIELDS = ("pictures", "data_ahead_steps")
-"""Filled and compared by the command itself (`--data-changed`)."""
+FILLED_FIELDS = ("pictures", "data_ahead_steps", "distill.teacher", "distill.heads")
+"""Filled and compared by the command itself (`--data-changed`; a teacher is compared by its hash)."""
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:

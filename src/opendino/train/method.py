@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from opendino.data.listing import Skipped
-from opendino.data.loader import Crops
 from opendino.monitor.health import Probe
 
 
@@ -82,7 +81,7 @@ class Method(Protocol[B_in]):
         ...
 
 
-class BackboneMethod(Method[Crops], Protocol):
+class BackboneMethod(Method[Any], Protocol):
     """A method that makes a backbone out of pictures: what probes and pictures look at besides."""
 
     def probe(self, images: Tensor) -> Probe:

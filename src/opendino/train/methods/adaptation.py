@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from opendino.errors import UsageError
-from opendino.losses import anchor_loss, gram_loss
+from opendino.losses import gram_loss
+from opendino.losses.match import match_loss
 from opendino.models.batch_norm import batch_norms
 from opendino.models.contract import Features
 from opendino.train.lora import add_lora, merged
@@ -75,7 +76,7 @@ class Adaptation(SelfDistillation):
         held = self._anchored(global_crops)
         terms: dict[str, tuple[Tensor, float]] = {}
         if self.adapt.cls_weight:
-            terms["anchor"] = anchor_loss(features.cls, held.cls), self.adapt.cls_weight
+            terms["anchor"] = match_loss(features.cls, held.cls), self.adapt.cls_weight
         if self.adapt.gram_weight:
             terms["gram"] = gram_loss(features.patches, held.patches), self.adapt.gram_weight
         return terms

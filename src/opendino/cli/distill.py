@@ -1,0 +1,470 @@
+"""`opendino distill DIR --teacher M --student S`: students of a frozen teacher, which looks once at each picture."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import nn
+
+from opendino.cli.arguments import (
+    OptionalCount,
+    OptionalNumber,
+    OptionalPath,
+    OptionalText,
+    Switch,
+    flag_names,
+    parse_arguments,
+)
+from opendino.cli.claim import check_policy, claim
+from opendino.cli.device import choose_device
+from opendino.cli.distill_plan import (
+    NamedTeacher,
+    StudentPlan,
+    build_students,
+    check_shared,
+    measure_job,
+    patch_sides,
+)
+from opendino.cli.fields import split_fields
+from opendino.cli.model import choose_model
+from opendino.cli.pictures import PictureArgs
+from opendino.cli.plan import FEWEST_STEPS, WORKING_SHARE, Length
+from opendino.cli.pretrain import knn_probe, left_out
+from opendino.cli.protocol_watch import plan_protocols
+from opendino.cli.teacher_heads import HeadsPlan, fit_teacher_heads, with_heads
+from opendino.cli.watchers import Watch, export_model
+from opendino.data.beside import stated_fields
+from opendino.data.images import Reading
+from opendino.data.sources import Source, open_source
+from opendino.data.transform import Transform
+from opendino.errors import DataError, StoppedError, UsageError
+from opendino.evaluation.probes import KnnProbe, knn_row
+from opendino.models.family import FAMILY
+from opendino.monitor.incidents import IncidentLog
+from opendino.monitor.metrics import read_rows
+from opendino.monitor.verdict import verdict
+from opendino.pages.report import write_report
+from opendino.train.checkpoint import list_checkpoints
+from opendino.train.config import RunConfig
+from opendino.train.loop import StepResult
+from opendino.train.method import BackboneMethod
+from opendino.train.run import RunDirectory, open_run
+from opendino.train.teacher import Teacher
+from opendino.train.together import Training, train_together
+
+DEFAULT_MINUTES = 30.0
+HEADS_STEPS = 300
+"""For heads on a frozen backbone, when nothing else is said."""
+
+
+@dataclass(frozen=True)
+class StudentResult:
+    """run: its directory; model: the folder to load; knn: percent at the end, None without labels; skipped: pictures
+    that could not be read, by id with the reason.
+    """
+
+    name: str
+    run: Path
+    model: Path
+    steps: int
+    seconds: float
+    verdict: str
+    knn: float | None
+    skipped: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class DistillResult:
+    """out: directory of the job; heads: run that the teacher's heads come from, None when features were matched;
+    teacher_knn: percent, None without labels.
+    """
+
+    out: Path
+    heads: Path | None
+    teacher_knn: float | None
+    students: tuple[StudentResult, ...]
+
+
+def distill(
+    dir: Path | str,
+    *,
+    teacher: Path | str | nn.Module,
+    student: str | Sequence[str],
+    recipe: str = "distill",
+    heads: Path | str | None = None,
+    heads_steps: int = HEADS_STEPS,
+    steps: int | None = None,
+    epochs: float | None = None,
+    minutes: float | None = None,
+    val: Path | str | None = None,
+    out: Path | str | None = None,
+    save_minutes: float | None = None,
+    save_steps: int | None = None,
+    device: str = "auto",
+    accept_licence: bool = False,
+    allow: bool = False,
+    data_changed: str | None = None,
+    grace: float | None = None,
+    take_over: bool = False,
+    fields: Sequence[str] = (),
+    skip: Path | bool = True,
+    reading: Reading | None = None,
+    quiet: bool = False,
+) -> DistillResult:
+    """Train students of a frozen teacher on the pictures in `dir`, each in a run directory of its own below `out`.
+
+    Args:
+        dir: folder of pictures, .tar of pictures, or folder of .tar files.
+        teacher: what `opendino.load` opens, or a model that is open. A run brings its heads.
+        student: family members; several are trained side by side, and the teacher looks at each picture once.
+        recipe: distill (by the teacher's heads), distill_match (by its features), or a Python file with a `recipe`.
+        heads: run whose heads the teacher has. Without heads, they are trained first, in `out`/teacher-heads.
+        heads_steps: length of that.
+        steps, epochs, minutes: the length; at most one; 30 minutes when none is given.
+        val: labelled pictures to score on; without it a fixed fifth of `dir` is queries when `dir` has classes.
+        accept_licence: of an open mirror of the teacher, without being asked.
+        The rest: as for `pretrain`.
+    Raises:
+        UsageError, DataError, WeightsError: bad arguments, pictures or weights, in one line.
+        StoppedError: on Ctrl-C or TERM, with everything saved.
+    """
+    length = Length(steps, epochs, minutes)
+    length = Length(minutes=DEFAULT_MINUTES) if length == Length() else length
+    check_policy(data_changed)
+    names = [student] if isinstance(student, str) else list(student)
+    if not names:
+        raise UsageError("opendino distill", "no student given", "add --student NAME; opendino models lists them")
+    patches = patch_sides(names)
+    console = Console(quiet=quiet, stderr=True, highlight=False, soft_wrap=True)
+    where = choose_device(device)
+    folder = Path(dir)
+    source = open_source(folder, skip=skip, reading=reading)
+    if len(source) < 2:
+        source.read(0)  # what is no picture is said to be none
+        raise DataError(folder, "holds one picture", "learning compares pictures: give at least 2, better 1,000")
+    console.print(f"{len(source):,} pictures in {folder}{left_out(source)}")
+    labelled = open_source(Path(val), skip=skip is not False, reading=source.reading) if val else None
+    if labelled is not None and not (labelled.classes and source.classes):
+        lacking = val if not labelled.classes else folder
+        raise UsageError(f"--val {val}", f"{lacking} has no class subfolders to score by", "leave --val out")
+    chosen = choose_model(teacher, accept_licence=accept_licence)
+    channels = getattr(chosen.model.config, "channels", 3)
+    if channels != 3:
+        raise UsageError(f"--teacher {teacher}", f"takes {channels} channels", "training takes RGB for now")
+    named = NamedTeacher(chosen.model, chosen.named)
+    out = Path(out) if out is not None else _default_out(folder, named, recipe, length, fields)
+    if folder.is_dir() and folder.resolve() in (out.resolve(), *out.resolve().parents):
+        raise UsageError(f"--out {out}", "lies among the pictures, so they would be learned from too", "choose another")
+    save = {"minutes": save_minutes, "steps": save_steps, "grace_s": grace}
+    save = {name: value for name, value in save.items() if value is not None}
+
+    def plans(named: NamedTeacher) -> list[StudentPlan]:
+        return [
+            StudentPlan(recipe, name, folder, source, length, where, save, tuple(fields), named, patches)
+            for name in names
+        ]
+
+    # What is wrong with the command is said before anything is written.
+    first = plans(named)[0].config()
+    plan_protocols(first.watch.protocols, first.watch.protocols_limit, first.seed)
+    if first.distill.objective == "heads":
+        found = with_heads(named, Path(heads) if heads else Path(named.named))
+        if found is None and heads:
+            raise UsageError(f"--heads {heads}", "is no run with heads", "leave it out to train some")
+        if found is None:
+            theirs = HeadsPlan(
+                *("teacher_heads", None, folder, source, Length(steps=heads_steps), where, save, ()),
+                *(named, patches, first),
+            )
+            found = fit_teacher_heads(theirs, out / "teacher-heads", console, take_over=take_over)
+        named = found
+    elif heads:
+        raise UsageError(f"--heads {heads}", "are not used when features are matched", "leave it out")
+    begun = [RunDirectory(out / name).config() for name in names]
+    known = next((one.steps for one in begun if one is not None and one.minutes == length.minutes), 0)
+    configs = [plan.config(known) for plan in plans(named)]
+    check_shared(configs)
+    teaching = named.teacher(where)
+    with contextlib.ExitStack() as stack:
+        runs = [stack.enter_context(open_run(out / name, take_over=take_over)) for name in names]
+        if configs[0].steps == 0:
+            affordable = _affordable(configs, length, source, teaching, where, console)
+            configs = [plan.config(affordable) for plan in plans(named)]
+        configs = [
+            claim(run, config, source, allow=allow, data_changed=data_changed, say=console.print)
+            for run, config in zip(runs, configs, strict=True)
+        ]
+        return _train(configs, runs, source, labelled, named, teaching, where, out, console)
+
+
+def _default_out(folder: Path, named: NamedTeacher, recipe: str, length: Length, fields: Sequence[str]) -> Path:
+    """runs/PICTURES-RECIPE-HASH. Students are no part of it: another one joins its siblings and finds their heads."""
+    said = f"{folder.resolve()} {named.hash} {length} {sorted(' '.join(fields).split('--'))}"
+    name = folder.resolve().name.removesuffix(".tar") or "pictures"
+    return Path("runs") / f"{name}-{Path(recipe).stem}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
+
+
+def _affordable(
+    configs: Sequence[RunConfig],
+    length: Length,
+    source: Source,
+    teacher: Teacher,
+    device: torch.device,
+    console: Console,
+) -> int:
+    """Steps that minutes are worth, measured once, for all students together."""
+    if length.minutes is None:
+        raise UsageError(f"recipe {configs[0].recipe}", "has no length", "add --steps, --epochs or --minutes")
+    console.print("measuring the speed on 20 steps")
+    probed = [dataclasses.replace(config, steps=1000) for config in configs]
+    seconds = measure_job(probed, source, teacher, device)
+    steps = max(FEWEST_STEPS, round(length.minutes * 60 * WORKING_SHARE / seconds))
+    batch = configs[0].data.batch_size
+    console.print(f"{batch / seconds:,.0f} images/s: {length.minutes:g} minutes are {steps:,} steps of {batch}")
+    return steps
+
+
+class _TeacherScore:
+    """The teacher's k-NN score, taken once for all students that ask."""
+
+    def __init__(self, probe: KnnProbe | None, backbone: Any) -> None:
+        self._probe, self._backbone = probe, backbone
+        self._row: dict[str, Any] | None = None
+
+    def row(self) -> dict[str, Any] | None:
+        """Values of a metrics row; None without labels."""
+        if self._row is None and self._probe is not None:
+            (result,) = self._probe(self._backbone)
+            gains = ("gain", "gain_low", "gain_high", "paired", "correct")
+            self._row = {name: value for name, value in knn_row(result).items() if name not in gains}
+        return self._row
+
+
+@dataclass
+class StudentWatch(Watch):
+    """`Watch` with the line that the teacher sets."""
+
+    score: _TeacherScore = field(kw_only=True)
+
+    def _knn(self, step: int, method: BackboneMethod) -> None:
+        if step == 0 and (row := self.score.row()) is not None:
+            self.metrics.append("teacher", 0, **row)
+            span = f"[{row['low']:.1f}, {row['high']:.1f}]"
+            self.say(f"step 0: the teacher's k-NN is {row['value']:.1f} % {span}: the line to reach")
+        super()._knn(step, method)
+
+
+def _train(
+    configs: Sequence[RunConfig],
+    runs: Sequence[RunDirectory],
+    source: Source,
+    val: Source | None,
+    named: NamedTeacher,
+    teacher: Teacher,
+    device: torch.device,
+    out: Path,
+    console: Console,
+) -> DistillResult:
+    methods, lessons = build_students(configs, source, teacher, device)
+    transform_of_teacher = named.backbone.transform
+    score = _TeacherScore(knn_probe(configs[0], source, val, transform_of_teacher, runs[0], device), named.backbone)
+    columns = (
+        TextColumn("[bold]{task.description} {task.completed}/{task.total}"),
+        BarColumn(),
+        TextColumn("{task.fields[words]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=console.quiet) as progress:
+        watches, trainings = [], []
+        for config, run, method in zip(configs, runs, methods, strict=True):
+            watch = _watch(config, run, method, source, val, named, device, score, progress, len(configs) > 1)
+            watches.append(watch)
+            trainings.append(_training(config, run, method, lessons, watch, progress))
+        outcomes = train_together(trainings, out)
+    results = []
+    for config, method, run, watch, outcome in zip(configs, methods, runs, watches, outcomes, strict=True):
+        export_model(run.model, watch.model(method), watch.transform, {**watch.card, "step": outcome.steps})
+        report = watch.written("report", outcome.steps, functools.partial(write_report, run.path, running=False))
+        rows = read_rows(run.metrics_file)
+        sentence = verdict(rows, config.steps)
+        knn = [row["value"] for row in rows if row["kind"] == "knn"]
+        lines = [row for row in rows if row["kind"] == "teacher"]
+        console.print(f"\n[bold]{config.model.name}: {sentence}[/bold]")
+        if knn and lines:
+            console.print(f"k-NN: student {knn[-1]:.1f} %, teacher {lines[0]['value']:.1f} %")
+        if outcome.skipped:
+            console.print(f"bad pictures: {len(outcome.skipped)}, listed in {run.incidents_file}")
+        console.print(f"model:  {run.model}\nreport: {report}")
+        results.append(
+            StudentResult(
+                name=config.model.name,
+                run=run.path,
+                model=run.model,
+                steps=outcome.steps,
+                seconds=outcome.seconds,
+                verdict=sentence,
+                knn=knn[-1] if knn else None,
+                skipped=outcome.skipped,
+            )
+        )
+    models = " ".join(f"--model {result.model}" for result in results)
+    data = configs[0].data.path
+    console.print(f"next:   opendino evaluate knn,linear {models} --model {named.named} --data {data}")
+    rows = read_rows(runs[0].metrics_file)
+    return DistillResult(
+        out=out,
+        heads=Path(named.heads_run) if named.heads_run else None,
+        teacher_knn=next((row["value"] for row in rows if row["kind"] == "teacher"), None),
+        students=tuple(results),
+    )
+
+
+def _watch(
+    config: RunConfig,
+    run: RunDirectory,
+    method: BackboneMethod,
+    source: Source,
+    val: Source | None,
+    named: NamedTeacher,
+    device: torch.device,
+    score: _TeacherScore,
+    progress: Progress,
+    several: bool,
+) -> StudentWatch:
+    patch: Any = method.export().patch
+    transform = Transform(size=config.read_px, mode="square", mean=config.data.mean, std=config.data.std, patch=patch)
+    incidents = IncidentLog(run.incidents_file)
+    if not incidents.rows():
+        for skipped in source.skipped:
+            incidents.append("skipped picture", 0, skipped.reason, ids=[skipped.id])
+    name = config.model.name
+    card = {
+        "name": name,
+        "licence": f"made from {named.name}: {named.backbone.card['licence']}",
+        "source": f"opendino distill, recipe {config.recipe}, {config.steps} steps, from {named.named}",
+        "teacher": {"name": named.name, "hash": config.distill.teacher_hash},
+        "pictures": len(source),
+        "reading": stated_fields(source.reading),
+    }
+
+    def say(line: str) -> None:
+        progress.console.print(f"{name} {line}" if several else line)
+
+    probe = knn_probe(config, source, val, transform, run, device)
+    if probe is None:
+        say("no class subfolders: k-NN is skipped, health and pictures are not")
+    if not FAMILY[name].from_paper:
+        say(f"student: {name} ({FAMILY[name].note})")
+    watch = StudentWatch(config, run, source, transform, device, probe, card, say, score=score)
+    watch.measure_colours()
+    return watch
+
+
+def _training(
+    config: RunConfig, run: RunDirectory, method: Any, lessons: Any, watch: StudentWatch, progress: Progress
+) -> Training[Any]:
+    reached = max((step for step, _ in list_checkpoints(run.checkpoints)), default=0)
+    if reached >= config.steps:
+        watch.say(f"{run.path} is complete: step {reached:,} of {config.steps:,}")
+    elif reached:
+        watch.say(f"going on from step {reached:,} of {config.steps:,}")
+    task = progress.add_task(config.model.name, total=config.steps, completed=reached, words="starting")
+
+    def on_step(step: int, result: StepResult, images_per_s: float) -> None:
+        watch.on_step(step, result.loss, result.grad_norm)
+        terms = " ".join(f"{name} {value:.3f}" for name, value in result.values.items())
+        words = f"loss {result.loss:.3f} ({terms}) grad {result.grad_norm:.2f} {images_per_s:,.0f} images/s"
+        progress.update(task, completed=step, words=words)
+
+    return Training(config, method, lessons, run, watch.watchers(), on_step, watch.carry)
+
+
+@dataclass(frozen=True)
+class _Arguments(PictureArgs):
+    """Teach small models what a large one knows.
+
+    Example: opendino distill photos/ --teacher runs/photos-small-1a2b3c --student vit_tiny --student conv_mini
+
+    The teacher is frozen and looks once at each picture, however many students learn from it. Each student has its own
+    run directory below --out, resumes and exports on its own. Config fields are flags, as for opendino pretrain.
+    """
+
+    dir: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    """Folder of pictures (searched through), a .tar of pictures, or a folder of .tar files."""
+    teacher: OptionalText = None
+    """A run (its heads come along), a model folder, a weights file, or a name (`opendino models`)."""
+    student: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME", help_behavior_hint="")
+    ] = ()
+    """A model of the family; again for another one."""
+    recipe: str = "distill"
+    """distill: by the teacher's heads; distill_match: by its features; or a Python file with a function `recipe`."""
+    heads: OptionalPath = None
+    """Run whose heads the teacher has; without any, they are trained first, below --out."""
+    heads_steps: int = HEADS_STEPS
+    """How long heads are trained, where the teacher has none."""
+    steps: OptionalCount = None
+    """Optimizer updates."""
+    epochs: OptionalNumber = None
+    """Passes over the pictures."""
+    minutes: OptionalNumber = None
+    """Time to spend on the students; measured once, then a fixed number of steps. 30 when no length is given."""
+    val: OptionalPath = None
+    """Folder with class subfolders to score on; else a fixed fifth of DIR is."""
+    out: OptionalPath = None
+    """Directory of the job; by default it follows from the command."""
+    save_minutes: OptionalNumber = None
+    """Save every so many minutes; 10 by default."""
+    save_steps: OptionalCount = None
+    """Save every so many steps."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    accept_licence: Switch = False
+    """Accept the licence of an open mirror without being asked."""
+    allow: Switch = False
+    """Go on with the runs in --out although length or optimizer changed; the change is recorded."""
+    data_changed: OptionalText = None
+    """Go on although pictures came or went: continue (same place in the order) or restart-epoch (a new pass)."""
+    grace: OptionalNumber = None
+    """Seconds from a signal to the end, 60 by default; what cannot be saved by then is left."""
+    take_over: Switch = False
+    """Of a run directory that another machine holds and was not heard of for ten minutes."""
+    json: Switch = False
+    """Print the result as one JSON object."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Parse and run; what the command does not know itself is a config field."""
+    own, fields = split_fields(argv, flag_names(_Arguments))
+    arguments = parse_arguments(_Arguments, own, "distill")
+    if arguments.dir is None:
+        example = "for example: opendino distill photos/ --teacher RUN --student vit_tiny"
+        raise UsageError("opendino distill", "no pictures given", example)
+    if arguments.teacher is None:
+        raise UsageError("opendino distill", "no teacher given", "add --teacher with a run, a model folder or a name")
+    named = arguments.options(arguments.dir, "dir", "json")
+    try:
+        result = distill(arguments.dir, fields=fields, quiet=arguments.json, **named)
+    except StoppedError as stopped:
+        if arguments.json:
+            print(json.dumps({"out": str(stopped.thing), "stopped": stopped.cause}))
+        raise
+    if arguments.json:
+        json.dump(dataclasses.asdict(result), sys.stdout, default=str)
+        print()
+    return 0

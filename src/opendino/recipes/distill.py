@@ -1,0 +1,118 @@
+"""Students of a frozen teacher on 10^3 to 10^6 pictures and one small machine, by its heads or by its features alone.
+
+command:   opendino distill PICTURES --teacher MODEL --student vit_tiny
+hardware:  2 CPU cores, or one GPU
+hours:     as many as you give it
+scores:    LOG.md has both against the same student trained alone
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from opendino.models.family import FAMILY
+from opendino.recipes.situation import Situation, TeacherFacts
+from opendino.recipes.small import small
+from opendino.train.config import ModelConfig, RunConfig
+from opendino.train.methods.distillation import DistillConfig
+
+
+def distill(situation: Situation) -> RunConfig:
+    """The objective of pretraining against the teacher's prototypes."""
+    base, teacher = _common(situation), situation.teacher or TeacherFacts()
+    reasons = dict(base.reasons)
+    method = dataclasses.replace(base.method, ibot_weight=0.0)
+    reasons["method.ibot_weight"] = "the teacher has no head for patches"
+    if teacher.heads is not None:
+        method = dataclasses.replace(
+            method,
+            prototypes=teacher.heads.prototypes,
+            ibot_prototypes=teacher.heads.ibot_prototypes,
+            teacher_temperature_start=teacher.heads.teacher_temperature,
+            teacher_temperature=teacher.heads.teacher_temperature,
+            target_spread=teacher.heads.target_spread,
+        )
+        of_teacher = "as the teacher's heads were trained"
+        names = ("prototypes", "ibot_prototypes", "teacher_temperature_start", "teacher_temperature", "target_spread")
+        reasons |= {f"method.{name}": of_teacher for name in names}
+    if teacher.ibot:
+        method = dataclasses.replace(method, ibot_weight=1.0)
+        reasons["method.ibot_weight"] = "the teacher has a head for patches; the student sees all of them"
+    return dataclasses.replace(base, recipe="distill", method=method, reasons=reasons)
+
+
+def distill_match(situation: Situation) -> RunConfig:
+    """CLS and patches of the teacher themselves: needs no heads, learns from two global views."""
+    base = _common(situation)
+    crops = dataclasses.replace(base.data.crops, num_locals=0)
+    reasons = {
+        **{name: why for name, why in base.reasons.items() if not name.startswith("method.")},
+        "method.momentum": base.reasons["method.momentum"],
+        "distill.objective": "works with any backbone as teacher",
+        "data.crops.num_locals": "a view is compared with the teacher's answer to the same view",
+    }
+    return dataclasses.replace(
+        base,
+        recipe="distill_match",
+        distill=dataclasses.replace(base.distill, objective="match"),
+        data=dataclasses.replace(base.data, crops=crops),
+        reasons=reasons,
+    )
+
+
+def teacher_heads(situation: Situation) -> RunConfig:
+    """Heads for a teacher that has none: self-distillation on its frozen backbone, on the crops of `distill`."""
+    base, teacher = _common(situation), situation.teacher or TeacherFacts()
+    transformer = teacher.name not in FAMILY or FAMILY[teacher.name].kind == "vit"
+    global_px = base.distill.teacher_px or base.data.crops.global_px
+    local_px = max(1, global_px // 2 // teacher.patch) * teacher.patch
+    crops = dataclasses.replace(base.data.crops, global_px=global_px, local_px=local_px)
+    kept = {name: why for name, why in base.reasons.items() if name.startswith(("data.", "method.", "optim."))}
+    return dataclasses.replace(
+        base,
+        recipe="teacher_heads",
+        model=ModelConfig(name=teacher.name),
+        method=dataclasses.replace(base.method, koleo_weight=0.0, ibot_weight=1.0 if transformer else 0.0),
+        distill=DistillConfig(),
+        data=dataclasses.replace(base.data, crops=crops),
+        reasons={
+            **kept,
+            "data.crops.global_px": "as the teacher will see crops",
+            "method.koleo_weight": "the features stand still",
+            "method.ibot_weight": "masked tokens teach a ViT" if transformer else "a convolution has no tokens to mask",
+        },
+    )
+
+
+def _common(situation: Situation) -> RunConfig:
+    """`small` with crops that follow from the pictures and from what all students and the teacher can take."""
+    teacher = situation.teacher or TeacherFacts()
+    base = small(dataclasses.replace(situation, model=situation.model or "vit_tiny"))
+    multiple = math.lcm(*teacher.patches)
+    largest = min(32 if situation.device == "cpu" else 64, situation.short_side_px)
+    global_px = max(1, largest // multiple) * multiple
+    local_px = max(1, global_px // 2 // multiple) * multiple
+    finest = min(teacher.patches)
+    # A grid as fine as the finest student's, if need be from enlarged crops; one finer than that is averaged.
+    teacher_px = max(global_px // teacher.patch, global_px // finest if teacher.patch > finest else 1) * teacher.patch
+    reasons = dict(base.reasons) | {
+        "data.crops.global_px": f"pictures of {situation.short_side_px} px on {situation.device}; a multiple of every "
+        "student's patch side",
+        "data.crops.local_px": "half of the global crop",
+        "data.mean": "as the teacher was trained",
+        "data.std": "as the teacher was trained",
+        "distill.teacher_px": "so that the teacher's map is as fine as the finest student's",
+    }
+    return dataclasses.replace(
+        base,
+        distill=DistillConfig(teacher_px=0 if teacher_px == global_px else teacher_px),
+        data=dataclasses.replace(
+            base.data,
+            mean=teacher.mean,
+            std=teacher.std,
+            crops=dataclasses.replace(base.data.crops, global_px=global_px, local_px=local_px),
+        ),
+        read_px=2 * global_px,
+        reasons=reasons,
+    )
