@@ -117,6 +117,13 @@ def make_run(path: Path, steps: int = 2000, done: int | None = None, labels: boo
         if labels and (step % (steps // 10) == 0 or step == done):
             value = 21 + 24 * (1 - math.exp(-3.2 * t)) + generator.normal(0, 0.5)
             metrics.append("knn", step, value=value, low=value - 1.8, high=value + 1.8, n=2000, chance=5.0, k=20)
+        if labels and step % (steps // 4) == 0:
+            found = [("seg-linear", "camvid", "miou", 18 + 9 * learned, "%"), ("seg-linear", "camvid", "macc", 30, "%")]
+            found.append(("depth-linear", "rooms", "rmse", 0.9 - 0.3 * learned, "m"))
+            for protocol, dataset, metric, value, measure in found:
+                scores = {"value": value, "low": 0.95 * value, "high": 1.05 * value, "n": 26, "measure": measure}
+                good = {"high_is_good": metric != "rmse"}
+                metrics.append("protocol", step, protocol=protocol, dataset=dataset, metric=metric, **scores, **good)
         if step % (steps // 20) == 0:
             maps, basis = pca_maps(features(photos, 14, learned), basis)
             saved = save_training_pictures(path / "pictures", step, photos, list(maps))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from opendino.pages import page as page_module
-from opendino.pages.charts import MAX_POINTS, Bar, bar_chart, knn_chart, series
+from opendino.pages.charts import MAX_POINTS, Bar, bar_chart, knn_chart, protocol_charts, series
 from opendino.pages.record import read_record
 from opendino.pages.report import write_report
 from opendino.pages.words import duration
@@ -36,6 +36,8 @@ def test_a_finished_run(finished):
     assert 'class="pill finished"' in page and "earned: k-NN" in page and 'http-equiv="refresh"' not in page
     for words in (
         "k-NN accuracy",
+        "seg-linear on camvid",
+        "depth-linear on rooms",
         "DINO loss",
         "iBOT loss",
         "KoLeo loss",
@@ -165,6 +167,22 @@ def test_knn_chart_shows_chance_and_start_only_when_known():
     rows = [{"step": step, "value": 20.0 + step, "low": 19.0, "high": 30.0, "chance": 5.0} for step in (0, 10)]
     words = [note["text"] for note in knn_chart(rows, 10).plot["layout"]["annotations"]]
     assert words == ["chance 5.0 %", "random start 20.0 %"]
+
+
+def test_a_protocol_has_one_chart_a_data_set_of_its_first_number():
+    spans = {"low": 1.0, "high": 3.0, "measure": "m", "high_is_good": False}
+    rows = [
+        {"step": step, "protocol": "depth-linear", "dataset": name, "metric": metric, "value": 2.0 - step / 10, **spans}
+        for step in (0, 5)
+        for name in ("rooms", "streets")
+        for metric in ("rmse", "arel")
+    ]
+    charts = list(protocol_charts([*rows, {"step": 6, "protocol": "health", "metric": "rank", "value": None}], 5))
+    assert [chart.title for chart in charts] == ["depth-linear on rooms", "depth-linear on streets"]
+    (band, curve), layout = charts[0].plot["data"], charts[0].plot["layout"]
+    assert curve["x"] == [0, 5] and curve["y"] == [2.0, 1.5] and band["y"] == [3.0, 3.0, 1.0, 1.0]
+    assert layout["annotations"][0]["text"] == "random start 2 m" and "low is good" in charts[0].normal
+    assert charts[0].says.startswith("rmse of the frozen backbone")
 
 
 def test_bars_carry_their_intervals():

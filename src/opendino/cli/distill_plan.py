@@ -207,7 +207,6 @@ def build_students(
         total_steps=config.steps,
         px=config.distill.teacher_px,
         chunk=config.distill.teacher_batch,
-        kept_logits_mb=config.method.kept_logits_mb,
         precision=config.precision,
     )
     return methods, Lessons(Loader(source, config.data, None, device), teacher, lesson)

@@ -69,6 +69,8 @@ def score_protocols(
                 "low": low,
                 "high": high,
                 "n": result.n,
+                "measure": result.config["measure"],
+                "high_is_good": result.config["high_is_good"],
             }
             metrics.append("protocol", step, **row)
         first = results[0]

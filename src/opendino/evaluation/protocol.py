@@ -204,6 +204,7 @@ def to_results(entry: Entry, subject: Subject, dataset: Dataset, job: Job, outco
             "model": subject.name,
             "licence": subject.licence,
             "unit": score.unit,
+            "measure": score.measure,
             "high_is_good": score.high_is_good,
             "skipped": len(outcome.skipped),
             "limit": job.limit,

@@ -22,7 +22,7 @@ RESULTS, UNITS = "results.json", "units.csv"
 _COLUMNS = ("protocol", "dataset", "metric", "model", "unit", "group", "value")
 _CHOICE = {"selected": "selected", "tried": "grid"}
 """Key of `Result.config` -> where results.json has it."""
-_ELSEWHERE = {"model", "licence", "skipped", "transform", "unit", "high_is_good", *_CHOICE}
+_ELSEWHERE = {"model", "licence", "skipped", "transform", "unit", "measure", "high_is_good", *_CHOICE}
 """Keys of `Result.config` that results.json has under other names."""
 
 Key = tuple[str, str, str]
@@ -189,6 +189,7 @@ def _from_dict(one: Mapping[str, Any], metric: Mapping[str, Any]) -> Result:
             "skipped": data["n_skipped"],
             "transform": one["features"]["transform"],
             "unit": metric["ci_unit"],
+            "measure": metric["unit"],
             "high_is_good": metric["higher_is_better"],
             **one["protocol"]["settings"],
             **metric["settings"],

@@ -6,7 +6,7 @@ chart: a function that returns a `Chart`, and its place in the caller's list.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,7 +127,48 @@ def knn_chart(rows: Sequence[Row], total_steps: int, more: Sequence[Level] = (),
     """k-NN accuracy over training with its interval, chance, the network before it, named by `start`, and `more` to
     compare with.
     """
-    known = [row for row in rows if all(number(row.get(key)) is not None for key in ("value", "low", "high"))]
+    known = _with_interval(rows)
+    levels = list(more)
+    chance = next((number(row.get("chance")) for row in known), None)
+    if chance is not None:
+        levels.append(Level(chance, f"chance {chance:.1f} %", dash="dash"))
+    says = (
+        "Share of pictures whose class is guessed right from their nearest neighbours among the features. Labels are "
+        "used for this score only, never for learning. The band is the 95 % interval."
+    )
+    normal = (
+        f"Normal: a rise early, then slower and slower. Only a band that has left the line of the {start} shows "
+        "learning; chance alone is no yardstick, since an untrained network already beats it."
+    )
+    plot = _band_plot(known, total_steps, " %", levels, start, from_zero=True)
+    return Chart("k-NN accuracy", says, normal, plot, KNN_HEIGHT)
+
+
+def protocol_charts(rows: Sequence[Row], total_steps: int, start: str = "random start") -> Iterator[Chart]:
+    """Scores of an evaluation's protocols over training, a chart for the first number of each protocol and data set."""
+    by_set: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        mine = by_set.setdefault((str(row.get("protocol")), str(row.get("dataset"))), [])
+        if not mine or row.get("metric") == mine[0].get("metric"):
+            mine.append(row)
+    for (protocol, dataset), mine in by_set.items():
+        if known := _with_interval(mine):
+            first = known[0]
+            unit = {"%": " %", "m": " m", "px": " px"}.get(str(first.get("measure")), "")
+            says = f"{first.get('metric')} of the frozen backbone as it was then; the band is the 95 % interval."
+            way = "a fall, since low is good" if first.get("high_is_good") is False else "a rise"
+            normal = f"Normal: {way}. Only a band that has left the line of the start shows learning."
+            yield Chart(f"{protocol} on {dataset}", says, normal, _band_plot(known, total_steps, unit, [], start))
+
+
+def _with_interval(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if all(number(row.get(key)) is not None for key in ("value", "low", "high"))]
+
+
+def _band_plot(
+    known: Sequence[Row], total_steps: int, unit: str, levels: Sequence[Level], start: str, *, from_zero: bool = False
+) -> Mapping[str, Any]:
+    """A curve over all steps of a run in the band of its interval, beside the line of its start and other levels."""
     steps = [row["step"] for row in known]
     data = [
         {
@@ -148,27 +189,17 @@ def knn_chart(rows: Sequence[Row], total_steps: int, more: Sequence[Level] = (),
             "customdata": [[row["low"], row["high"]] for row in known],
             "line": {"color": "--blue", "width": 3},
             "marker": {"size": 8},
-            "hovertemplate": "%{y:.1f} % [%{customdata[0]:.1f}, %{customdata[1]:.1f}]<extra></extra>",
+            "hovertemplate": f"%{{y:.4~g}}{unit} [%{{customdata[0]:.4~g}}, %{{customdata[1]:.4~g}}]<extra></extra>",
         },
     ]
-    levels = list(more)
-    chance = next((number(row.get("chance")) for row in known), None)
-    if chance is not None:
-        levels.append(Level(chance, f"chance {chance:.1f} %", dash="dash"))
     if known and known[0]["step"] == 0:
-        levels.append(Level(known[0]["value"], f"{start} {known[0]['value']:.1f} %", color="--orange"))
-    layout = _layout(levels, {"ticksuffix": " %", "rangemode": "tozero"}, legend=False)
+        value = known[0]["value"]
+        words = f"{start} {value:.1f} %" if unit == " %" else f"{start} {value:.3g}{unit}"
+        levels = [*levels, Level(value, words, color="--orange")]
+    layout = _layout(levels, {"ticksuffix": unit} | ({"rangemode": "tozero"} if from_zero else {}), legend=False)
     end = max([total_steps, *steps, 1])
     layout["xaxis"]["range"] = [-0.01 * end, 1.02 * end]
-    says = (
-        "Share of pictures whose class is guessed right from their nearest neighbours among the features. Labels are "
-        "used for this score only, never for learning. The band is the 95 % interval."
-    )
-    normal = (
-        f"Normal: a rise early, then slower and slower. Only a band that has left the line of the {start} shows "
-        "learning; chance alone is no yardstick, since an untrained network already beats it."
-    )
-    return Chart("k-NN accuracy", says, normal, {"data": data, "layout": layout}, KNN_HEIGHT)
+    return {"data": data, "layout": layout}
 
 
 def bar_chart(title: str, bars: Sequence[Bar], says: str, normal: str, chance: float | None = None) -> Chart:

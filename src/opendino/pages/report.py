@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from opendino.monitor.verdict import Verdict, judge
-from opendino.pages.charts import Chart, Level, knn_chart, line_chart, series
+from opendino.pages.charts import Chart, Level, knn_chart, line_chart, protocol_charts, series
 from opendino.pages.page import Tile, data_uri, write_page
 from opendino.pages.record import RunRecord, number, read_record
 from opendino.pages.retention import Retention, read_retention
@@ -69,6 +69,7 @@ def write_report(run_dir: Path, running: bool) -> Path:
         tiles=list(_tiles(record, running)),
         knn=knn_chart(knn, record.total_steps, _teachers(record), start) if knn else None,
         retention=retention,
+        protocols=list(protocol_charts(record.of_kind("protocol"), record.total_steps, start)),
         losses=list(_losses(record)),
         gauges=list(_gauges(health)),
         course=list(_course(record.of_kind("step"))),

@@ -74,7 +74,6 @@ class Lesson:
     grids: (h, w) of the students' maps of a global crop. patches: whether whole maps are wanted. masks: how the places
     of the iBOT term are drawn, by (mask_seed, step); None for no iBOT term. temperature: divides the teacher's logits.
     px: side in pixels at which it sees the global crops, 0 as they are. chunk: pictures at a time, 0 for all at once.
-    kept_logits_mb: logits of patches up to this size are kept.
     """
 
     grids: tuple[Grid, ...]
@@ -85,7 +84,6 @@ class Lesson:
     total_steps: int
     px: int = 0
     chunk: int = 0
-    kept_logits_mb: int = 512
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
@@ -131,10 +129,7 @@ class Teacher:
             drawn = block_masks(lesson.mask_seed, 0, step, len(tokens), grid, lesson.masks)
             masks = torch.from_numpy(drawn).to(tokens.device)
             if masks.any():
-                keep = lesson.kept_logits_mb * 10**6
-                targets = balanced_targets(
-                    head.bottleneck(tokens[masks]), head.prototypes(), temperature, keep_bytes=keep
-                )
+                targets = balanced_targets(head.bottleneck(tokens[masks]), head.prototypes(), temperature)
                 yield grid, PatchTargets(masks, targets)
 
 

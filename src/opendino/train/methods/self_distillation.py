@@ -68,8 +68,6 @@ class SelfDistillationConfig:
     """The same at the end; a cosine between."""
     micro_batch: int = 0
     """Pictures per backward pass; 0: the whole batch at once. The step is that of the whole batch all the same."""
-    kept_logits_mb: int = 512
-    """Teacher logits of masked patches are kept up to this size; beyond it they are computed anew, chunk by chunk."""
     gram: GramConfig = field(default_factory=GramConfig)
 
     def __post_init__(self) -> None:
@@ -82,7 +80,6 @@ class SelfDistillationConfig:
             "queue",
             "micro_batch",
             "target_spread",
-            "kept_logits_mb",
         ):
             if getattr(self, name) < 0:
                 raise UsageError(f"method.{name}", f"must be at least 0, got {getattr(self, name)}")
@@ -280,7 +277,6 @@ class SelfDistillation(nn.Module):
                 torch.cat(patches),
                 ibot_head.prototypes(),
                 temperature,
-                keep_bytes=self.config.kept_logits_mb * 10**6,
             )
         return _Targets(probs.unflatten(0, (2, batch)), ibot)
 
