@@ -42,7 +42,7 @@ def test_a_run_leaves_all_that_was_promised(pictures, tmp_path, capsys):
     assert config["steps"] == 6 and config["model"]["name"] == "vit_tiny"
     assert all(config["reasons"][name] == "set by the command" for name in ("model.name", "data.batch_size"))
     kinds = {json.loads(line)["kind"] for line in (out / "metrics.jsonl").read_text().splitlines()}
-    assert kinds == {"step", "health", "knn", "picture"}
+    assert kinds == {"step", "health", "knn", "picture", "drift"}
     assert (out / "report.html").stat().st_size > 1000
     assert list((out / "pictures").glob("pca-*.png")) and (out / "checkpoints" / "step-00000006").is_dir()
     for name in ("model", "model-best", "model-start"):

@@ -19,6 +19,8 @@ from opendino.train.methods.self_distillation import SelfDistillation, SelfDisti
 from opendino.train.optim import OptimConfig
 from opendino.train.run import open_run
 
+STAGES = ("pretrain", "gram", "highres")
+
 
 def draw_pictures(folder: Path, count: int = 12, px: int = 40, classes: int = 0) -> Path:
     """Pictures of coloured stripes; in class folders when `classes` is above 0."""
@@ -71,6 +73,7 @@ def build(config: RunConfig) -> tuple[SelfDistillation, Loader]:
         config.data,
         model.patch if config.method.ibot_weight else None,
         torch.device("cpu"),
+        stage=STAGES.index(config.stage.name),
     )
     return method, loader
 

@@ -39,7 +39,7 @@ def parse_arguments(kind: type[T], argv: Sequence[str], verb: str) -> T:
 
 def flag_names(kind: Any) -> set[str]:
     """The flags of a dataclass without nesting, and those of help."""
-    return {"-h", "--help"} | {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(kind)}
+    return {"-h", "--help"} | {f"--{field.name.rstrip('_').replace('_', '-')}" for field in dataclasses.fields(kind)}
 
 
 def flags_in(argv: Sequence[str]) -> list[str]:

@@ -22,7 +22,7 @@ from opendino.data.transform import Transform
 from opendino.errors import UsageError
 from opendino.features.identity import model_hash
 from opendino.models.family import find_spec
-from opendino.parallel import compile_blocks
+from opendino.parallel import checkpoint_blocks, compile_blocks
 from opendino.recipes import DISTILL_RECIPES, Recipe, find_recipe
 from opendino.recipes.situation import Situation, TeacherFacts
 from opendino.train.config import RunConfig
@@ -193,6 +193,8 @@ def build_students(
         student = build_student(config, source)
         grids.append(student_grid(config, student))
         method = Distillation(student, config.method, config.distill, config.steps, teacher, standard).to(device)
+        if config.checkpoint:
+            checkpoint_blocks(method.student["backbone"])
         if config.compile:
             for part in (*method.student.values(), *method.average.values()):
                 compile_blocks(part)

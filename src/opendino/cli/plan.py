@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 from rich.console import Console
@@ -23,10 +23,10 @@ from opendino.data.transform import Transform
 from opendino.errors import DataError, UsageError
 from opendino.models.family import build_model
 from opendino.models.kmeans_stem import KMeansStem
-from opendino.parallel import compile_blocks
+from opendino.parallel import checkpoint_blocks, compile_blocks
 from opendino.recipes import Recipe, find_recipe
 from opendino.recipes.situation import Situation
-from opendino.train.config import RunConfig, flatten, to_dict
+from opendino.train.config import RunConfig, StageConfig, flatten, to_dict
 from opendino.train.loop import measure_seconds_per_step
 from opendino.train.methods.adaptation import AdaptConfig
 from opendino.train.methods.distillation import DistillConfig
@@ -101,6 +101,8 @@ class Plan:
             config, minutes=self.length.minutes, save=dataclasses.replace(config.save, **self.save)
         )
         config = self.filled(config)
+        if self.length.minutes is not None and not measured_steps:
+            config = dataclasses.replace(config, steps=0)  # whatever length the recipe has of its own
         if self.folder is None or self.source is None:
             return config
         data = dataclasses.replace(config.data, path=str(self.folder.resolve()))
@@ -127,6 +129,9 @@ class Plan:
         if config.distill != DistillConfig():
             fix = "use opendino distill PICTURES --teacher MODEL --student NAME"
             raise UsageError("distill", "needs a teacher", fix)
+        if config.stage != StageConfig():
+            fix = "use opendino pretrain PICTURES --stage gram --from RUN"
+            raise UsageError("stage", "needs a run to go on from", fix)
         return config
 
     def seconds_per_step(self, config: RunConfig) -> float:
@@ -150,12 +155,16 @@ class Plan:
         console.print(words if steps == affordable else f"{words}; {steps} are done, the fewest worth a run")
         return self.config(steps)
 
+    def told(self) -> str:
+        """All that the command says, whatever the order of its flags."""
+        assert self.folder is not None
+        return f"{self.folder.resolve()} {self.model} {self.length} {sorted(' '.join(self.fields).split('--'))}"
+
     def default_out(self) -> Path:
         """runs/PICTURES-RECIPE-HASH, the hash of what else the command says: the same command finds its run."""
         assert self.folder is not None
-        said = f"{self.folder.resolve()} {self.model} {self.length} {sorted(' '.join(self.fields).split('--'))}"
         name = self.folder.resolve().name.removesuffix(".tar") or "pictures"
-        return Path("runs") / f"{name}-{Path(self.recipe).stem}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
+        return Path("runs") / f"{name}-{Path(self.recipe).stem}-{hashlib.sha256(self.told().encode()).hexdigest()[:6]}"
 
     def _overlaid(self, situation: Situation) -> RunConfig:
         config = self.recipe_function()(situation)
@@ -201,6 +210,8 @@ def build_method(config: RunConfig, source: Source, device: torch.device) -> Sel
     model = build_student(config, source)
     config.data.crops.check_patch(model.patch)  # type: ignore[arg-type]
     method = SelfDistillation(model, config.method, config.steps).to(device)
+    if config.checkpoint:
+        checkpoint_blocks(method.student["backbone"])
     if config.compile:
         parts = [*method.student.values(), *method.teacher.values()]
         if method.gram_teacher is not None and config.method.gram.teacher == "frozen":
@@ -212,4 +223,7 @@ def build_method(config: RunConfig, source: Source, device: torch.device) -> Sel
 
 def build_loader(config: RunConfig, method: SelfDistillation, source: Source, device: torch.device) -> Loader:
     patch: Any = method.export().patch
-    return Loader(source, config.data, patch if config.method.ibot_weight > 0 else None, device)
+    masked = config.method.ibot_weight > 0
+    # Another stage draws other crops of the same pictures.
+    stage = get_args(get_type_hints(StageConfig)["name"]).index(config.stage.name)
+    return Loader(source, config.data, patch if masked else None, device, stage=stage)

@@ -25,11 +25,13 @@ from opendino.cli.arguments import (
 )
 from opendino.cli.claim import check_policy, claim
 from opendino.cli.device import choose_device
+from opendino.cli.drift_watch import MaskedPictures, open_masked
 from opendino.cli.fields import describe_fields, list_fields, split_fields
 from opendino.cli.pictures import PictureArgs
 from opendino.cli.plan import Plan, build_loader, build_method, choose_length
 from opendino.cli.progress import train_with_progress
 from opendino.cli.protocol_watch import Planned, plan_protocols
+from opendino.cli.stage_plan import StagePlan, check_stage, plan_stage
 from opendino.cli.watchers import Watch, export_model
 from opendino.data.beside import stated_fields
 from opendino.data.images import Reading
@@ -68,6 +70,9 @@ def pretrain(
     dir: Path | str,
     *,
     recipe: str = "small",
+    stage: str | None = None,
+    from_: Path | str | None = None,
+    gram_teacher: str | None = None,
     model: str | None = None,
     steps: int | None = None,
     epochs: float | None = None,
@@ -91,6 +96,9 @@ def pretrain(
     Args:
         dir: folder of pictures, .tar of pictures, or folder of .tar files.
         recipe: a name, or a Python file with a function `recipe`.
+        stage: "gram" or "highres": go on from the run `from_` in a new run, which keeps its model and heads.
+        from_: directory of a run, or one of its checkpoints.
+        gram_teacher: a kept step of that run, a model, or "ema", instead of what the run's looks at dense features say.
         model: family member instead of the recipe's own choice.
         steps, epochs, minutes: the length; at most one. `small` takes 30 minutes when none is given.
         val: labelled pictures to score on; without it a fixed fifth of `dir` is queries when `dir` has classes.
@@ -107,6 +115,8 @@ def pretrain(
         UsageError, DataError: bad arguments or pictures, in one line.
         StoppedError: on Ctrl-C or TERM, with everything saved.
     """
+    check_stage(recipe, stage, from_, gram_teacher, model)
+    recipe = stage or recipe
     length = choose_length(recipe, steps, epochs, minutes)
     check_policy(data_changed)
     console = Console(quiet=quiet, stderr=True, highlight=False, soft_wrap=True)
@@ -120,9 +130,12 @@ def pretrain(
     save = {"minutes": save_minutes, "steps": save_steps, "grace_s": grace}
     save = {name: value for name, value in save.items() if value is not None}
     plan = Plan(recipe, model, folder, source, length, where, save, tuple(fields))
+    if stage is not None:
+        plan = plan_stage(plan, stage, from_, gram_teacher)
     # What is wrong with the command is said before anything is written.
     first = plan.config()
     protocols = plan_protocols(first.watch.protocols, first.watch.protocols_limit, first.seed)
+    masked = open_masked(first.watch, first.seed)
     labelled = open_source(Path(val), skip=skip is not False, reading=source.reading) if val else None
     if labelled is not None and not (labelled.classes and source.classes):
         lacking = val if not labelled.classes else folder
@@ -140,13 +153,21 @@ def pretrain(
         if config.steps == 0:
             config = plan.measured(console)
         config = claim(run, config, source, allow=allow, data_changed=data_changed, say=console.print)
-        return _train(config, source, labelled, protocols, where, run, console)
+        return _train(plan, config, source, labelled, protocols, masked, where, run, console)
 
 
 def left_out(source: Source) -> str:
     """What the scan passed over, counted by reason; "" when nothing was."""
     counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(source.skip_counts.items()))
     return f"; left out: {counts}" if counts else ""
+
+
+def _before(config: RunConfig) -> str:
+    stage = config.stage
+    if not stage.start:
+        return ""
+    anchor = f"; Gram teacher {stage.gram_teacher_hash} ({stage.gram_teacher})"
+    return f", {stage.name} stage after {stage.start} ({stage.start_hash}){anchor}"
 
 
 def knn_probe(
@@ -173,15 +194,19 @@ def knn_probe(
 
 
 def _train(
+    plan: Plan,
     config: RunConfig,
     source: Source,
     val: Source | None,
     protocols: Sequence[Planned],
+    masked: MaskedPictures | None,
     device: torch.device,
     run: RunDirectory,
     console: Console,
 ) -> PretrainResult:
     method = build_method(config, source, device)
+    if isinstance(plan, StagePlan):
+        plan.begin(run, config, method, console)
     loader = build_loader(config, method, source, device)
     patch: Any = method.export().patch
     transform = Transform(size=config.read_px, mode="square", mean=config.data.mean, std=config.data.std, patch=patch)
@@ -196,7 +221,7 @@ def _train(
     card = {
         "name": config.model.name,
         "licence": "yours: trained from random weights on your pictures",
-        "source": f"opendino pretrain, recipe {config.recipe}, {config.steps} steps",
+        "source": f"opendino pretrain, recipe {config.recipe}, {config.steps} steps{_before(config)}",
         "pictures": len(source),
         "reading": stated_fields(source.reading),
     }
@@ -210,7 +235,7 @@ def _train(
         loader,
         run,
         console,
-        lambda say: Watch(config, run, source, transform, device, probe, card, say, protocols),
+        lambda say: Watch(config, run, source, transform, device, probe, card, say, protocols, masked),
     )
     export_model(run.model, watch.model(method), transform, {**card, "step": config.steps})
     report = watch.written("report", config.steps, lambda: write_report(run.path, running=False))
@@ -251,6 +276,12 @@ class _Arguments(PictureArgs):
     """Folder of pictures (searched through), a .tar of pictures, or a folder of .tar files."""
     recipe: str = "small"
     """Name of a recipe, or a Python file with a function `recipe`."""
+    stage: OptionalText = None
+    """gram (Gram anchoring) or highres (larger, mixed sizes): goes on from another run, in a run of its own."""
+    from_: Annotated[Path | None, tyro.conf.arg(name="from", metavar="RUN", help_behavior_hint="")] = None
+    """The run that a stage goes on from, or one of its checkpoints."""
+    gram_teacher: OptionalText = None
+    """A kept step of that run, a model, or ema (the average as it is); by default what its dense features say."""
     model: OptionalText = None
     """Student instead of the recipe's choice; `opendino models` lists them. vit_tiny is a ViT of the paper's kind."""
     steps: OptionalCount = None
@@ -298,6 +329,9 @@ def run(argv: Sequence[str]) -> int:
             choose_device(arguments.device),
             fields=tuple(fields),
         )
+        if arguments.stage is not None:
+            check_stage(arguments.recipe, arguments.stage, arguments.from_, arguments.gram_teacher, arguments.model)
+            plan = plan_stage(plan, arguments.stage, arguments.from_, arguments.gram_teacher)
         print_fields(plan, as_json=arguments.json)
         return 0
     if arguments.dir is None:

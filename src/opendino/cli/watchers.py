@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from opendino.cli.drift_watch import SIZE_STEPS, MaskedPictures, curve_over_sizes, gauges, sizes_in_words
 from opendino.cli.protocol_watch import Planned, score_protocols
 from opendino.data.sources import Source, open_source
 from opendino.data.transform import Transform
 from opendino.errors import DataError
 from opendino.evaluation.probes import KnnProbe, knn_row
 from opendino.models.batch_norm import calibrate
+from opendino.monitor.drift import judge_drift
 from opendino.monitor.health import Health, alarms, health_from_row, in_words, measure
 from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import MetricsLog
@@ -35,7 +37,8 @@ from opendino.weights import write_model
 PROBE_IMAGES = 64
 CALIBRATION_IMAGES = 512
 PICTURE_IMAGES = 6
-LEAST_STEPS = {"health": 10, "knn": 20, "picture": 20, "protocols": 20}
+SIZE_IMAGES = 16
+LEAST_STEPS = {"health": 10, "knn": 20, "picture": 20, "drift": 20, "protocols": 20}
 """Shares of a short run are at least so many steps: looking must not cost more than learning."""
 
 
@@ -55,6 +58,7 @@ class Watch:
     card: dict[str, Any]
     say: Callable[[str], None]
     protocols: Sequence[Planned] = ()
+    masked: MaskedPictures | None = None
     carry: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -91,11 +95,17 @@ class Watch:
         for name, least in LEAST_STEPS.items():
             length = getattr(watch, f"{name}_every")
             every[name] = max(least if isinstance(length, float) else 1, to_steps(length, total))
-        found = [Watcher(every["health"], self._health), Watcher(every["picture"], self._picture)]
+        found = [
+            Watcher(every["health"], self._health),
+            Watcher(every["picture"], self._picture),
+            Watcher(every["drift"], self._drift),
+        ]
         if self.knn is not None:
             found.append(Watcher(every["knn"], self._knn))
         if self.protocols:
             found.append(Watcher(every["protocols"], self._score))
+        if self.config.stage.name == "highres":
+            found.append(Watcher(total, self._sizes))
         return [*found, Watcher(every["health"], self._report)]
 
     def shown(self) -> Sequence[str]:
@@ -126,13 +136,17 @@ class Watch:
                 self.incidents.append("alarm", step, alarm)
                 self.say(f"step {step:,}: ALARM: {alarm}")
 
+    @property
+    def _at_start(self) -> str:
+        return " (the start)" if self.config.stage.start else " (untrained)"
+
     def _knn(self, step: int, method: BackboneMethod) -> None:
         assert self.knn is not None
         model = self.model(method)
         (result,) = self.knn(model)
         self.metrics.append("knn", step, **knn_row(result))
         assert result.interval is not None
-        gain = f", {result.config['gain']:+.1f} since the start" if step else " (untrained)"
+        gain = f", {result.config['gain']:+.1f} since the start" if step else self._at_start
         self.say(f"step {step:,}: k-NN {result.value:.1f} % [{result.interval[0]:.1f}, {result.interval[1]:.1f}]{gain}")
         best = self.carry.get("best")
         better = step > 0 and (best is None or result.value > best["value"])
@@ -144,6 +158,27 @@ class Watch:
         score_protocols(
             self.protocols, model, self.transform, step, self.device, self.metrics, self.incidents, self.say
         )
+
+    def _drift(self, step: int, method: BackboneMethod) -> None:
+        """Gauges of dense features; with masks their segmentation, at the size of the pictures that are drawn."""
+        row: dict[str, Any] = gauges(measure(method.probe(self.probe_images.to(self.device))))
+        if self.masked is not None:
+            row |= self.masked.scores(self.model(method), self.transform, self.config.watch.picture_px, self.device)
+        self.metrics.append("drift", step, **row)
+        if step:
+            self.say(f"step {step:,}: {judge_drift(self.metrics.rows()).words}")
+
+    def _sizes(self, step: int, method: BackboneMethod) -> None:
+        """Before and after of a high-resolution stage: dense quality by input size."""
+        patch, model = self.transform.patch, self.model(method)
+        sides = [max(2, round(self.transform.size * times / patch)) * patch for times in SIZE_STEPS]
+
+        def images(side: int) -> Tensor:
+            return read_evenly(self.source, replace(self.transform, size=side), SIZE_IMAGES)
+
+        rows = curve_over_sizes(model, self.transform, images, sides, self.masked, self.device)
+        self.metrics.append("sizes", step, rows=rows)
+        self.say(f"step {step:,}: {sizes_in_words(rows)}")
 
     def _picture(self, step: int, method: BackboneMethod) -> None:
         with torch.no_grad():

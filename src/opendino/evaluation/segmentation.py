@@ -148,6 +148,12 @@ def evaluate_linear_segmentation(subject: Subject, data: Masks, job: Job) -> Out
 
 def evaluate_knn_segmentation(subject: Subject, data: Masks, job: Job) -> Outcome:
     """mIoU of patches that take the mean class shares of their nearest training patches; nothing is fitted."""
+    counts, val, skipped = knn_counts(subject, data, job)
+    return _outcome(counts, val, data, skipped)
+
+
+def knn_counts(subject: Subject, data: Masks, job: Job) -> tuple[Counts, list[Seen], list[Skipped]]:
+    """Counts [n, 3, C] of the n val pictures, those pictures, and files that could not be read."""
     train, bad_train = look(subject, data, list(data.train), job, "train")
     val, bad_val = look(subject, data, list(data.val), job, "val")
     features, shares = _rows(train)
@@ -163,7 +169,7 @@ def evaluate_knn_segmentation(subject: Subject, data: Masks, job: Job) -> Outcom
         maps = votes.unflatten(0, one.patches.shape[:2]).permute(2, 0, 1)
         all_counts.append(class_counts(one.mask, argmax(to_native(maps, *one.mask.shape)), data.num_classes))
         job.progress("neighbours", len(all_counts), len(val))
-    return _outcome(np.stack(all_counts), val, data, [*bad_train, *bad_val])
+    return np.stack(all_counts), val, [*bad_train, *bad_val]
 
 
 def knn_shares(bank: Tensor, shares: Tensor, queries: Tensor, k: int) -> Tensor:

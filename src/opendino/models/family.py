@@ -218,6 +218,14 @@ def find_spec(name: str) -> ModelSpec:
     return FAMILY[name]
 
 
+def patch_side(name: str, patch: int | None = None) -> int:
+    """Pixels from patch to patch of a model of the family; `patch` where it is changed from the family's."""
+    config = find_spec(name).config
+    if isinstance(config, ViTConfig):
+        return patch or config.patch
+    return 32 if isinstance(config, ConvNeXtConfig) else ConvMini.patch
+
+
 def changed(config: Config, overrides: Mapping[str, Any]) -> Config:
     """A config with some fields replaced. Raises UsageError with the nearest field's name."""
     known = [field.name for field in fields(config)]

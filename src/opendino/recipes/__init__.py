@@ -16,6 +16,8 @@ from pathlib import Path
 from opendino.errors import OpendinoError, UsageError
 from opendino.recipes.adapt import adapt
 from opendino.recipes.distill import distill, distill_match
+from opendino.recipes.gram import gram
+from opendino.recipes.highres import highres
 from opendino.recipes.situation import Situation
 from opendino.recipes.small import small
 from opendino.recipes.vitl16_imagenet import vitl16_imagenet
@@ -24,8 +26,10 @@ from opendino.train.config import RunConfig
 Recipe = Callable[[Situation], RunConfig]
 
 RECIPES: dict[str, Recipe] = {"small": small, "vitl16_imagenet": vitl16_imagenet}
-
 """Of `opendino pretrain`."""
+
+STAGES: dict[str, Recipe] = {"gram": gram, "highres": highres}
+"""Of `opendino pretrain --stage`: they are told of the run that comes before."""
 
 DISTILL_RECIPES: dict[str, Recipe] = {"distill": distill, "distill_match": distill_match}
 """Of `opendino distill`: they are told of a teacher."""

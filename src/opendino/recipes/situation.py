@@ -1,9 +1,10 @@
-"""What a recipe is told: the pictures, the budget, the machine, the teacher or the start."""
+"""What a recipe is told: the pictures, the budget, the machine, and a teacher, a start or the run that comes before."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from opendino.train.config import RunConfig
 from opendino.train.methods.self_distillation import SelfDistillationConfig
 
 
@@ -42,7 +43,8 @@ class Start:
 class Situation:
     """images: pictures to learn from; short_side_px: their median short side; steps: 0 while not known yet (a budget in
     minutes, before the speed is measured); device: "cpu", "cuda" or "mps"; model: a family member asked for by name;
-    teacher: of a distillation; start: of an adaptation; lora: rank of its low-rank changes, 0 for all weights.
+    teacher: of a distillation; before: of the run that a stage goes on from; start: of an adaptation; lora: rank of its
+    low-rank changes, 0 for all weights.
     """
 
     images: int
@@ -51,5 +53,6 @@ class Situation:
     device: str
     model: str | None = None
     teacher: TeacherFacts | None = None
+    before: RunConfig | None = None
     start: Start | None = None
     lora: int = 0

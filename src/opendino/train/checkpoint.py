@@ -110,14 +110,15 @@ def load_checkpoint(folder: Path, method: Method[Any], optimizer: torch.optim.Op
         fault_point("checkpoint.before_load")
         tensors = load_file(path / "state.safetensors")
         method.load_state_dict({k.removeprefix("method."): v for k, v in tensors.items() if k.startswith("method.")})
-        _load_optimizer(optimizer, tensors)
+        load_optimizer(optimizer, tensors)
         return Resumed(step, read_json(path / "MANIFEST.json")["extra"], tuple(damaged))
     if checkpoints:
         raise DataError(folder, "every checkpoint is damaged: " + ", ".join(damaged), "start again with another --out")
     return None
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give the optimizer the moments of a checkpoint, by the names of its parameters."""
     state: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):

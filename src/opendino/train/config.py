@@ -75,6 +75,15 @@ class WatchConfig:
     """At most so many pictures in the k-NN bank; a fixed stratified subset beyond."""
     knn_queries: int = 2_000
     """At most so many k-NN queries."""
+    drift_every: Length = 0.1
+    """Between looks at dense features, as often as milestones are saved."""
+    masks: str = ""
+    """Pictures with masks, {train,val}/{images,masks}/ or a published set: k-NN segmentation then tells whether dense
+    features degrade; without, signs alone do."""
+    masks_ignore: int = 255
+    """Value in masks that is no class."""
+    masks_limit: int = 0
+    """At most so many pictures with masks a part; 0 takes all."""
     protocols: str = ""
     """Scored while training, as PROTOCOL=DATA with commas between; `opendino evaluate --list` shows them."""
     protocols_every: Length = 0.25
@@ -83,9 +92,11 @@ class WatchConfig:
     """At most so many pictures a part and protocol; 0 takes all."""
 
     def __post_init__(self) -> None:
-        for name in ("log_every", "health_every", "knn_every", "picture_every", "protocols_every"):
+        for name in ("log_every", "health_every", "knn_every", "picture_every", "drift_every", "protocols_every"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"watch.{name}", f"must be above 0, got {getattr(self, name)}", "1.0: only at the end")
+        if self.masks_limit < 0:
+            raise UsageError("watch.masks_limit", f"must be 0 or more, got {self.masks_limit}")
         for name in ("picture_px", "knn_bank", "knn_queries"):
             if getattr(self, name) < 1:
                 raise UsageError(f"watch.{name}", f"must be at least 1, got {getattr(self, name)}")
@@ -110,6 +121,22 @@ class SaveConfig:
         for name in ("minutes", "steps", "keep", "grace_s", "milestones"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"save.{name}", f"must be 0 or more, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """Which stage of training a run is and what it goes on from; filled by `opendino pretrain --stage`."""
+
+    name: Literal["pretrain", "gram", "highres"] = "pretrain"
+    """gram: Gram anchoring; highres: mixed, larger sizes."""
+    start: str = ""
+    """The checkpoint or model that it goes on from."""
+    start_hash: str = ""
+    """Of its weights."""
+    gram_teacher: str = ""
+    """Which weights the Gram teacher began with, and why those."""
+    gram_teacher_hash: str = ""
+    """Of those weights; ema: the average of this run."""
 
 
 class LoopConfig(Protocol):
@@ -147,12 +174,16 @@ class RunConfig:
     """Of activations; weights, moments and averages are fp32 in both."""
     compile: bool = False
     """torch.compile of each block."""
+    checkpoint: bool = False
+    """The student's blocks compute their activations anew in the backward pass: less memory, a third more compute."""
     model: ModelConfig = field(default_factory=ModelConfig)
     method: SelfDistillationConfig = field(default_factory=SelfDistillationConfig)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     """Of `opendino adapt` alone."""
     distill: DistillConfig = field(default_factory=DistillConfig)
     """Of `opendino distill` alone."""
+    stage: StageConfig = field(default_factory=StageConfig)
+    """Of `opendino pretrain --stage` alone."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     data: DataConfig = field(default_factory=DataConfig)
     read_px: int = 224
@@ -178,7 +209,7 @@ class RunConfig:
 
 
 FREE_FIELDS = (
-    *("data.workers", "data.cache_mb", "data.path", "watch.", "save.", "reasons"),
+    *("data.workers", "data.cache_mb", "data.path", "watch.", "save.", "reasons", "checkpoint"),
     "distill.teacher_batch",
 )
 """May differ between a run and its resume: they change what people see, not what is learned. (The pictures themselves
@@ -187,8 +218,11 @@ are compared by their fingerprint, so the folder may have moved.)"""
 SCHEDULED_FIELDS = ("steps", "minutes", "optim.", "method.momentum")
 """May change when it is asked for (`--allow`): the weights and moments at hand go on under them."""
 
-FILLED_FIELDS = ("pictures", "data_ahead_steps", "distill.teacher", "distill.heads")
-"""Filled and compared by the command itself (`--data-changed`; a teacher is compared by its hash)."""
+FILLED_FIELDS = (
+    *("pictures", "data_ahead_steps", "distill.teacher", "distill.heads"),
+    *("stage.start", "stage.gram_teacher"),
+)
+"""Filled and compared by the command itself (`--data-changed`; teachers and starts are compared by their hash)."""
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:

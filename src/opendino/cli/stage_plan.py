@@ -1,0 +1,186 @@
+"""What `opendino pretrain --stage` is about to do: which checkpoint it goes on from, and which one anchors it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch import Tensor
+
+from opendino.cli.plan import Plan
+from opendino.errors import UsageError, WeightsError
+from opendino.features.identity import model_hash
+from opendino.models.family import patch_side
+from opendino.monitor.drift import judge_drift
+from opendino.monitor.metrics import read_rows
+from opendino.recipes import STAGES, Recipe, find_recipe
+from opendino.recipes.situation import Situation
+from opendino.train.checkpoint import list_checkpoints
+from opendino.train.config import RunConfig, StageConfig
+from opendino.train.methods.distillation import DistillConfig
+from opendino.train.methods.self_distillation import SelfDistillation
+from opendino.train.run import RunDirectory
+from opendino.train.start import (
+    Checkpoint,
+    begin_stage,
+    checkpoint_at,
+    choose_anchor,
+    is_run,
+    newest_checkpoint,
+    teacher_backbone,
+)
+from opendino.weights import load
+
+EMA = "ema"
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """The weights that the Gram teacher begins with. checkpoint or model: one of the two, none for the run's own
+    average; words: which and why.
+    """
+
+    words: str
+    checkpoint: Checkpoint | None = None
+    model: Any = None
+
+    @property
+    def hash(self) -> str:
+        if self.checkpoint is not None:
+            return self.checkpoint.hash
+        return EMA if self.model is None else model_hash(self.model)
+
+    def tensors(self) -> Mapping[str, Tensor] | None:
+        """The backbone's, None for the run's own average."""
+        if self.checkpoint is not None:
+            return teacher_backbone(self.checkpoint.tensors())
+        return None if self.model is None else self.model.state_dict()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePlan(Plan):
+    """The plan of a stage: its recipe starts from the config of the run before."""
+
+    start: Checkpoint
+    before: RunConfig
+    anchor: Anchor
+
+    def situation(self, steps: int) -> Situation:
+        return dataclasses.replace(super().situation(steps), before=self.before)
+
+    def recipe_function(self) -> Recipe:
+        return find_recipe(self.recipe, STAGES)
+
+    def filled(self, config: RunConfig) -> RunConfig:
+        """With start and Gram teacher. Raises UsageError where the fields make another stage of it."""
+        stage = StageConfig(
+            self.recipe,  # type: ignore[arg-type]
+            start=str(self.start.path.resolve()),
+            start_hash=self.start.hash,
+            gram_teacher=self.anchor.words,
+            gram_teacher_hash=self.anchor.hash,
+        )
+        if config.model != self.before.model:
+            raise UsageError("model", "differs from that of the run", "leave it out: a stage keeps the model")
+        config.data.crops.check_patch(patch_side(config.model.name, config.model.patch))
+        return dataclasses.replace(config, stage=stage)
+
+    def told(self) -> str:
+        return f"{super().told()} {self.start.hash} {self.anchor.hash}"
+
+    def begin(self, run: RunDirectory, config: RunConfig, method: SelfDistillation, console: Console) -> None:
+        """Write step 0 of a run that has no checkpoint yet, and say what it is made of."""
+        if list_checkpoints(run.checkpoints):
+            return
+        # Published: Gram anchoring resumes the training state, high resolution starts from the average.
+        student = "student" if self.recipe == "gram" else "teacher"
+        begin_stage(run, config, method, self.start, student=student, anchor=self.anchor.tensors())
+        console.print(f"{self.recipe} stage of {self.start.run}, from step {self.start.step:,} ({student})")
+        console.print(f"Gram teacher: {self.anchor.words}")
+
+
+def check_stage(
+    recipe: str, stage: str | None, start: Path | str | None, gram_teacher: str | None, model: str | None
+) -> None:
+    """Raise UsageError for flags of `pretrain` that exclude each other."""
+    given = {"--from": start, "--gram-teacher": gram_teacher}
+    if stage is None:
+        for flag, value in given.items():
+            if value is not None:
+                raise UsageError(f"{flag} {value}", "is of a stage", "add --stage gram or --stage highres")
+        if recipe in STAGES:
+            raise UsageError(f"--recipe {recipe}", "goes on from a run", f"use --stage {recipe} --from RUN")
+        return
+    for flag, value in {"--recipe": recipe if recipe != "small" else None, "--model": model}.items():
+        if value is not None:
+            fix = f"leave {flag} out"
+            raise UsageError(f"{flag} {value}", f"and --stage {stage}: the run decides model and settings", fix)
+
+
+def plan_stage(plan: Plan, stage: str, start: Path | str | None, gram_teacher: str | None) -> StagePlan:
+    """Make a stage of a plan, or refuse it in words before anything is written.
+
+    Args:
+        plan: what else the command says. start: a run directory or one of its checkpoints.
+        gram_teacher: a step of the run, a model, or "ema"; None chooses by what the run measured.
+    """
+    if stage not in STAGES:
+        near = difflib.get_close_matches(stage, STAGES, n=1)
+        raise UsageError(f"--stage {stage}", "no such stage", f"did you mean {near[0]}?" if near else "gram or highres")
+    if start is None:
+        raise UsageError(f"--stage {stage}", "needs the run that it goes on from", "add --from RUN")
+    where = Path(start)
+    if not is_run(where):
+        cause = "is no run with checkpoints, and a stage goes on with heads and average, which no model holds"
+        raise UsageError(f"--from {start}", cause, "name a run directory, as pretrain writes it")
+    checkpoint = newest_checkpoint(where)
+    before = RunDirectory(checkpoint.run).config()
+    if before is None:
+        raise UsageError(checkpoint.run, "has no config.json", "name a whole run directory")
+    if before.distill != DistillConfig():
+        raise UsageError(checkpoint.run, "was made by distill, so it has another objective", "name a run of pretrain")
+    return StagePlan(
+        stage,
+        None,
+        plan.folder,
+        plan.source,
+        plan.length,
+        plan.device,
+        plan.save,
+        plan.fields + (_without_crops(before, stage) if gram_teacher == EMA else ()),
+        start=checkpoint,
+        before=before,
+        anchor=_anchor(stage, checkpoint, gram_teacher),
+    )
+
+
+def _without_crops(before: RunConfig, stage: str) -> tuple[str, ...]:
+    """Fields of a Gram teacher that is the run's own average: it needs no crops of its own, and is never refreshed."""
+    fields = ("--method.gram.teacher", "average", "--method.gram.refresh-every", "0")
+    return (*fields, "--data.crops.gram-px", "0") if stage == "gram" else fields
+
+
+def _anchor(stage: str, start: Checkpoint, asked: str | None) -> Anchor:
+    if asked is None and stage == "highres":
+        return Anchor(f"step {start.step:,}, what the stage starts from (as published)", start)
+    if asked is None:
+        rows = read_rows(RunDirectory(start.run).metrics_file)
+        checkpoint, words = choose_anchor(start.run, judge_drift([row for row in rows if row["step"] <= start.step]))
+        return Anchor(f"{words}; chosen by the looks of {start.run}", checkpoint)
+    if asked == EMA:
+        return Anchor("the average of this run, as the command says")
+    if asked.isdigit():
+        return Anchor(f"step {int(asked):,}, as the command says", checkpoint_at(start.run, int(asked)))
+    if is_run(Path(asked)):
+        checkpoint = newest_checkpoint(Path(asked))
+        return Anchor(f"step {checkpoint.step:,} of {checkpoint.run}, as the command says", checkpoint)
+    try:
+        return Anchor(f"{asked}, as the command says", model=load(asked))
+    except WeightsError as error:
+        fix = "give a step of the run, a run, a model or ema"
+        raise UsageError(f"--gram-teacher {asked}", f"cannot be opened ({error.cause})", fix) from None
