@@ -99,8 +99,9 @@ def line_chart(
     log: bool = False,
     unit: str = "",
     from_zero: bool = False,
+    x: str = "step",
 ) -> Chart:
-    """One small chart of curves over steps; names appear only when there is more than one."""
+    """One small chart of curves over steps, or over `x`; names appear only when there is more than one."""
     colors = ("--blue", "--orange", "--green", "--purple")
     data = [
         {
@@ -120,13 +121,16 @@ def line_chart(
         y_axis |= {"type": "log"}
     if from_zero:
         y_axis["rangemode"] = "tozero"
-    return Chart(title, says, normal, {"data": data, "layout": _layout(levels, y_axis, len(curves) > 1)})
+    layout = _layout(levels, y_axis, len(curves) > 1)
+    layout["xaxis"]["title"]["text"] = x
+    return Chart(title, says, normal, {"data": data, "layout": layout})
 
 
-def knn_chart(rows: Sequence[Row], total_steps: int, more: Sequence[Level] = (), start: str = "random start") -> Chart:
-    """k-NN accuracy over training with its interval, chance, the network before it, named by `start`, and `more` to
-    compare with.
-    """
+RANDOM_START = "random start"
+
+
+def knn_chart(rows: Sequence[Row], total_steps: int, more: Sequence[Level] = (), start: str = RANDOM_START) -> Chart:
+    """k-NN accuracy over training with its interval, chance, the score of step 0 by the name `start`, and `more`."""
     known = _with_interval(rows)
     levels = list(more)
     chance = next((number(row.get("chance")) for row in known), None)
@@ -137,14 +141,14 @@ def knn_chart(rows: Sequence[Row], total_steps: int, more: Sequence[Level] = (),
         "used for this score only, never for learning. The band is the 95 % interval."
     )
     normal = (
-        f"Normal: a rise early, then slower and slower. Only a band that has left the line of the {start} shows "
+        "Normal: a rise early, then slower and slower. Only a band that has left the line of the start shows "
         "learning; chance alone is no yardstick, since an untrained network already beats it."
     )
     plot = _band_plot(known, total_steps, " %", levels, start, from_zero=True)
     return Chart("k-NN accuracy", says, normal, plot, KNN_HEIGHT)
 
 
-def protocol_charts(rows: Sequence[Row], total_steps: int, start: str = "random start") -> Iterator[Chart]:
+def protocol_charts(rows: Sequence[Row], total_steps: int, start: str = RANDOM_START) -> Iterator[Chart]:
     """Scores of an evaluation's protocols over training, a chart for the first number of each protocol and data set."""
     by_set: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
