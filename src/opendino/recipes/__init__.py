@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from opendino.errors import OpendinoError, UsageError
+from opendino.recipes.adapt import adapt
 from opendino.recipes.distill import distill, distill_match
 from opendino.recipes.gram import gram
 from opendino.recipes.highres import highres
@@ -32,6 +33,9 @@ STAGES: dict[str, Recipe] = {"gram": gram, "highres": highres}
 
 DISTILL_RECIPES: dict[str, Recipe] = {"distill": distill, "distill_match": distill_match}
 """Of `opendino distill`: they are told of a teacher."""
+
+ADAPT_RECIPES: dict[str, Recipe] = {"adapt": adapt}
+"""Of `opendino adapt`: they are told of a start."""
 
 
 def find_recipe(name: str, recipes: Mapping[str, Recipe] = RECIPES) -> Recipe:
