@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
+from opendino.cli import main
 from opendino.cli.check import check
 from opendino.data import watch
 from opendino.data.beside import read_skip_list
@@ -235,24 +237,21 @@ def test_a_decoder_that_crashes_or_never_ends_costs_one_picture(
 
 
 def test_folders_that_are_no_classes_are_named(tmp_path: Path) -> None:
-    for folder, count in (("train", 120), ("test", 4), ("masks", 3)):
+    for folder, count in (("train", 120), ("test", 4), ("depth", 3)):
         for number in range(count):
             path = tmp_path / "all" / folder / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            array = photo(number, 40, 40)
-            mask = (array[:, :, 0] > 128).astype(np.uint8) * 255
-            path.write_bytes(encoded(mask if folder == "masks" else array, "PNG"))
+            path.write_bytes(encoded(photo(number, 40, 40), "PNG"))
     result = check(tmp_path / "all", out=tmp_path / "out")
     words = " ".join(result.advice)
     for part in (
         "folders test, train are named as parts of a data set",
-        "3 pictures lie in masks",
+        "3 pictures lie in depth: if these are masks or depth maps",
         "Classes of fewer than 5 pictures: 2",
         "uneven, 3 to 120 pictures",
     ):
         assert part in words
     assert "choose the right folder" in result.verdict
-    assert result.summary.suspicious["two values: a mask or a scan"].count == 3
 
 
 def test_one_range_is_proposed_for_one_type_of_numbers_only(tmp_path: Path) -> None:
@@ -366,3 +365,90 @@ def test_train_and_val_are_named_as_parts(tmp_path: Path) -> None:
     assert result.summary.parts == ("train", "val") and not result.summary.classes
     assert any("train, val are named as parts of a data set and not taken for classes" in one for one in result.advice)
     assert "choose the right folder" in result.verdict
+
+
+# Numbers beyond 8 bits
+
+
+def test_the_numbers_of_each_band_are_those_of_a_slow_loop(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    folder = tmp_path / "all"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    stacks = [generator.integers(0, 100 * (one + 2), (30, 40, 5)).astype(np.uint16) for one in range(3)]
+    for number, stack in enumerate(stacks):
+        stack[:, :, 4] += 1000
+        tifffile.imwrite(folder / f"{number}.tif", stack, photometric="minisblack", planarconfig="contig")
+    result = check(folder, out=tmp_path / "out")
+    assert result.summary.readable == 0  # no bands are named yet, and still the numbers are known
+    assert [(band.mode, band.band, band.count) for band in result.summary.bands] == [
+        ("uint16x5", number, 3) for number in range(5)
+    ]
+    for band in result.summary.bands:
+        planes = [stack[:, :, band.band] for stack in stacks]
+        assert (band.smallest, band.largest) == (min(map(np.min, planes)), max(map(np.max, planes)))
+        for value, share in ((band.low, 1), (band.middle, 50), (band.high, 99)):
+            assert value == pytest.approx(np.mean([np.percentile(plane, share) for plane in planes]))
+    assert result.command.endswith("--bands 0 1 2")
+    assert "which of 0 to 4" in result.advice[0]
+    named = check(folder, out=tmp_path / "out", reading=Reading(bands=(4, 0, 1)))
+    assert named.summary.readable == 3 and named.summary.bands == result.summary.bands
+
+
+def test_missing_pixels_are_not_among_the_numbers(tmp_path: Path) -> None:
+    folder = tmp_path / "all"
+    folder.mkdir()
+    depth = photo(1)[:, :, 0].astype(np.float32)
+    depth[:5], depth[5:9] = np.nan, -9999
+    PillowImage.fromarray(depth).save(folder / "depth.tif")
+    (band,) = check(folder, out=tmp_path / "out", reading=Reading(nodata=-9999)).summary.bands
+    assert (band.smallest, band.largest) == (depth[9:].min(), depth[9:].max())
+
+
+def test_ordinary_pictures_have_no_table_of_numbers(folder: Path, tmp_path: Path) -> None:
+    assert {band.mode for band in check(folder, out=tmp_path / "out").summary.bands} == {"I;16"}
+
+
+def test_a_survey_of_an_older_format_is_taken_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "all"
+    folder.mkdir()
+    (folder / "1.png").write_bytes(encoded(photo(1), "PNG"))
+    out = tmp_path / "out"
+    out.mkdir()
+    with sqlite3.connect(out / "survey.sqlite") as old:
+        old.execute("CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT)")
+        old.execute("INSERT INTO about VALUES ('made', '[2, \"\"]')")
+        old.execute("CREATE TABLE pictures (id, size, PRIMARY KEY (id)) WITHOUT ROWID")
+    assert check(folder, out=out).measured == 1
+
+
+# How a check ends
+
+
+def test_bad_pictures_end_well_unless_none_can_be_read_or_strictness_is_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "all"
+    folder.mkdir()
+    (folder / "cut.jpg").write_bytes(encoded(photo(1), "JPEG")[:500])
+    ask = ["check", str(folder), "--out", str(tmp_path / "out")]
+    assert main(ask) == main([*ask, "--json"]) == 3  # nothing to learn from
+    (folder / "whole.jpg").write_bytes(encoded(photo(2), "JPEG"))
+    assert main(ask) == 0
+    assert main([*ask, "--strict"]) == 3
+    assert main([*ask, "--apply", "--strict"]) == 0
+    assert main([*ask, "--strict"]) == 0  # what is bad is in the list beside the pictures
+    (folder / "new.jpg").write_bytes(b"\xff\xd8\xff")
+    assert main([*ask, "--strict"]) == 3
+
+
+def test_a_check_after_applying_says_ready(tmp_path: Path) -> None:
+    folder = tmp_path / "all"
+    folder.mkdir()
+    for number in range(4):
+        (folder / f"{number}.jpg").write_bytes(encoded(photo(number), "JPEG"))
+    (folder / "cut.jpg").write_bytes(encoded(photo(1), "JPEG")[:500])
+    before = check(folder, out=tmp_path / "out")
+    assert "leave out 1 picture that" in before.verdict and before.command.endswith("--apply") and before.unlisted == 1
+    for apply in (True, False):
+        after = check(folder, out=tmp_path / "out", apply=apply)
+        assert after.verdict == "Ready to use: 4 pictures." and after.unlisted == 0
+        assert after.command.startswith("opendino try")

@@ -25,11 +25,13 @@ def some_tokens(batch=3, count=20, dim=7):
     return torch.cat([torch.randn(batch, count, dim, generator=generator), places], -1)
 
 
+@pytest.mark.oracle
 def test_sixteen_of_a_hundred_frames_are_the_published_ones():
     assert even_frames(100, 16).tolist() == [0, 7, 13, 20, 26, 33, 40, 46, 53, 59, 66, 73, 79, 86, 92, 99]
     assert even_frames(3, 5).tolist() == [0, 0, 1, 2, 2]  # a short clip repeats frames
 
 
+@pytest.mark.oracle
 def test_tokens_may_be_shuffled_with_their_places_but_not_without():
     heads, tokens = AttentiveHeads(7, 4, 2, width=24, heads=2, depth=2).eval(), some_tokens()
     order = torch.randperm(20, generator=torch.Generator().manual_seed(1))

@@ -29,6 +29,7 @@ def object_map() -> torch.Tensor:
     return patches
 
 
+@pytest.mark.oracle
 def test_token_cut_boxes_the_object_with_the_known_eigenvalue():
     cut = token_cut(object_map(), 0.2)
     assert tuple(16 * side for side in cut.box) == (32, 16, 64, 48)
@@ -53,6 +54,7 @@ def test_patches_that_are_all_unlike_are_still_cut():
     assert 0 <= left < right <= 12 and 0 <= top < bottom <= 8
 
 
+@pytest.mark.oracle
 def test_a_picture_of_equal_patches_has_no_cut():
     assert token_cut(torch.ones(3, 5, 4), 0.2).box == (0, 0, 5, 3)
 
@@ -63,23 +65,29 @@ def test_only_the_component_that_holds_the_seed_is_boxed():
     assert token_cut(patches, 0.2).box in ((2, 1, 4, 3), (5, 3, 6, 4))
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize(("length", "starts"), [(683, [0, 171]), (512, [0]), (300, [0]), (1024, [0, 341, 512])])
 def test_slide_windows(length, starts):
     assert slide_starts(length, 512, 341) == starts
 
 
+@pytest.mark.oracle
 def test_slide_windows_of_the_large_crop():
     assert slide_starts(1120, 896, 596) == [0, 224]
 
 
+@pytest.mark.oracle
 def test_class_shares_of_a_patch():
     mask = np.array([[0, 0], [1, 255]], np.uint8)
     assert class_shares(mask, 1, 1, 2).flatten().tolist() == [0.5, 0.25]
+    known = class_shares(np.array([[0, 0], [1, 255]], np.uint8), 1, 1, 2)[0, 0]
+    torch.testing.assert_close(known / known.sum(), torch.tensor([2 / 3, 1 / 3]))
     # A patch border through the middle of a pixel: three columns in two patches.
     halves = class_shares(np.array([[0, 1, 1]], np.uint8), 1, 2, 2)[0]
     torch.testing.assert_close(halves, torch.tensor([[2 / 3, 1 / 3], [0.0, 1.0]]))
 
 
+@pytest.mark.oracle
 def test_a_training_patch_asked_with_k_1_gets_its_own_shares():
     bank = F.normalize(torch.randn(20, 8, generator=torch.Generator().manual_seed(0)), dim=1)
     shares = torch.rand(20, 3).softmax(1)
@@ -98,6 +106,7 @@ def noise_frames(count=1, height=5, width=7):
     return torch.randn(count, height, width, 32, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.oracle
 def test_propagation_follows_features_that_move():
     (start,) = noise_frames()
     first = F.one_hot(torch.arange(35).reshape(5, 7) % 4, 4).float()
@@ -106,6 +115,7 @@ def test_propagation_follows_features_that_move():
         torch.testing.assert_close(soft, first.roll(shift, 1), atol=1e-4, rtol=0)
 
 
+@pytest.mark.oracle
 def test_propagation_with_window_0_and_k_1_copies_the_mask():
     first = F.one_hot(torch.arange(35).reshape(5, 7) % 4, 4).float()
     for soft in propagate(noise_frames(4), first, window=0, k=1):
@@ -136,6 +146,7 @@ def test_propagation_takes_the_best_of_all_context_together():
         torch.testing.assert_close(found[now - 1], answer, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.oracle
 def test_health_oracles():
     patches = torch.tensor([[[1.0, 0], [0, 1], [-1, 0], [1, 1]]])
     assert float(cls_patch_cosine(torch.tensor([[1.0, 0]]), patches)) == pytest.approx(0.176777, abs=1e-6)
@@ -146,6 +157,7 @@ def test_health_oracles():
     assert participation_ratio(torch.tensor([9.0, 1])) == pytest.approx(1.219512, abs=1e-6)
 
 
+@pytest.mark.oracle
 def test_gram_drift_does_not_see_rotations():
     patches = torch.randn(12, 6, generator=torch.Generator().manual_seed(0))
     rotation = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(1))).Q

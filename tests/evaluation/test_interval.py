@@ -62,6 +62,7 @@ def test_chunks_do_not_matter(monkeypatch):
     assert bootstrap(scores) == whole
 
 
+@pytest.mark.oracle
 def test_frames_of_one_video_are_no_independent_trials():
     """Ten videos of ten equal frames, eight of them right: the standard error is 0.126, not the 0.040 of frames."""
     right, videos = np.repeat([1.0] * 8 + [0.0] * 2, 10), np.repeat([f"video-{n}" for n in range(10)], 10).tolist()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opendino.errors import ShapeError, UsageError
-from opendino.evaluation.knn import READOUTS, nearest, read_out, score_knn
+from opendino.evaluation.knn import READOUTS, TEMPERATURE, nearest, read_out, score_knn
 
 
 def slow_knn(bank, bank_labels, queries, k, temperature=0.07):
@@ -63,6 +63,7 @@ def test_equals_scikit_learn():
     np.testing.assert_array_equal(score.predictions, oracle.predict(queries.double().numpy()))
 
 
+@pytest.mark.oracle
 def test_one_near_neighbour_loses_to_three_that_are_a_little_farther():
     # Cosines .90 for class 0 and .88 three times for class 1.
     angle = [math.acos(0.9)] + [math.acos(0.88)] * 3
@@ -71,6 +72,17 @@ def test_one_near_neighbour_loses_to_three_that_are_a_little_farther():
     one, four = score_knn(bank, labels, query, torch.tensor([1]), ks=(1, 4), readouts=("raw",))
     assert (one.predictions.item(), four.predictions.item()) == (0, 1)
     assert not one.correct.item() and four.correct.item()
+
+
+@pytest.mark.oracle
+def test_votes_are_softmax_shares_of_the_nearest():
+    bank, labels = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6], [0.0, 1.0]]), torch.tensor([0, 1, 1, 2])
+    similarity, index = nearest(bank, torch.tensor([[1.0, 0.0]]), 3, "raw")
+    shares = torch.zeros(3).scatter_add_(0, labels[index[0]], (similarity[0] / TEMPERATURE).softmax(0))
+    torch.testing.assert_close(shares, torch.tensor([0.942746, 0.057254, 0.0]), atol=1e-6, rtol=0)
+    near = torch.tensor([0.90, 0.88, 0.88, 0.88])
+    shares = (near / TEMPERATURE).softmax(0)
+    assert [float(shares[0]), float(shares[1:].sum())] == pytest.approx([0.307273, 0.692727], abs=1e-6)
 
 
 def test_ties_go_to_the_lower_index_and_the_lower_class():
@@ -88,6 +100,7 @@ def test_duplicates_at_the_edge_of_k_are_taken_by_index():
     assert score.predictions.item() == 30
 
 
+@pytest.mark.oracle
 def test_chunks_permutation_and_scale_change_nothing():
     bank, bank_labels, queries, query_labels = sample(n=90)
     (base,) = score_knn(bank, bank_labels, queries, query_labels, ks=(7,))
@@ -169,6 +182,7 @@ def test_small_integer_features_full_of_ties(n, k, classes, seed):
         assert votes[prediction] == pytest.approx(votes.max(), rel=1e-9)
 
 
+@pytest.mark.oracle
 def test_the_bank_may_be_read_in_parts_of_any_size():
     generator = torch.Generator().manual_seed(5)
     bank, queries = torch.randn(300, 8, generator=generator).half(), torch.randn(17, 8, generator=generator)

@@ -11,6 +11,7 @@ from opendino.evaluation.logistic import choose_and_fit, few_shot_rows, fit_logi
 LINE = np.arange(4.0)[:, None]
 
 
+@pytest.mark.oracle
 def test_known_solution_and_its_gradient():
     labels = np.array([0, 0, 1, 1])
     model, converged = fit_logistic(LINE, labels, 1.0)
@@ -20,6 +21,7 @@ def test_known_solution_and_its_gradient():
     assert w + ((p - labels) * LINE[:, 0]).sum() == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.oracle
 def test_c_multiplies_the_sum_of_losses():
     labels = np.array([0, 0, 1, 1])
     once, _ = fit_logistic(LINE, labels, 1.0)
@@ -46,6 +48,7 @@ def test_few_shot_draws_the_same_number_of_every_class(shots, seed):
     assert rows.tolist() == few_shot_rows(labels, shots, seed).tolist() == sorted(set(rows.tolist()))
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("name", CHANGES)
 def test_strength_0_changes_nothing_and_others_something(name):
     change, strengths = CHANGES[name]

@@ -39,6 +39,7 @@ def test_log_odds_are_those_of_the_published_confidence(k, temperature):
         assert found[row] == pytest.approx(np.log(confidence / (1 - confidence)))
 
 
+@pytest.mark.oracle
 def test_confidences_that_round_to_1_still_have_an_order():
     classes = np.array([[0, 1], [0, 1]])
     found = log_odds(Neighbours(np.array([[0.9, 0.1], [0.95, 0.1]]), classes), 2, 500.0, 2)

@@ -62,6 +62,7 @@ def test_a_point_of_the_object_is_the_same_place_in_both_views(tmp_path):
         assert near[near > 0].min() == pytest.approx(0.5, rel=1e-3) and near.max() == pytest.approx(0.6, rel=1e-3)
 
 
+@pytest.mark.oracle
 def test_errors_are_counted_below_each_threshold():
     recalls = recall_below([0.005, 0.015, 0.03, 0.2], NAVI_THRESHOLDS_M)
     assert recalls == [0.25, 0.5, 0.75] and np.mean(recalls) == 0.5
@@ -77,6 +78,7 @@ def test_the_same_picture_twice_matches_itself_and_the_best_matches_are_kept():
     assert set(one.tolist()) == set(range(700, 1500)), "Probe3D's other branch keeps the worst ones"
 
 
+@pytest.mark.oracle
 def test_one_view_beside_itself_is_found_whole(tmp_path):
     data = open_navi(Job(layouts.navi(tmp_path)))
     twice = [replace(pair, target=pair.source, angle_deg=1.0) for pair in data.pairs]

@@ -19,7 +19,7 @@ from opendino.cli.embed import embed, in_words, run
 from opendino.cli.search import search
 from opendino.cli.try_ import try_
 from opendino.data.folder import FolderSource
-from opendino.data.images import read
+from opendino.data.images import Reading, read
 from opendino.data.sources import open_source
 from opendino.data.transform import Transform
 from opendino.errors import DataError, OpendinoError, StoppedError, UsageError
@@ -49,13 +49,13 @@ def decodes(monkeypatch):
     """Names of the pictures that were decoded."""
     seen = []
     reader = importlib.import_module("opendino.data.images.read")
-    real = reader._decode
+    real = reader.read_stored
 
     def counted(data, name, reading):
         seen.append(name)
         return real(data, name, reading)
 
-    monkeypatch.setattr(reader, "_decode", counted)
+    monkeypatch.setattr(reader, "read_stored", counted)
     return seen
 
 
@@ -265,10 +265,22 @@ def test_only_broken_pictures_is_an_error(tmp_path, model):
     (tmp_path / "p" / "a.jpg").write_bytes(b"\xff\xd8\xff broken")
     for dtype, words in (
         ("bf16", "none of 1 pictures"),
-        ("fp32", r"no picture could be embedded \(a.jpg: truncated\)"),
+        ("fp32", r"no picture could be embedded \(a.jpg: jpeg with a header that is cut"),
     ):
         with pytest.raises(DataError, match=words):
             embed(tmp_path / "p", model, tmp_path / dtype, dtype=dtype)
+
+
+def test_bands_that_are_not_there_leave_no_store_that_refuses_the_right_ones(tmp_path, model):
+    tifffile = pytest.importorskip("tifffile")
+    (tmp_path / "p").mkdir()
+    for number in range(2):
+        values = np.random.default_rng(number).integers(0, 256, (40, 40, 5), np.uint8)
+        tifffile.imwrite(tmp_path / f"p/{number}.tif", values, photometric="minisblack", planarconfig="contig")
+    for bands, words in (((7,), "has 5 bands, band 7 was asked for.*ask for 0 to 4"), (None, "--bands 0 1 2")):
+        with pytest.raises(DataError, match=words):
+            embed(tmp_path / "p", model, tmp_path / "s", dtype="fp32", reading=Reading(bands=bands))
+    assert embed(tmp_path / "p", model, tmp_path / "s", dtype="fp32", reading=Reading(bands=(4, 0, 1))).rows == 2
 
 
 def test_tiles_cover_the_picture_and_their_merged_map_is_kept(tmp_path, model):

@@ -24,12 +24,14 @@ def new_heads(count):
     return LinearHeads(5, 3, count, batch_norm=True).double()
 
 
+@pytest.mark.oracle
 def test_the_rate_falls_along_the_published_cosine():
     optim = Recipe(4, 1, "sgd").optim
     factors = [optim.lr_schedule.at(step, 4) for step in range(4)]
     assert factors == pytest.approx([1, 0.853553, 0.5, 0.146447], abs=1e-6)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_head_trained_among_others_equals_it_alone(optimizer):
     features, labels = some_rows()

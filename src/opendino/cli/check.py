@@ -37,11 +37,12 @@ from opendino.data.survey import (
     summarise,
     take_survey,
 )
-from opendino.errors import OpendinoError, UsageError
+from opendino.errors import DataError, OpendinoError, UsageError
 from opendino.files import exclusive, write_json
 from opendino.pages.check_page import Said, Shot, Shots, thumbnail, write_check_page
 
 SAMPLE, OF_EACH, GROUPS = 24, 6, 8
+MOST_LINES = 8
 FEW_PICTURES = 200
 """Fewer are measured by one process: starting others takes longer."""
 MAX_WORKERS = 8
@@ -62,6 +63,8 @@ class CheckArgs(ReadingArgs):
     """Where to write; default: runs/check-NAME-HASH."""
     apply: Switch = False
     """Also put the skip list beside the pictures, where every command honours it; your own lines and decisions stay."""
+    strict: Switch = False
+    """End with exit code 3 when a picture cannot be read that no skip list beside the pictures leaves out."""
     follow: Switch = False
     """Also enter links to folders."""
     workers: OptionalCount = None
@@ -72,7 +75,10 @@ class CheckArgs(ReadingArgs):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """verdict: one sentence; page, skip_list: files; measured: pictures measured now, the others were known."""
+    """verdict: one sentence; page, skip_list: files; measured: pictures measured now, the others were known.
+
+    unlisted: pictures that cannot be read and that the skip list beside the pictures does not leave out.
+    """
 
     summary: Summary
     advice: tuple[str, ...]
@@ -80,6 +86,8 @@ class CheckResult:
     page: Path
     skip_list: Path
     measured: int
+    command: str
+    unlisted: int
 
 
 def check(
@@ -119,11 +127,15 @@ def check(
         measured = _take(source, records, workers, quiet)
         near = near_groups(records)
         summary = summarise(source, records, near)
-        advice, verdict = tuple(advise(summary)), judge(summary)
-        command = next_command(summary, shlex.quote(str(folder)), apply)
         skip_list = target / SKIP_NAME
         skips = list(propose_skips(records, near))
         write_skip_list(skip_list, skips)
+        if apply:
+            skip_list = path_beside(folder, SKIP_NAME)
+            _apply(skip_list, skips)
+        unlisted = _unlisted(path_beside(folder, SKIP_NAME), skips)
+        advice, verdict = tuple(advise(summary)), judge(summary, not unlisted)
+        command = next_command(summary, shlex.quote(str(folder)), not unlisted)
         page = write_check_page(
             target / "check.html",
             str(folder),
@@ -132,15 +144,14 @@ def check(
             _shots(source, records, summary),
         )
         write_json(target / "check.json", {**dataclasses.asdict(summary), "verdict": verdict, "advice": advice})
-        if apply:
-            skip_list = path_beside(folder, SKIP_NAME)
-            _apply(skip_list, skips)
         records.close()
-    return CheckResult(summary, advice, verdict, page, skip_list, measured)
+    return CheckResult(
+        summary, advice, verdict, page, skip_list, measured, command, sum(one.reason in summary.bad for one in unlisted)
+    )
 
 
 def run(argv: Sequence[str]) -> int:
-    """Parse, survey, print; returns the exit code."""
+    """Parse, survey, print. Finding bad pictures is what it is for: 0, unless none can be read or --strict is given."""
     args = parse_arguments(CheckArgs, argv, "check")
     result = check(
         args.dir,
@@ -155,7 +166,7 @@ def run(argv: Sequence[str]) -> int:
         said = {"verdict": result.verdict, "advice": result.advice, "measured": result.measured}
         files = {"page": str(result.page), "skip_list": str(result.skip_list)}
         print(json.dumps({**dataclasses.asdict(result.summary), **said, **files}))
-        return 0
+        return _exit_code(result, args.strict)
     for line in _words(result.summary):
         print(line)
     print()
@@ -163,8 +174,13 @@ def run(argv: Sequence[str]) -> int:
     for line in result.advice:
         print(f"- {line}")
     print(f"\nwrote {result.page}, check.json beside it, and {result.skip_list}")
-    print(f"next: {next_command(result.summary, shlex.quote(str(args.dir)), args.apply)}")
-    return 0
+    if result.command:
+        print(f"next: {result.command}")
+    return _exit_code(result, args.strict)
+
+
+def _exit_code(result: CheckResult, strict: bool) -> int:
+    return DataError.exit_code if not result.summary.readable or (strict and result.unlisted) else 0
 
 
 def _default_out(folder: Path) -> Path:
@@ -188,12 +204,19 @@ def _take(source: Source, records: Records, workers: int, quiet: bool) -> int:
 
 def _apply(path: Path, found: Sequence[SkipEntry]) -> None:
     """Write the skip list beside the pictures: what a person decided or added stays, what was mended goes."""
-    ours = {entry.reason for entry in found} | {"one colour", "duplicate", "truncated", "not-an-image", "unsupported"}
+    ours = {entry.reason for entry in found} | {"one colour", "duplicate", "mask", "crash"}
+    ours |= {kind.reason for kind in ImageError.__subclasses__()}
     old = {entry.id: entry for entry in read_skip_entries(path)} if path.exists() else {}
     now = {entry.id for entry in found}
     added = [entry for entry in old.values() if entry.id not in now and entry.reason not in ours]
     decided = (replace(one, active=old[one.id].active) if one.id in old else one for one in found)
     write_skip_list(path, [*added, *decided])
+
+
+def _unlisted(beside: Path, found: Sequence[SkipEntry]) -> list[SkipEntry]:
+    """What a skip list should leave out and the one beside the pictures does not know, or is not there to know."""
+    known = {entry.id for entry in read_skip_entries(beside)} if beside.exists() else set()
+    return [entry for entry in found if entry.active and entry.id not in known]
 
 
 def _shots(source: Source, records: Records, summary: Summary) -> Shots:
@@ -202,8 +225,9 @@ def _shots(source: Source, records: Records, summary: Summary) -> Shots:
     rows = records.query(f"SELECT id FROM pictures WHERE {where} GROUP BY digest ORDER BY digest LIMIT {SAMPLE}")
     sample = [id for (id,) in rows]
     suspicious = {word: named.ids[:OF_EACH] for word, named in summary.suspicious.items()}
+    masks = {one.folder: one.masks.ids[:OF_EACH] for one in summary.masks[:GROUPS]}
     exact, near = ([group[:OF_EACH] for group in groups[:GROUPS]] for groups in (summary.exact, summary.near))
-    wanted = {*sample, *(id for ids in [*suspicious.values(), *exact, *near] for id in ids)}
+    wanted = {*sample, *(id for ids in [*suspicious.values(), *masks.values(), *exact, *near] for id in ids)}
     drawn = dict(_draw(source, records, wanted))
 
     def shown(ids: Iterable[str]) -> list[Shot]:
@@ -212,6 +236,7 @@ def _shots(source: Source, records: Records, summary: Summary) -> Shots:
     return Shots(
         shown(sample),
         {word: shown(ids) for word, ids in suspicious.items()},
+        {folder: shown(ids) for folder, ids in masks.items()},
         [shown(group) for group in exact],
         [shown(group) for group in near],
     )
@@ -248,6 +273,16 @@ def _words(summary: Summary) -> list[str]:
         lines.append(f"turned by EXIF: {listed(turned)}")
     for one in summary.ranges:
         lines.append(f"{one.count:,} {one.mode}: {one.low:.6g} to {one.high:.6g} become 0 to 255 ({one.rule})")
+    for band in summary.bands[:MOST_LINES]:
+        lines.append(
+            f"{band.count:,} {band.mode}, band {band.band}: stored numbers {band.smallest:.6g} to {band.largest:.6g}, "
+            f"usually {band.low:.4g} to {band.high:.4g} around {band.middle:.4g}"
+        )
+    if len(summary.bands) > MOST_LINES:
+        lines.append(f"stored numbers of {len(summary.bands) - MOST_LINES} more bands: see the page")
+    for found in summary.masks[:MOST_LINES]:
+        where = found.folder or "the folder itself"
+        lines.append(f"masks: {found.masks.count:,} in {where}, e.g. {found.masks.ids[0]}")
     for reason, named in summary.bad.items():
         lines.append(f"cannot be read: {named.count:,} {reason}, e.g. {named.ids[0]} ({summary.causes[reason]})")
     for word, named in summary.suspicious.items():

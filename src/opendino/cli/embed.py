@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shlex
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +156,7 @@ def embed_into(
     **options: Any,
 ) -> Embedded:
     """`features.embed.embed_source`, whose `options` it takes, with a progress bar, and Ctrl-C as a stop."""
+    fresh = not path.exists()
     console = Console(stderr=True, quiet=quiet or ranks.rank > 0, soft_wrap=True)
     if said := name_other_reading(getattr(model, "card", {}), source.reading):
         console.print(said)
@@ -173,9 +175,20 @@ def embed_into(
         except KeyboardInterrupt:
             raise StoppedError(path, "stopped, what was written stays", "the same command goes on") from None
     if ranks.rank == 0 and made.rows == 0:
-        reasons = ", ".join(f"{one.id}: {one.reason}" for one in made.skipped[:3])
-        raise DataError(info.source, f"no picture could be embedded ({reasons})")
+        if fresh:  # else the same command with the right bands would be refused: they are other features
+            shutil.rmtree(path)
+        raise _none_embedded(source, made)
     return made
+
+
+def _none_embedded(source: Source, made: Embedded) -> DataError:
+    """What is wrong with the first picture, in full, since it is most likely wrong with all."""
+    try:
+        source.read(0)
+        words, fix = ", ".join(f"{one.id}: {one.reason}" for one in made.skipped[:3]), ""
+    except DataError as error:
+        words, fix = f"{error.thing}: {error.cause}", error.fix
+    return DataError(made.info.source, f"no picture could be embedded ({words})", fix)
 
 
 def describe(

@@ -186,7 +186,7 @@ def _short_side(source: Source) -> int:
             break
     if not sides:
         cause = f"none of the {len(bad)} that were tried can be read, the first is {bad[0].thing} ({bad[0].cause})"
-        raise DataError("pictures", cause, "open some of them with a viewer")
+        raise DataError("pictures", cause, bad[0].fix or "open some of them with a viewer")
     return sorted(sides)[len(sides) // 2]
 
 

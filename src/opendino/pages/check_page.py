@@ -28,10 +28,12 @@ class Shot:
 
 @dataclass(frozen=True)
 class Shots:
-    """What is shown: a sample, the suspicious by their word, and groups of equal and nearly equal pictures."""
+    """What is shown: a sample, the suspicious by their word, masks by folder, and groups of equal and nearly equal
+    pictures."""
 
     sample: Sequence[Shot]
     suspicious: Mapping[str, Sequence[Shot]]
+    masks: Mapping[str, Sequence[Shot]]
     exact: Sequence[Sequence[Shot]]
     near: Sequence[Sequence[Shot]]
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from opendino.errors import WeightsError
+from opendino.weights.cut import cut_archive, cut_file
 
 MAX_TENSORS, MAX_NAME, MAX_DEPTH, MAX_VALUES, MAX_RANK = 100_000, 512, 8, 1_000_000, 8
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
@@ -37,6 +38,8 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
         raise WeightsError(path, f"is a damaged zip archive ({_first_line(error)})", FIX) from None
     if zipped:
         _check_archive(path)
+    elif _starts_as_archive(path):
+        raise cut_archive(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own about old protocols; what counts is refused below
@@ -48,6 +51,8 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     except MemoryError:
         raise WeightsError(path, "asks for more memory than there is: refused", FIX) from None
     except Exception as error:  # a damaged or hostile stream makes torch's reader raise almost anything
+        if isinstance(error, EOFError) or "unexpected EOF" in str(error):
+            raise cut_file(path, 0) from None
         raise WeightsError(
             path, f"is a pickle that cannot be read safely ({_first_line(error)}): refused", FIX
         ) from None
@@ -55,6 +60,11 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise WeightsError(path, "is a PyTorch file without tensors", FIX)
     return tensors
+
+
+def _starts_as_archive(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 def _check_archive(path: Path) -> None:

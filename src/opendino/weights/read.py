@@ -16,6 +16,7 @@ from torch import Tensor
 
 from opendino.errors import WeightsError
 from opendino.weights.apart import read_apart
+from opendino.weights.cut import cut_file, require_whole
 
 MAX_HEADER_BYTES = 100_000_000  # the reference reader's own cap
 MAX_TENSORS, MAX_RANK, MAX_NAME = 100_000, 8, 512
@@ -106,6 +107,8 @@ def _check_header(path: Path) -> None:
     size = path.stat().st_size
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
+        if size - 8 < length <= MAX_HEADER_BYTES and file.read(1) == b"{":
+            raise cut_file(path, 8 + length, "more than ")
         if size < 10 or not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
             raise ValueError(f"header of {length} bytes in a file of {size} bytes")
         text = file.read(length)
@@ -117,6 +120,7 @@ def _check_header(path: Path) -> None:
             raise ValueError(f"a tensor name of {len(name)} characters")
         if name != "__metadata__" and not (isinstance(entry, dict) and len(entry.get("shape", ())) <= MAX_RANK):
             raise ValueError(f"tensor {name[:60]} has more than {MAX_RANK} dimensions or no shape")
+    require_whole(path, length, header)
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

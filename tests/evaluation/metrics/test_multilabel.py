@@ -9,6 +9,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from opendino.evaluation.metrics.multilabel import eleven_point_ap, f1_counts, macro_f1, micro_f1, weighted_ap
 
 
+@pytest.mark.oracle
 def test_all_points_and_eleven_points_differ():
     scores, truth = [0.9, 0.8, 0.7, 0.6], [1, 0, 1, 0]
     assert weighted_ap(scores, truth) == pytest.approx(0.833333, abs=1e-6)
@@ -34,6 +35,7 @@ def test_a_weight_is_a_repetition(rows):
     assert eleven_point_ap(scores, truth, weights) == pytest.approx(again)
 
 
+@pytest.mark.oracle
 def test_f1_of_all_classes_together_and_of_each():
     truth, guess = [[1, 0, 1], [0, 1, 0], [1, 1, 0]], [[1, 0, 0], [0, 1, 1], [1, 0, 0]]
     counts = f1_counts(truth, guess).sum(0)

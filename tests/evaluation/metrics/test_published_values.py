@@ -67,6 +67,7 @@ TRUTH = np.array([[0, 0, 1], [1, 255, 0]])
 PREDICTED = np.array([[0, 1, 1], [1, 2, 0]])
 
 
+@pytest.mark.oracle
 def test_miou_drops_ignored_pixels_and_absent_classes():
     counts = class_counts(TRUTH, PREDICTED, 4)
     np.testing.assert_allclose(class_iou(counts), [2 / 3, 2 / 3, np.nan, np.nan])
@@ -75,6 +76,7 @@ def test_miou_drops_ignored_pixels_and_absent_classes():
     assert mean_accuracy(counts) == pytest.approx((2 / 3 + 1) / 2)
 
 
+@pytest.mark.oracle
 def test_miou_pools_pixels_over_the_set():
     images = [([[0, 0, 0, 0]], [[0, 0, 0, 1]]), ([[1, 1, 0, 0]], [[1, 0, 0, 0]])]
     counts = np.stack([class_counts(np.array(truth), np.array(guess), 2) for truth, guess in images])
@@ -106,6 +108,7 @@ def square(left: int) -> np.ndarray:
     return mask
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize(("shift", "j", "f"), [(0, 1, 1), (1, 0.818182, 1), (2, 0.666667, 0.55), (4, 0.428571, 0.45)])
 def test_j_and_f_of_a_moved_square(shift, j, f):
     assert region_similarity(square(30), square(30 + shift)) == pytest.approx(j, abs=1e-6)
@@ -130,6 +133,7 @@ def test_sequence_leaves_out_first_and_last_frame_void_and_late_objects():
     assert score.jf == 1 and len(score.j) == 2
 
 
+@pytest.mark.oracle
 def test_recall_and_decay_over_frames():
     values = [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
     assert np.mean(values) == pytest.approx(0.65)
@@ -137,12 +141,14 @@ def test_recall_and_decay_over_frames():
     assert frame_decay(np.linspace(1, 0, 400)) > 0.7, "long videos do not wrap"
 
 
+@pytest.mark.oracle
 def test_a_box_of_exactly_half_overlap_is_a_hit():
     assert box_iou((0, 0, 10, 10), [(0, 0, 10, 20), (20, 20, 30, 30)]).tolist() == [0.5, 0]
     assert is_localised((0, 0, 10, 10), [(50, 50, 60, 60), (0, 0, 10, 20)])
     assert not is_localised((0, 0, 10, 10), [(0, 0, 10, 20.1)]) and not is_localised((0, 0, 10, 10), [])
 
 
+@pytest.mark.oracle
 def test_revisited_map():
     aps = revisited_aps([7, 0, 5, 1, 9, 2, 3], easy={0, 2}, hard={1}, junk={7})
     assert aps == pytest.approx({"easy": 0.708333, "medium": 0.711111, "hard": 0.25}, abs=1e-6)
@@ -151,6 +157,7 @@ def test_revisited_map():
     assert np.isnan(trapezoid_ap([], 0)), "a query without positives is not scored"
 
 
+@pytest.mark.oracle
 def test_one_positive_scores_its_reciprocal_rank():
     ranks = ([0], [1], [3])
     assert np.mean([average_precision(rank, 1) for rank in ranks]) == pytest.approx(0.583333, abs=1e-6)
@@ -163,6 +170,7 @@ def test_plain_ap_agrees_with_scikit_learn(hits):
     assert average_precision(np.flatnonzero(hits), sum(hits)) == pytest.approx(average_precision_score(hits, scores))
 
 
+@pytest.mark.oracle
 def test_gap_counts_distractors_against_it():
     truth, guess = np.array([10, -1, 12, 99]), np.array([10, 11, 12, 13])
     confidence, known = np.array([0.9, 0.8, 0.7, 0.6]), truth >= 0
@@ -180,12 +188,14 @@ def test_weighted_gap_is_gap_of_the_repeated_queries(weights):
     )
 
 
+@pytest.mark.oracle
 def test_mce_is_the_mean_of_ratios():
     assert mean_corruption_error({name: [0.2] * 5 for name in ALEXNET_ERROR}) == pytest.approx(25.8690, abs=1e-4)
     with pytest.raises(DataError, match="fog"):
         mean_corruption_error({name: [0.2] for name in ALEXNET_ERROR if name != "fog"})
 
 
+@pytest.mark.oracle
 def test_real_and_objectnet():
     assert real_correct(np.array([1, 3, 0, 0]), [[1], [2, 3], [], [4]]).mean() == pytest.approx(2 / 3)
     logits, objects = np.array([[0.1, 0.9, 0.5, 0.3]]), np.array([0])
@@ -193,6 +203,7 @@ def test_real_and_objectnet():
     assert mapped_correct(logits, [{0, 2}, {3}], objects, masked=True)[0]
 
 
+@pytest.mark.oracle
 def test_depth_scores_valid_pixels_only():
     truth = np.array([[2.0, 4, 0, 10, 12]])
     guess = np.array([[2.5, 3, 7, 10, 1]])
@@ -205,6 +216,15 @@ def test_depth_scores_valid_pixels_only():
     assert score_depth(truth, guess, np.zeros_like(valid)) is None
 
 
+@pytest.mark.oracle
+def test_rmse_is_a_mean_over_images_and_not_over_all_pixels():
+    truth = np.full((1, 4), 5.0)
+    scores = [score_depth(truth, truth + error, np.ones_like(truth, bool)) for error in (1, 2)]
+    assert np.mean([score.rmse for score in scores]) == 1.5
+    assert np.sqrt(np.mean([score.rmse**2 for score in scores])) == pytest.approx(1.581139, abs=1e-6)
+
+
+@pytest.mark.oracle
 def test_depth_crops():
     assert eigen_crop_nyu((480, 640)).sum() == 426 * 560
     assert garg_crop().sum() == 206 * 1129 and eigen_crop_kitti().sum() == 204 * 1129
@@ -212,6 +232,7 @@ def test_depth_crops():
     assert kb_crop(frame).shape == (352, 1216) and kb_crop(frame)[0, 0] == frame[23, 13]
 
 
+@pytest.mark.oracle
 def test_scale_and_shift():
     truth = np.array([[1.0, 2, 4, 8]])
     valid = np.ones_like(truth, bool)
@@ -224,6 +245,7 @@ def test_scale_and_shift():
     assert score is not None and score.arel == pytest.approx(0.538043, abs=1e-6)
 
 
+@pytest.mark.oracle
 def test_correspondence():
     assert recall_below([0.005, 0.015, 0.03, 0.2], NAVI_THRESHOLDS_M) == [0.25, 0.5, 0.75]
     points, truth = [(10, 10), (50, 50), (90, 20)], [(12, 10), (50, 60), (90, 45)]
@@ -233,6 +255,7 @@ def test_correspondence():
     assert pck_per_pair(pairs) == 0.75 and pck_per_point(pairs) == pytest.approx(0.8333, abs=1e-4)
 
 
+@pytest.mark.oracle
 def test_angles_and_poses():
     scores = normal_scores([10, 20, 40])
     assert [scores[key] for key in ("mean", "median", "rmse")] == pytest.approx([23.3333, 20, 26.4575], abs=1e-4)
@@ -241,6 +264,7 @@ def test_angles_and_poses():
     assert [pose_auc_by_trapezoids([1, 4, 8, 20], limit) for limit in (5, 10)] == pytest.approx([0.35, 0.525])
 
 
+@pytest.mark.oracle
 def test_canopy():
     truth, guess = [0, 1.9, 2, 5, 10], [0.5, 2.1, 1.9, 6, 9]
     assert mean_absolute_error(truth, guess) == pytest.approx(0.56)

@@ -23,7 +23,8 @@ from opendino.data.images.errors import (
 from opendino.data.images.file import load_file, patiently, typed_storage_errors
 from opendino.data.images.kinds import HEAD_BYTES, KINDS, Kind, find_kind, is_pointer
 from opendino.data.images.picture import MAX_FILE_BYTES, MAX_PIXELS, MIN_SIDE_PX, Image, Reading
-from opendino.data.images.read import read
+from opendino.data.images.read import read, read_stored, to_picture
+from opendino.data.images.tone import Values, find_valid
 
 __all__ = [
     "HEAD_BYTES",
@@ -43,11 +44,15 @@ __all__ = [
     "TooSlow",
     "Truncated",
     "Unsupported",
+    "Values",
     "Vanished",
     "find_kind",
+    "find_valid",
     "is_pointer",
     "load_file",
     "patiently",
     "read",
+    "read_stored",
+    "to_picture",
     "typed_storage_errors",
 ]

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from opendino.data.images.errors import NotAnImage, TooLarge, Unsupported
-from opendino.data.images.picture import MAX_VALUE_BYTES, Image, Reading, need, require_frame, require_size
+from opendino.data.images.picture import MAX_VALUE_BYTES, Reading, need, require_frame, require_size
 from opendino.data.images.pillow_kinds import typed_errors
-from opendino.data.images.tone import Values, to_image
+from opendino.data.images.tone import Values
 
 # JPEG extended, and lossless in its two forms.
 _LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 _JPEG_12_BIT = ("1.2.840.10008.1.2.4.51", *_LOSSLESS)
 
 
-def decode_dicom(data: bytes, reading: Reading, name: str) -> Image:
+def decode_dicom(data: bytes, reading: Reading, name: str) -> Values:
     """Decode a frame (the first, unless one is asked for).
 
     Numbers are those after the modality's slope and intercept (Hounsfield units for CT). The file's first window, where
@@ -41,16 +41,20 @@ def decode_dicom(data: bytes, reading: Reading, name: str) -> Image:
         meta: dict[str, Any] = {"frames": frames} if frames > 1 else {}
         mode = f"{array.dtype}x{samples}"
         if samples > 1:
-            return to_image(Values(array, mode, "DICOM", meta=meta), reading, name)
+            return Values(array, mode, "DICOM", meta=meta)
         slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))
         bits = array.dtype.itemsize * 8
         if (slope, intercept) != (1, 0):
             array = array.astype(np.float32) * slope + intercept
-        values = Values(array[:, :, None], mode, "DICOM", stated=_window(dataset), bits=bits, meta=meta)
-        image = to_image(values, reading, name)
-        if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
-            image.array[...] = 255 - image.array
-    return image
+        return Values(
+            array[:, :, None],
+            mode,
+            "DICOM",
+            stated=_window(dataset),
+            bits=bits,
+            inverted=dataset.get("PhotometricInterpretation") == "MONOCHROME1",
+            meta=meta,
+        )
 
 
 def _pixels(dataset: Any, frame: int, frames: int, name: str) -> np.ndarray:

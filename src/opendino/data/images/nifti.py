@@ -11,17 +11,16 @@ from opendino.data.images.errors import TooLarge, Truncated, Unsupported
 from opendino.data.images.picture import (
     MAX_FILE_BYTES,
     MAX_VALUE_BYTES,
-    Image,
     Reading,
     need,
     require_frame,
     require_size,
 )
 from opendino.data.images.pillow_kinds import typed_errors
-from opendino.data.images.tone import Values, to_image
+from opendino.data.images.tone import Values
 
 
-def decode_nifti(data: bytes, reading: Reading, name: str) -> Image:
+def decode_nifti(data: bytes, reading: Reading, name: str) -> Values:
     """Decode one axial slice: `frame` counts from the feet, None is the middle; of a series the first volume.
 
     Rows run from the front of the body to its back, columns from the patient's left to right (the nearest axes by the
@@ -50,8 +49,7 @@ def decode_nifti(data: bytes, reading: Reading, name: str) -> Image:
         meta = {"frames": array.shape[2]} if array.shape[2] > 1 else {}
         dtype = volume.get_data_dtype()
         stated = _limits(volume.header)
-        values = Values(pixels, f"{dtype}x1", "NIfTI", stated=stated, bits=dtype.itemsize * 8, meta=meta)
-        return to_image(values, reading, name)
+        return Values(pixels, f"{dtype}x1", "NIfTI", stated=stated, bits=dtype.itemsize * 8, meta=meta)
 
 
 def _inflate(data: bytes, name: str) -> bytes:

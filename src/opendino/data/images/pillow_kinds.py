@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,7 +17,8 @@ from opendino.data.images.errors import ImageError, TooLarge, Truncated, Unsuppo
 from opendino.data.images.jpeg import reduction, require_few_scans
 from opendino.data.images.kinds import Kind
 from opendino.data.images.picture import MAX_PIXELS, Image, Reading, require_frame, require_size
-from opendino.data.images.tone import Values, to_image
+from opendino.data.images.quiet import silence_decoders
+from opendino.data.images.tone import Values
 from opendino.data.images.upright import turn, turn_upright
 
 # Frames of a larger GIF are not counted: that means a walk through the whole file.
@@ -36,10 +36,8 @@ def typed_errors(kind: str, name: str, *, stored: bool = False) -> Iterator[None
     which is still being read, raises.
     """
     try:
-        with warnings.catch_warnings():
-            # Decoders warn of big pictures and odd tags; size is checked here and odd tags are in `meta`.
-            warnings.simplefilter("ignore")
-            yield
+        silence_decoders()
+        yield
     except ImageError:
         raise
     except PillowImage.DecompressionBombError:
@@ -58,7 +56,7 @@ def typed_errors(kind: str, name: str, *, stored: bool = False) -> Iterator[None
         raise Truncated(name, f"{kind} that is cut or damaged ({cause})") from None
 
 
-def decode_pillow(data: bytes, kind: Kind, reading: Reading, name: str) -> Image:
+def decode_pillow(data: bytes, kind: Kind, reading: Reading, name: str) -> Image | Values:
     """Decode a file of a kind that names Pillow's formats."""
     if kind.name == "jpeg":
         require_few_scans(data, name)
@@ -71,7 +69,7 @@ def decode_pillow(data: bytes, kind: Kind, reading: Reading, name: str) -> Image
         return decode_opened(opened, len(data), kind, reading, name)
 
 
-def decode_opened(opened: PillowImage.Image, size: int, kind: Kind, reading: Reading, name: str) -> Image:
+def decode_opened(opened: PillowImage.Image, size: int, kind: Kind, reading: Reading, name: str) -> Image | Values:
     """Decode what Pillow has opened, of so many bytes; inside `typed_errors`."""
     require_size(*opened.size, name)
     meta = _choose_frame(opened, size, kind, reading, name)
@@ -82,7 +80,7 @@ def decode_opened(opened: PillowImage.Image, size: int, kind: Kind, reading: Rea
     orientation, nodata = _tiff_tags(opened) if kind.name == "tiff" else (1, None)
     opened.load()
     if opened.mode.startswith("I") or opened.mode == "F":
-        return _from_numbers(opened, kind, reading, name, nodata, b"" if kind.name == "tiff" else exif, meta)
+        return _numbers(opened, kind, nodata, b"" if kind.name == "tiff" else exif, meta)
     valid = None
     if "transparency" in opened.info or opened.mode in _TRANSPARENT:
         image, valid = _on_white(opened, reading)
@@ -133,22 +131,14 @@ def _tiff_tags(opened: Any) -> tuple[object, float | None]:
     return opened.tag_v2.get(ORIENTATION_TAG, 1), nodata
 
 
-def _from_numbers(
-    opened: PillowImage.Image,
-    kind: Kind,
-    reading: Reading,
-    name: str,
-    nodata: float | None,
-    exif: bytes,
-    meta: dict[str, Any],
-) -> Image:
+def _numbers(opened: PillowImage.Image, kind: Kind, nodata: float | None, exif: bytes, meta: dict[str, Any]) -> Values:
     array, turned = turn_upright(np.asarray(opened)[:, :, None], exif)
     if array.dtype == np.int32 and kind.name != "tiff" and array.min() >= 0 and array.max() <= 65535:
         array = array.astype(np.uint16)  # Pillow gives PNG and portable maps of 16 bits as 32-bit numbers
     transparent = opened.info.get("transparency")
     if isinstance(transparent, int) and nodata is None:
         nodata = transparent
-    return to_image(Values(array, opened.mode, kind.name, nodata=nodata, meta=meta | turned), reading, name)
+    return Values(array, opened.mode, kind.name, nodata=nodata, meta=meta | turned)
 
 
 def _on_white(opened: PillowImage.Image, reading: Reading) -> tuple[PillowImage.Image, np.ndarray | None]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,10 @@ import numpy as np
 from opendino.data.images.errors import Unsupported
 from opendino.data.images.file import load_file, open_file, patiently, typed_storage_errors
 from opendino.data.images.jpeg import decode_fast
-from opendino.data.images.kinds import HEAD_BYTES, Kind, require_kind
+from opendino.data.images.kinds import HEAD_BYTES, require_kind
 from opendino.data.images.picture import Image, Reading
 from opendino.data.images.pillow_kinds import decode_pillow
-from opendino.data.images.tone import choose_bands
+from opendino.data.images.tone import Values, choose_bands, to_image
 
 _PLAIN_READING = Reading()
 
@@ -34,37 +34,26 @@ def read(source: Path | str | bytes, *, name: str | None = None, reading: Readin
         Empty, NotAnImage, Truncated, TooLarge, TooSlow, Unsupported, Denied, Vanished, IOFault: all ImageError.
     """
     if isinstance(source, bytes):
-        return _decode(source, name or "picture", reading)
+        name = name or "picture"
+        return to_picture(read_stored(source, name, reading), reading, name)
     path = Path(source)
     if reading.window is not None:
-        image = patiently(lambda: _read_part(path, name or str(path), reading))
-        if image is not None:
-            return image
-    return _decode(load_file(path, name), name or str(path), reading)
+        part = patiently(lambda: _read_part(path, name or str(path), reading))
+        if part is not None:
+            return to_picture(part, reading, name or str(path))
+    return to_picture(read_stored(load_file(path, name), name or str(path), reading), reading, name or str(path))
 
 
-def _read_part(path: Path, name: str, reading: Reading) -> Image | None:
-    """The window of a TIFF, of which only the tiles or strips below it are read; None for another kind."""
-    with typed_storage_errors(name, "file"), open_file(path, name) as file:
-        kind = require_kind(file.read(HEAD_BYTES), name)
-        if kind.family != "tiff":
-            return None
-        from opendino.data.images.tiff import decode_tiff
+def read_stored(data: bytes, name: str, reading: Reading = _PLAIN_READING) -> Image | Values:
+    """Decode a file: 8-bit pictures as they are, everything else as its stored numbers with all bands.
 
-        return decode_tiff(file, kind, reading, name)
-
-
-def _decode(data: bytes, name: str, reading: Reading) -> Image:
+    Raises what `read` does, but nothing about bands.
+    """
     kind = require_kind(data[:HEAD_BYTES], name)
     if kind.family == "tiff":
         from opendino.data.images.tiff import decode_tiff
 
         return decode_tiff(io.BytesIO(data), kind, reading, name)
-    image = _decode_other(data, kind, name, reading)
-    return image if reading == _PLAIN_READING else _cut(image, kind, reading, name)
-
-
-def _decode_other(data: bytes, kind: Kind, name: str, reading: Reading) -> Image:
     if kind.family == "jpeg":
         image = decode_fast(data, reading, name)
         if image is not None:
@@ -84,7 +73,27 @@ def _decode_other(data: bytes, kind: Kind, name: str, reading: Reading) -> Image
     return decode_pillow(data, kind, reading, name)
 
 
-def _cut(image: Image, kind: Kind, reading: Reading, name: str) -> Image:
+def to_picture(stored: Image | Values, reading: Reading, name: str) -> Image:
+    """What `read_stored` gave, as the picture that `read` returns. Raises Unsupported for bands that are not there."""
+    image = to_image(stored, reading, name) if isinstance(stored, Values) else stored
+    if reading == _PLAIN_READING:
+        return image
+    # The window of a TIFF was read alone.
+    return _cut(image, replace(reading, window=None) if image.meta["kind"] == "tiff" else reading, name)
+
+
+def _read_part(path: Path, name: str, reading: Reading) -> Image | Values | None:
+    """The window of a TIFF, of which only the tiles or strips below it are read; None for another kind."""
+    with typed_storage_errors(name, "file"), open_file(path, name) as file:
+        kind = require_kind(file.read(HEAD_BYTES), name)
+        if kind.family != "tiff":
+            return None
+        from opendino.data.images.tiff import decode_tiff
+
+        return decode_tiff(file, kind, reading, name)
+
+
+def _cut(image: Image, reading: Reading, name: str) -> Image:
     """Bands and window of what is decoded whole; the range of 8-bit pictures."""
     array, valid = image.array, image.valid
     if "range_rule" not in image.meta:
@@ -102,4 +111,4 @@ def _cut(image: Image, kind: Kind, reading: Reading, name: str) -> Image:
             raise Unsupported(name, cause)
         where = (slice(top, top + rows), slice(left, left + columns))
         array, valid = array[where], None if valid is None else valid[where]
-    return dataclasses.replace(image, array=np.ascontiguousarray(array), valid=valid)
+    return replace(image, array=np.ascontiguousarray(array), valid=valid)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import struct
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,7 +16,7 @@ from opendino.data.images.errors import ImageError, TooLarge, Truncated, Unsuppo
 from opendino.data.images.kinds import Kind
 from opendino.data.images.picture import MAX_VALUE_BYTES, Image, Reading, need, require_frame, require_size
 from opendino.data.images.pillow_kinds import decode_opened, typed_errors
-from opendino.data.images.tone import Values, to_image
+from opendino.data.images.tone import Values
 from opendino.data.images.upright import turn
 
 ALPHA = (1, 2)  # values of the tag ExtraSamples: associated, unassociated
@@ -31,7 +30,7 @@ MAX_PAGES = 100_000
 _MOST_GROWTH = {8: 1032, 32946: 1032, 32773: 64}
 
 
-def decode_tiff(stored: BinaryIO, kind: Kind, reading: Reading, name: str) -> Image:
+def decode_tiff(stored: BinaryIO, kind: Kind, reading: Reading, name: str) -> Image | Values:
     """Decode a TIFF, or its window.
 
     A channel marked as transparency is a mask: where it is 0 the pixel is white. Geographic tags are kept in
@@ -45,14 +44,12 @@ def decode_tiff(stored: BinaryIO, kind: Kind, reading: Reading, name: str) -> Im
         if image is not None:
             return replace(image, meta=image.meta | noted)
     tifffile = need("tifffile", "sci", name, "TIFF of this kind (several bands, 64 bits, a window)")
-    # What it complains of stands in our errors; a million damaged files must not fill a log.
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
     with typed_errors(kind.name, name, stored=True):
         try:
             stored.seek(0)
             with tifffile.TiffFile(stored) as file:
-                values, alpha = _read_page(file.pages[pages[place] if pages else 0], reading, name)
-                return _on_white(replace(values, meta=values.meta | noted), alpha, reading, name)
+                values = _read_page(file.pages[pages[place] if pages else 0], reading, name)
+                return replace(values, meta=values.meta | noted)
         except (ImageError, MemoryError):
             raise
         except Exception as error:
@@ -62,7 +59,7 @@ def decode_tiff(stored: BinaryIO, kind: Kind, reading: Reading, name: str) -> Im
             raise
 
 
-def _decode_plain(stored: BinaryIO, kind: Kind, reading: Reading, name: str) -> Image | None:
+def _decode_plain(stored: BinaryIO, kind: Kind, reading: Reading, name: str) -> Image | Values | None:
     """By Pillow, or None for what Pillow does not open or would give with fewer bits than it has."""
     try:
         with (
@@ -132,8 +129,8 @@ def find_pages(stored: BinaryIO) -> list[int]:
     return found
 
 
-def _read_page(page: Any, reading: Reading, name: str) -> tuple[Values, np.ndarray | None]:
-    """Numbers of one page, and its channel of transparency."""
+def _read_page(page: Any, reading: Reading, name: str) -> Values:
+    """Numbers of one page; its channel of transparency is a mask."""
     height, width = page.imagelength, page.imagewidth
     top, left, rows, columns = reading.window or (0, 0, height, width)
     if top + rows > height or left + columns > width:
@@ -159,7 +156,8 @@ def _read_page(page: Any, reading: Reading, name: str) -> tuple[Values, np.ndarr
     geo = _geo(page)
     if geo:
         meta["geo"] = geo
-    return Values(array, mode, "tiff", alpha, nodata=nodata, meta=meta), alpha
+    transparent = None if alpha is None else ~alpha
+    return Values(array, mode, "tiff", alpha, nodata=nodata, transparent=transparent, meta=meta)
 
 
 def _read_window(page: Any, window: tuple[int, int, int, int], name: str) -> np.ndarray:
@@ -223,11 +221,3 @@ def _geo(page: Any) -> dict[str, Any]:
         if key in keys:
             kept[key] = keys[key] if isinstance(keys[key], str) else int(keys[key])
     return kept
-
-
-def _on_white(values: Values, alpha: np.ndarray | None, reading: Reading, name: str) -> Image:
-    """`to_image`, with transparent pixels white unless a mask was asked for."""
-    image = to_image(values, reading, name)
-    if alpha is not None and reading.alpha == "white":
-        image.array[~alpha] = 255
-    return image

@@ -28,6 +28,8 @@ class Values:
         stated: the range that the file itself declares, and its words, e.g. ((-160, 240), "window of the file").
         nodata: the number that the file declares for "not measured".
         bits: of a stored number, where `array` has another type.
+        transparent: [H, W] bool, pixels that lie on white unless a mask is asked for; or None.
+        inverted: whether low numbers are bright.
         meta: notes that go into the picture's.
     """
 
@@ -38,6 +40,8 @@ class Values:
     stated: tuple[tuple[float, float], str] | None = None
     nodata: float | None = None
     bits: int | None = None
+    transparent: np.ndarray | None = None
+    inverted: bool = False
     meta: dict[str, Any] = field(default_factory=dict)
 
 
@@ -47,8 +51,9 @@ def choose_bands(values: np.ndarray, bands: tuple[int, ...] | None, name: str) -
     if bands is None:
         if count in (1, 3):
             return values
-        example = "0" if count < 3 else "0, 1, 2"
-        fix = f'say which of 0 to {count - 1}: {{"bands": [{example}]}} in opendino-reading.json beside the pictures'
+        some = range(1 if count < 3 else 3)
+        flags, listed = (join.join(map(str, some)) for join in (" ", ", "))
+        fix = f'say which of 0 to {count - 1}: --bands {flags}, or {{"bands": [{listed}]}} in opendino-reading.json'
         raise Unsupported(name, f"has {count} bands", fix)
     if max(bands) >= count:
         raise Unsupported(name, f"has {count} bands, band {max(bands)} was asked for", f"ask for 0 to {count - 1}")
@@ -108,24 +113,32 @@ def find_fill(values: np.ndarray) -> float | None:
     return None
 
 
-def to_image(values: Values, reading: Reading, name: str) -> Image:
-    """Choose bands, mask what is not measured, and bring the range to 0..255."""
-    array = choose_bands(values.array, reading.bands, name)
-    bits = values.bits or (1 if array.dtype == np.bool_ else array.dtype.itemsize * 8)
+def find_valid(values: Values, array: np.ndarray, reading: Reading) -> tuple[np.ndarray, float | None]:
+    """Which pixels of some bands were measured, [H, W] bool, and a number taken for "not measured" that nobody
+    declared."""
     valid = np.ones(array.shape[:2], np.bool_) if values.valid is None else values.valid.copy()
-    meta = {"kind": values.kind, **values.meta}
     if array.dtype.kind == "f":
         valid &= np.isfinite(array).all(axis=2)
     for nodata in (values.nodata, reading.nodata):
         if nodata is not None:
             valid &= ~_equals(array, nodata).all(axis=2)
-    measured = array[valid].ravel()
-    measuring = reading.value_range is None and values.stated is None
-    if measuring and len(measured) and array.dtype.kind in "fi":
-        fill = find_fill(measured)
+    fill = None
+    if reading.value_range is None and values.stated is None and array.dtype.kind in "fi" and valid.any():
+        fill = find_fill(array[valid].ravel())
         if fill is not None:
             valid &= ~_equals(array, fill).all(axis=2)
-            measured, meta["fill"] = array[valid].ravel(), fill
+    return valid, fill
+
+
+def to_image(values: Values, reading: Reading, name: str) -> Image:
+    """Choose bands, mask what is not measured, and bring the range to 0..255."""
+    array = choose_bands(values.array, reading.bands, name)
+    bits = values.bits or (1 if array.dtype == np.bool_ else array.dtype.itemsize * 8)
+    meta = {"kind": values.kind, **values.meta}
+    valid, fill = find_valid(values, array, reading)
+    measured = array[valid].ravel()
+    if fill is not None:
+        meta["fill"] = fill
     if not len(measured):
         raise Unsupported(name, "has no measured pixel: all are NaN or marked as missing")
     if reading.value_range is not None:
@@ -139,6 +152,10 @@ def to_image(values: Values, reading: Reading, name: str) -> Image:
     if not valid.all():
         pixels[~valid] = 0
         meta["missing"] = round(float(1 - valid.mean()), 6)
+    if values.transparent is not None and reading.alpha == "white":
+        pixels[values.transparent] = 255
+    if values.inverted:
+        pixels = 255 - pixels
     if pixels.shape[2] == 1:
         pixels = np.repeat(pixels, 3, axis=2)
     whole = None if "missing" not in meta else valid

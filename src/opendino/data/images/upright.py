@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 from PIL import Image as PillowImage
+
+from opendino.data.images.quiet import silence_decoders
 
 ORIENTATION_TAG = 0x0112
 
@@ -16,11 +17,10 @@ def turn_upright(array: np.ndarray, exif: bytes) -> tuple[np.ndarray, dict[str, 
     if not exif:
         return array, {}
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tags = PillowImage.Exif()
-            tags.load(exif)
-            orientation = tags.get(ORIENTATION_TAG, 1)
+        silence_decoders()
+        tags = PillowImage.Exif()
+        tags.load(exif)
+        orientation = tags.get(ORIENTATION_TAG, 1)
     except Exception:  # a broken tag block is no reason to lose the picture
         return array, {"exif": "broken"}
     return turn(array, orientation)

@@ -9,23 +9,30 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OTHER_COLOURS = 0.1
 """A mean or standard deviation farther than this from ImageNet's deserves its own normalisation."""
 FEW_PICTURES, MANY_PICTURES = 1_000, 100_000
+MOST_FOLDERS = 5
 MAX_BAD = 0.01
 
 
 UNEVEN = 20
 """The largest class has so many times the pictures of the smallest."""
 _SPLITS = {part.decode() for part in PARTS}
-_MASKS = {"mask", "masks", "ground_truth", "groundtruth", "gt", "label", "labels", "annotations", "segmentation"}
+_MASKS = {"mask", "masks", "ground_truth", "groundtruth", "gt", "label", "labels", "annotations", "segmentation"} | {
+    *("depth", "depths", "disparity", "disparities", "disp")
+}
 
 
-def judge(summary: Summary) -> str:
-    """The state of the pictures in one sentence, for whoever reads nothing else."""
+def judge(summary: Summary, applied: bool = False) -> str:
+    """The state of the pictures in one sentence, for whoever reads nothing else.
+
+    applied: whether nothing is to be left out that the skip list beside the pictures does not know.
+    """
     if not summary.readable:
         return "None of these pictures can be read."
     first = []
-    bad = sum(named.count for named in summary.bad.values())
-    if bad > MAX_BAD * summary.files:
-        first.append(f"leave out {_pictures(bad)} that cannot be read")
+    if summary.masks and not applied:
+        first.append(f"leave out {count_masks(summary):,} masks")
+    if count_bad(summary) > MAX_BAD * summary.files and not applied:
+        first.append(f"leave out {_pictures(count_bad(summary))} that cannot be read")
     if _odd_folders(summary):
         first.append("choose the right folder")
     if any(one.rule.startswith("measured") for one in summary.ranges):
@@ -37,9 +44,22 @@ def judge(summary: Summary) -> str:
     return f"Usable after a few decisions: {', '.join(first)}."
 
 
+def count_bad(summary: Summary) -> int:
+    """Pictures that cannot be read."""
+    return sum(named.count for named in summary.bad.values())
+
+
+def count_masks(summary: Summary) -> int:
+    """Masks of other pictures."""
+    return sum(one.masks.count for one in summary.masks)
+
+
 def next_command(summary: Summary, name: str, applied: bool) -> str:
-    """What to type next; `name` is the folder, quoted for a shell."""
-    if not applied and (summary.exact_copies or any(named.count for named in summary.bad.values())):
+    """What to type next, "" when nothing helps; `name` is the folder, quoted for a shell. applied: as for `judge`."""
+    if not summary.readable:
+        several = sorted({one.mode: one.band + 1 for one in summary.bands}.values())
+        return f"opendino check {name} --bands {' '.join(map(str, range(min(several[0], 3))))}" if several else ""
+    if not applied:
         return f"opendino check {name} --apply"
     if summary.readable < FEW_PICTURES:
         return f"opendino try {name} --model MODEL"
@@ -49,9 +69,10 @@ def next_command(summary: Summary, name: str, applied: bool) -> str:
 def advise(summary: Summary) -> list[str]:
     """Sentences, the most urgent first."""
     if not summary.readable:
-        return ["No picture can be read. Look at the reasons below before anything else."]
+        return [f"No picture can be read. {reason}: {cause}." for reason, cause in summary.causes.items()]
     return [
         *_broken(summary),
+        *_masks(summary),
         *_odd_folders(summary),
         *_reading(summary),
         *_twice(summary),
@@ -81,15 +102,15 @@ def _odd_folders(summary: Summary) -> list[str]:
             f"The folders {', '.join(splits)} are named as parts of a data set, yet stand where classes stand. For "
             f"scores give one of them, such as DIR/{splits[-1]}; else a test's pictures are learned from, too."
         )
-    if masks:
-        count = sum(summary.classes[name] for name in masks)
-        said.append(f"{_pictures(count, ('lies', 'lie'))} in {', '.join(masks)}: if these are masks, leave them out.")
+    if masks and not summary.masks:
+        lying = _pictures(sum(summary.classes[name] for name in masks), ("lies", "lie"))
+        said.append(f"{lying} in {', '.join(masks)}: if these are masks or depth maps, leave them out.")
     return said
 
 
 def _broken(summary: Summary) -> list[str]:
     said = []
-    bad = sum(named.count for named in summary.bad.values())
+    bad = count_bad(summary)
     if bad:
         share = bad / summary.files
         words = f"{bad:,} of {_pictures(summary.files)} cannot be read ({share:.2%}); the skip list leaves them out."
@@ -106,6 +127,20 @@ def _broken(summary: Summary) -> list[str]:
     return said
 
 
+def _masks(summary: Summary) -> list[str]:
+    said = []
+    for one in summary.masks[:MOST_FOLDERS]:
+        where = f"in {one.folder or 'the folder itself'}"
+        whose = f"pictures in {one.beside}" if one.beside not in ("", one.folder) else "other pictures"
+        said.append(
+            f"{_pictures(one.masks.count, ('is', 'are'))} masks, {where}: of few values, with the names and sizes of "
+            f"{whose} (such as {one.masks.ids[0]} of {one.picture}). The skip list leaves them out."
+        )
+    if more := len(summary.masks) - MOST_FOLDERS:
+        said += [f"Masks lie in {more} more folders."] if more > 0 else []
+    return said
+
+
 def _reading(summary: Summary) -> list[str]:
     said = []
     measured = [one for one in summary.ranges if one.rule.startswith("measured")]
@@ -117,7 +152,8 @@ def _reading(summary: Summary) -> list[str]:
             "equal numbers look different in different pictures. "
             + (
                 f'Declare one range for all: {{"value_range": [{min(one.low for one in measured):.6g}, '
-                f"{max(one.high for one in measured):.6g}]}}, or what you know better, in opendino-reading.json."
+                f"{max(one.high for one in measured):.6g}]}}, or what you know better, in opendino-reading.json "
+                "beside them (--value-range LOW HIGH tries it)."
                 if len(alike) == 1
                 else f"They are of {len(alike)} types ({', '.join(sorted(alike))}), which no one range fits: give each "
                 "type a folder and an opendino-reading.json of its own."

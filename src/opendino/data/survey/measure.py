@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image as PillowImage
 
-from opendino.data.images import Image, ImageError, Reading, read
+from opendino.data.images import Image, ImageError, Reading, Values, find_valid, read_stored, to_picture
 
 AT_LEAST_PX = 256
 """Large JPEGs are looked at reduced, but not below this: a survey judges pictures, not pixels."""
@@ -17,6 +17,11 @@ EXTREME_ASPECT = 4
 NEARLY = 0.995
 """Share of pixels that makes a picture "nearly" white, black or of one colour."""
 _NEAR_LEVELS, _DARK = 8, 32
+QUANTILES = (0, 0.01, 0.5, 0.99, 1)
+_MOST_SAMPLED = 1_000_000
+"""Pixels that quantiles are taken from; the smallest and the largest number are those of all."""
+FLAT, FLAT_LEVELS, FLAT_SHARE = 0.85, 32, 0.97
+"""A picture is flat when this share of its pixels equals the right neighbour, and so many levels hold that share."""
 MIN_HASH_ONES = 24
 """A difference hash with fewer ones is of a flat ground, and equal for many pictures that are not alike."""
 
@@ -27,11 +32,13 @@ class Measured:
 
     Args:
         id: its name in the source. size, changed: bytes and time of last change in ns.
-        reason, cause: short word and sentence when it cannot be read; then the fields below are empty.
+        reason, cause: short word and sentence when it cannot be read; then the fields below are empty, but those of
+            numbers that were read all the same; `masks` marks masks so.
         kind, mode, bits: see `images.Image`. height, width: of the file, upright.
         orientation: EXIF, 1-8. frames: 1 for still pictures.
         low, high, rule: what became black and white. missing: share of pixels without a value.
-        grey: whether all channels are equal.
+        bands: of numbers beyond 8 bits or RGB, each band's QUANTILES of stored numbers that were measured.
+        grey: whether all channels are equal. flat: whether areas of few values fill it, as in a mask or a drawing.
         mean, square: of each channel, in [0, 1], of x and of x^2.
         digest: SHA-256 of the file. hash: difference hash of 256 bits, b"" for a picture without structure.
         suspicions: short words, sorted. notes: what is unusual but handled.
@@ -54,7 +61,9 @@ class Measured:
     high: float = 255.0
     rule: str = ""
     missing: float = 0.0
+    bands: tuple[tuple[float, ...], ...] = ()
     grey: bool = False
+    flat: bool = False
     mean: tuple[float, ...] = ()
     square: tuple[float, ...] = ()
     digest: bytes = b""
@@ -69,11 +78,15 @@ def measure(data: bytes, seen: Measured, reading: Reading) -> Measured:
     Args:
         seen: id, size, changed and label.
     """
-    digest = hashlib.sha256(data).digest()
+    seen = replace(seen, digest=hashlib.sha256(data).digest())
+    reading = replace(reading, at_least=reading.at_least or AT_LEAST_PX)
     try:
-        image = read(data, name=seen.id, reading=replace(reading, at_least=reading.at_least or AT_LEAST_PX))
+        stored = read_stored(data, seen.id, reading)
+        if isinstance(stored, Values):
+            seen = replace(seen, kind=stored.kind, mode=stored.mode, bands=_band_quantiles(stored, reading))
+        image = to_picture(stored, reading, seen.id)
     except ImageError as error:
-        return replace(unreadable(seen, error), digest=digest)
+        return unreadable(seen, error)
     histograms = _histograms(image.array)
     height, width = image.full_size
     low, high = image.meta.get("range", (0, 255))
@@ -94,9 +107,9 @@ def measure(data: bytes, seen: Measured, reading: Reading) -> Measured:
         rule=image.meta.get("range_rule", ""),
         missing=image.meta.get("missing", 0.0),
         grey=bool((histograms == histograms[0]).all()),
+        flat=_is_flat(image.array, shares),
         mean=tuple(float(one) for one in shares @ levels),
         square=tuple(float(one) for one in shares @ levels**2),
-        digest=digest,
         hash=difference_hash(image.array),
         suspicions=suspicions,
         notes=_notes(image),
@@ -107,6 +120,29 @@ def unreadable(seen: Measured, error: ImageError) -> Measured:
     """A picture that gave an error."""
     cause = f"{error.cause}; {error.fix}" if error.fix else error.cause
     return replace(seen, reason=error.reason, cause=" ".join(cause.split()))
+
+
+def _band_quantiles(values: Values, reading: Reading) -> tuple[tuple[float, ...], ...]:
+    """QUANTILES of each band's measured numbers; () for what is 8-bit grey or RGB after all."""
+    array = values.array
+    if array.dtype.itemsize == 1 and array.shape[2] in (1, 3):
+        return ()
+    valid, _ = find_valid(values, array, reading)
+    if not valid.any():
+        return ()
+    step = -(-int(valid.sum()) // _MOST_SAMPLED)
+    found = []
+    for band in range(array.shape[2]):
+        measured = array[:, :, band][valid]
+        middle = np.quantile(measured[::step], QUANTILES[1:-1])
+        found.append((float(measured.min()), *(float(one) for one in middle), float(measured.max())))
+    return tuple(found)
+
+
+def _is_flat(array: np.ndarray, shares: np.ndarray) -> bool:
+    if (np.sort(shares, axis=1)[:, -FLAT_LEVELS:].sum(axis=1) < FLAT_SHARE).any():
+        return False
+    return bool((array[:, 1:] == array[:, :-1]).all(axis=2).mean() >= FLAT)
 
 
 def _histograms(array: np.ndarray) -> np.ndarray:

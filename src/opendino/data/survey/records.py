@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,10 +13,10 @@ from typing import Any
 from opendino.data.survey.measure import Measured
 from opendino.errors import OpendinoError
 
-FORMAT = 2
+FORMAT = 3
 """Raised with every change of what is measured: rows of another format are measured again."""
 _FIELDS = [field.name for field in dataclasses.fields(Measured)]
-_AS_JSON = ("mean", "square", "suspicions", "notes")
+_AS_JSON = ("mean", "square", "bands", "suspicions", "notes")
 
 
 class Records:
@@ -32,15 +33,15 @@ class Records:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute("PRAGMA cache_size=-16000")
+            self._db.create_function("stem", 1, _stem, deterministic=True)
+            self._db.create_function("folder", 1, _folder, deterministic=True)
             self._db.execute("CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT)")
-            self._db.execute(
-                f"CREATE TABLE IF NOT EXISTS pictures ({', '.join(_FIELDS)}, PRIMARY KEY (id)) WITHOUT ROWID"
-            )
-            self._db.execute("CREATE INDEX IF NOT EXISTS by_digest ON pictures (digest)")
             about = json.dumps([FORMAT, key])
             if self._db.execute("SELECT value FROM about WHERE key='made'").fetchone() != (about,):
                 with self._db:
-                    self._db.execute("DELETE FROM pictures")
+                    self._db.execute("DROP TABLE IF EXISTS pictures")
+                    self._db.execute(f"CREATE TABLE pictures ({', '.join(_FIELDS)}, PRIMARY KEY (id)) WITHOUT ROWID")
+                    self._db.execute("CREATE INDEX by_digest ON pictures (digest)")
                     self._db.execute("REPLACE INTO about VALUES ('made', ?)", (about,))
         except sqlite3.Error as error:
             raise OpendinoError(path, f"cannot be used ({error})", "remove it or choose another --out") from None
@@ -73,6 +74,18 @@ class Records:
             self._db.execute("DELETE FROM pictures WHERE id NOT IN (SELECT id FROM here)")
             self._db.execute("DROP TABLE here")
 
+    def mark_masks(self) -> None:
+        """Give the reason `mask` to flat pictures that have the name and size of another picture, and to no others.
+
+        In another folder at least half of the pictures must be such: classes, too, may number their pictures alike.
+        """
+        with self._db:
+            self._db.execute("UPDATE pictures SET reason = '', cause = '' WHERE reason = 'mask'")
+            if self._db.execute("SELECT 1 FROM pictures WHERE reason = '' AND flat LIMIT 1").fetchone() is None:
+                return
+            for statement in _MARK_MASKS:
+                self._db.execute(statement)
+
     def rows(self, where: str = "1", *values: Any, limit: int = -1) -> Iterator[Measured]:
         """Rows in the order of their ids."""
         query = f"SELECT * FROM pictures WHERE {where} ORDER BY id LIMIT ?"
@@ -88,6 +101,41 @@ class Records:
         yield from self._db.execute(sql)
 
 
+MAX_PARTNERS = 50
+"""A name that more pictures share says nothing about whose mask one of them is."""
+_LABEL_WORDS = re.compile(
+    r"[-_. ](masks?|labels?|seg|segm|segmentation|gt|ground_?truth|anno|annotations?|l|gtfine_\w+|gtcoarse_\w+"
+    r"|leftimg8bit|image|img|rgb|sat)$"
+)
+_PLACE = "id, stem(id) AS stem, folder(id) AS folder, height, width FROM pictures WHERE reason = ''"
+_MARK_MASKS = (
+    f"CREATE TEMP TABLE flat AS SELECT {_PLACE} AND flat",
+    f"CREATE TEMP TABLE fuller AS SELECT {_PLACE} AND NOT flat",
+    "DELETE FROM fuller WHERE (stem, height, width) IN "
+    f"(SELECT stem, height, width FROM fuller GROUP BY 1, 2, 3 HAVING count(*) > {MAX_PARTNERS})",
+    "CREATE TEMP TABLE pair AS SELECT flat.id, flat.folder, fuller.folder AS beside, min(fuller.id) AS picture "
+    "FROM flat JOIN fuller USING (stem, height, width) GROUP BY flat.id, beside",
+    "CREATE TEMP TABLE whole AS SELECT folder, count(*) AS count FROM "
+    "(SELECT folder FROM flat UNION ALL SELECT folder(id) FROM pictures WHERE reason = '' AND NOT flat) GROUP BY 1",
+    "CREATE TEMP TABLE mask AS SELECT pair.id, min(pair.picture) AS picture FROM pair JOIN "
+    "(SELECT folder, beside, count(*) AS count FROM pair GROUP BY 1, 2) AS both USING (folder, beside) JOIN whole "
+    "USING (folder) WHERE folder = beside OR 2 * both.count >= whole.count GROUP BY pair.id",
+    "UPDATE pictures SET reason = 'mask', cause = 'mask of ' || mask.picture FROM mask WHERE mask.id = pictures.id",
+    *(f"DROP TABLE {name}" for name in ("flat", "fuller", "pair", "whole", "mask")),
+)
+
+
+def _folder(id: str) -> str:
+    return id.rpartition("/")[0]
+
+
+def _stem(id: str) -> str:
+    """What a mask's name has in common with its picture's: no folder, ending, or word for what it is; lower case."""
+    base = id.rpartition("/")[2].lower()
+    name = base.rpartition(".")[0] or base
+    return _LABEL_WORDS.sub("", name) or name
+
+
 def _pack(row: Measured) -> tuple[Any, ...]:
     return tuple(json.dumps(getattr(row, name)) if name in _AS_JSON else getattr(row, name) for name in _FIELDS)
 
@@ -96,5 +144,7 @@ def _unpack(row: tuple[Any, ...]) -> Measured:
     values = dict(zip(_FIELDS, row, strict=True))
     for name in _AS_JSON:
         values[name] = tuple(json.loads(values[name]))
-    values["grey"] = bool(values["grey"])
+    values["bands"] = tuple(map(tuple, values["bands"]))
+    for name in ("grey", "flat"):
+        values[name] = bool(values[name])
     return Measured(**values)

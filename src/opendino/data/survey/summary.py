@@ -41,16 +41,44 @@ class Range:
 
 
 @dataclass(frozen=True)
+class Band:
+    """Stored numbers of one band of the pictures of a mode: the smallest and largest of all, and the means of each
+    picture's 1st, 50th and 99th percentile."""
+
+    mode: str
+    band: int
+    count: int
+    smallest: float
+    low: float
+    middle: float
+    high: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Masks in one folder ("" is the top) of the pictures of another one, or of the same; picture: whose mask the first
+    is."""
+
+    folder: str
+    beside: str
+    masks: Named
+    picture: str
+
+
+@dataclass(frozen=True)
 class Summary:
     """What a survey says. Ids stand in lists of at most MAX_NAMED; all counts are exact.
 
-    files, readable: numbers of pictures. left_out: by the scan, with reasons. kinds, modes, bits, orientations, frames,
-    notes: numbers of readable pictures. short_px, long_px: quantiles (0, 25, 50, 75, 100 %) of the sides.
-    ranges: how numbers beyond 8 bits were brought to 8. mean, std: of each channel in [0, 1], each picture weighing the
-    same, () when pictures differ in channels. grey: pictures whose channels are equal.
-    bad: by reason. causes: the first cause of each reason. suspicious: by suspicion. exact, near: groups of ids of
-    equal files, and of nearly equal pictures. mixed: groups of equal files in several classes. classes: name -> count.
-    parts: as in `sources.Source`.
+    files, readable: numbers of pictures, masks not among the readable ones. left_out: by the scan, with reasons.
+    kinds, modes, bits, orientations, frames, notes: numbers of readable pictures. short_px, long_px: quantiles (0, 25,
+    50, 75, 100 %) of the sides.
+    ranges: how numbers beyond 8 bits were brought to 8. bands: what these numbers are, also where bands must be named
+    before a picture can be made of them. mean, std: of each channel in [0, 1], each picture weighing the same, () when
+    pictures differ in channels. grey: pictures whose channels are equal.
+    bad: by reason. masks: by folder. causes: the first cause of each reason. suspicious: by suspicion. exact, near:
+    groups of ids of equal files, and of nearly equal pictures. mixed: groups of equal files in several classes.
+    classes: name -> count. parts: as in `sources.Source`.
     """
 
     files: int
@@ -66,10 +94,12 @@ class Summary:
     short_px: tuple[int, ...]
     long_px: tuple[int, ...]
     ranges: tuple[Range, ...]
+    bands: tuple[Band, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     grey: int
     bad: Mapping[str, Named]
+    masks: tuple[Masks, ...]
     causes: Mapping[str, str]
     suspicious: Mapping[str, Named]
     exact_copies: int
@@ -85,7 +115,8 @@ def summarise(source: Source, records: Records, near: Sequence[tuple[str, ...]])
     """Add up the records of a source; `near` is from `near_groups`."""
     mean, std = _colour(records)
     short, long = (_quantiles(records, f"{function}(height, width)") for function in ("min", "max"))
-    bad = {reason: _named(records, "reason = ?", reason) for (reason,) in _distinct(records, "reason") if reason}
+    reasons = [reason for (reason,) in _distinct(records, "reason") if reason not in ("", "mask")]
+    bad = {reason: _named(records, "reason = ?", reason) for reason in reasons}
     exact, copies, mixed = _exact(records)
     return Summary(
         files=len(records),
@@ -101,10 +132,12 @@ def summarise(source: Source, records: Records, near: Sequence[tuple[str, ...]])
         short_px=short,
         long_px=long,
         ranges=_ranges(records),
+        bands=_bands(records),
         mean=mean,
         std=std,
         grey=_count(records, "reason = '' AND grey"),
         bad=bad,
+        masks=_masks(records),
         causes={reason: next(records.rows("reason = ?", reason, limit=1)).cause for reason in bad},
         suspicious=_suspicious(records, short),
         exact_copies=copies,
@@ -194,9 +227,38 @@ def _ranges(records: Records) -> tuple[Range, ...]:
     return tuple(Range(*row) for row in rows)
 
 
+def _bands(records: Records) -> tuple[Band, ...]:
+    found: dict[tuple[str, int], tuple[int, np.ndarray]] = {}
+    for mode, text in records.stream("SELECT mode, bands FROM pictures WHERE bands != '[]' ORDER BY id"):
+        for band, numbers in enumerate(json.loads(text)):
+            row = np.array(numbers)
+            count, known = found.get((mode, band), (0, row * [1, 0, 0, 0, 1]))
+            ends = (min(known[0], row[0]), max(known[-1], row[-1]))
+            found[mode, band] = count + 1, np.array([ends[0], *(known[1:-1] + row[1:-1]), ends[1]])
+    return tuple(
+        Band(mode, band, count, *(float(one) for one in row / [1, count, count, count, 1]))
+        for (mode, band), (count, row) in sorted(found.items())
+    )
+
+
+def _masks(records: Records) -> tuple[Masks, ...]:
+    """By folder of the masks and of their pictures."""
+    first = len("mask of ") + 1
+    rows = records.query(
+        f"SELECT folder(id), folder(substr(cause, {first})), count(*), min(id), substr(cause, {first}) FROM pictures "
+        "WHERE reason = 'mask' GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT ?",
+        MAX_NAMED,
+    )
+    found = []
+    for folder, beside, count, _, picture in rows:
+        ids = records.rows("reason = 'mask' AND folder(id) = ?", folder, limit=MAX_NAMED)
+        found.append(Masks(folder, beside, Named(count, tuple(row.id for row in ids)), picture))
+    return tuple(found)
+
+
 def _notes(records: Records) -> dict[str, int]:
     counted: Counter[str] = Counter()
-    for (text,) in records.stream("SELECT notes FROM pictures WHERE notes != '[]'"):
+    for (text,) in records.stream("SELECT notes FROM pictures WHERE reason = '' AND notes != '[]'"):
         counted.update(json.loads(text))
     return dict(sorted(counted.items()))
 
@@ -204,7 +266,8 @@ def _notes(records: Records) -> dict[str, int]:
 def _suspicious(records: Records, short: tuple[int, ...]) -> dict[str, Named]:
     counts: Counter[str] = Counter()
     names: dict[str, list[str]] = {}
-    for id, text in records.stream("SELECT id, suspicions FROM pictures WHERE suspicions != '[]' ORDER BY id"):
+    where = "reason = '' AND suspicions != '[]'"
+    for id, text in records.stream(f"SELECT id, suspicions FROM pictures WHERE {where} ORDER BY id"):
         for word in json.loads(text):
             counts[word] += 1
             if counts[word] <= MAX_NAMED:
@@ -249,5 +312,12 @@ def near_groups(records: Records) -> list[tuple[str, ...]]:
 
 
 def _classes(source: Source, records: Records) -> dict[str, int]:
+    """Classes that hold masks alone are none; nor is a single one that then is left."""
     counts = dict(records.query("SELECT label, count(*) FROM pictures WHERE reason = '' GROUP BY label"))
-    return {name: counts.get(number, 0) for number, name in enumerate(source.classes)}
+    masks = {label for (label,) in records.query("SELECT DISTINCT label FROM pictures WHERE reason = 'mask'")}
+    found = {
+        name: counts.get(number, 0)
+        for number, name in enumerate(source.classes)
+        if number in counts or number not in masks
+    }
+    return found if len(found) > 1 else {}

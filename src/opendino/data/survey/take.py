@@ -44,6 +44,7 @@ def take_survey(source: Source, records: Records, workers: int, tell: Callable[[
             tell(len(rows))
     if len(records) != len(source):
         records.keep_only(source.id(index) for index in range(len(source)))
+    records.mark_masks()
     return new
 
 
