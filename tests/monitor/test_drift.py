@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from opendino.monitor.drift import judge_drift
+from opendino.monitor.drift import judge_drift, stage_change
 
 
 def look(step, cosine=0.3, patch=0.4, ratio=1.5, miou=None, pictures=None):
@@ -77,3 +77,12 @@ def test_too_few_looks(rows, step):
 def test_too_few_pictures_with_masks_leave_the_signs():
     looks = [look(step, miou=m, pictures=pictures(m, 1, count=3)) for step, m in ((100, 30), (200, 20))]
     assert judge_drift(looks).kind == "none"
+
+
+def test_a_stage_is_judged_against_its_own_start():
+    before, after = look(0, miou=20.0, pictures=pictures(20, 1)), look(50, miou=24.0, pictures=pictures(24, 2))
+    assert "gained, k-NN segmentation 20.0 -> 24.0 %" in stage_change([before, look(25), after])
+    assert "lost, k-NN segmentation 24.0 -> 20.0 %" in stage_change([after | {"step": 0}, before | {"step": 50}])
+    assert "no sure change" in stage_change([before, look(50, miou=20.1, pictures=pictures(20, 3))])
+    assert "cosine of CLS and patches 0.30 -> 0.10" in stage_change([look(0), look(50, cosine=0.1)])
+    assert "too few looks" in stage_change([look(0)])

@@ -172,5 +172,7 @@ def test_rank_halved_and_drift_compare_with_the_best_of_training():
     history = [sick(rank=60.0), HEALTHY, sick(rank=40.0), sick(rank=19.0)]
     assert "use 19 directions and used 40" in alarms(history)[0]
     assert alarms([sick(rank=60.0), HEALTHY]) == []
-    drift = alarms([HEALTHY, sick(cls_patch_cosine=0.1), sick(cls_patch_cosine=0.35)])
+    early = [HEALTHY, *[sick(cls_patch_cosine=0.02)] * 5]
+    drift = alarms([*early, sick(cls_patch_cosine=0.1), sick(cls_patch_cosine=0.35)])
     assert "0.10 -> 0.35" in drift[0] and "Gram" in drift[0]
+    assert alarms([*early, sick(cls_patch_cosine=0.35)]) == []  # the rise of the first tenth is learning

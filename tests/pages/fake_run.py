@@ -117,6 +117,11 @@ def make_run(path: Path, steps: int = 2000, done: int | None = None, labels: boo
         if labels and (step % (steps // 10) == 0 or step == done):
             value = 21 + 24 * (1 - math.exp(-3.2 * t)) + generator.normal(0, 0.5)
             metrics.append("knn", step, value=value, low=value - 1.8, high=value + 1.8, n=2000, chance=5.0, k=20)
+        if step % (steps // 10) == 0:
+            miou = 18 + 9 * learned
+            gauges = {"cls_patch_cosine": 0.55 - 0.2 * learned, "patch_cosine": 0.4, "norm_ratio": 1.4}
+            masks = {"miou": miou, "picture_iou": [miou + place for place in range(6)]} if labels else {}
+            metrics.append("drift", step, **gauges, **masks)
         if labels and step % (steps // 4) == 0:
             found = [("seg-linear", "camvid", "miou", 18 + 9 * learned, "%"), ("seg-linear", "camvid", "macc", 30, "%")]
             found.append(("depth-linear", "rooms", "rmse", 0.9 - 0.3 * learned, "m"))

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from opendino.monitor.metrics import MetricsLog
 from opendino.pages import page as page_module
 from opendino.pages.charts import MAX_POINTS, Bar, bar_chart, knn_chart, protocol_charts, series
+from opendino.pages.dense import dense_charts
 from opendino.pages.record import read_record
 from opendino.pages.report import write_report
 from opendino.pages.words import duration
@@ -38,6 +40,8 @@ def test_a_finished_run(finished):
         "k-NN accuracy",
         "seg-linear on camvid",
         "depth-linear on rooms",
+        "Dense features: no degradation at this scale, k-NN segmentation is at its best",
+        "Dense features: k-NN segmentation",
         "DINO loss",
         "iBOT loss",
         "KoLeo loss",
@@ -159,6 +163,40 @@ def test_long_curves_are_thinned_to_means():
     assert len(steps) <= MAX_POINTS and steps[-1] == 9_999
     assert sum(values) / len(values) == pytest.approx(0.5, abs=0.05)
     assert series([{"step": 1, "loss": None}, {"step": 2}, {"step": 3, "loss": 2.0}], "loss") == ([1, 3], [None, 2.0])
+
+
+def test_a_stage_says_what_it_did_and_shows_sizes_before_and_after(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "stage")
+    config = json.loads((run / "config.json").read_text()) | {"stage": {"name": "highres", "start": "runs/before"}}
+    (run / "config.json").write_text(json.dumps(config))
+    log = MetricsLog(run / "metrics.jsonl")
+    for step, values in ((0, (20.0, 18.0)), (400, (21.0, 22.0))):
+        rows = [
+            {"px": px, "miou": v, "agreement": v / 25, "picture_iou": []}
+            for px, v in zip((32, 64), values, strict=True)
+        ]
+        log.append("sizes", step, rows=rows)
+    page = text(run)
+    assert "Dense features: gained, k-NN segmentation 18.0 -&gt; 26.8 %" in page
+    assert "start of the stage" in page and "random start" not in page
+    charts = {chart.title: chart for chart in dense_charts(read_record(run))}
+    curve = charts["Segmentation by input size"].plot
+    assert [(line["name"], line["x"], line["y"]) for line in curve["data"]] == [
+        ("before", [32, 64], [20.0, 18.0]),
+        ("after", [32, 64], [21.0, 22.0]),
+    ]
+    assert curve["layout"]["xaxis"]["title"]["text"] == "input side in pixels"
+    assert "Patch similarities by input size" in charts
+
+
+def test_foreign_rows_about_dense_features_end_no_page(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "foreign")
+    log = MetricsLog(run / "metrics.jsonl")
+    log.truncate(0)
+    log.append("drift", 10, cls_patch_cosine=None)
+    log.append("drift", 20, miou="much")
+    log.append("sizes", 20, rows="none")
+    assert "Dense features" not in text(run)
 
 
 def test_knn_chart_shows_chance_and_start_only_when_known():

@@ -40,6 +40,7 @@ from opendino.data.transform import Transform
 from opendino.errors import DataError, StoppedError, UsageError
 from opendino.evaluation.probes import KnnProbe, baseline_from_rows
 from opendino.models.family import FAMILY
+from opendino.monitor.drift import stage_change
 from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import read_rows
 from opendino.monitor.verdict import verdict
@@ -262,6 +263,8 @@ def _train(
     sentence = verdict(rows, config.steps)
     knn = [row["value"] for row in rows if row["kind"] == "knn"]
     console.print(f"\n[bold]{sentence}[/bold]")
+    if config.stage.start:
+        console.print(stage_change(rows))
     if outcome.skipped:
         bad = f"{len(outcome.skipped)} bad picture{'s' if len(outcome.skipped) > 1 else ''}"
         console.print(f"complete with {bad}, listed in {run.incidents_file}")

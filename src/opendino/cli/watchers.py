@@ -19,7 +19,7 @@ from opendino.data.transform import Transform
 from opendino.errors import DataError
 from opendino.evaluation.probes import KnnProbe, knn_row
 from opendino.models.batch_norm import calibrate
-from opendino.monitor.drift import judge_drift
+from opendino.monitor.drift import judge_drift, stage_change
 from opendino.monitor.health import Health, alarms, health_from_row, in_words, measure
 from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import MetricsLog
@@ -162,7 +162,9 @@ class Watch:
             row |= self.masked.scores(self.model(method), self.transform, self.config.watch.picture_px, self.device)
         self.metrics.append("drift", step, **row)
         if step:
-            self.say(f"step {step:,}: {judge_drift(self.metrics.rows()).words}")
+            rows = self.metrics.rows()
+            words = stage_change(rows) if self.config.stage.start else judge_drift(rows).words
+            self.say(f"step {step:,}: {words}")
 
     def _sizes(self, step: int, method: BackboneMethod) -> None:
         """Before and after of a high-resolution stage: dense quality by input size."""

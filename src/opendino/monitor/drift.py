@@ -19,6 +19,8 @@ EARLY_SHARE = 0.1
 SURE = 2.8
 """Standard errors that a loss must have. The best of about ten looks is compared with the last one: 1.96, right for one
 comparison, would ring by chance in every fourth run that stands still."""
+SURE_ONCE = 1.96
+"""The same where two looks are compared that nobody chose."""
 LEAST_PICTURES = 5
 """Fewer pictures with masks than this give no standard error worth the name."""
 
@@ -52,6 +54,28 @@ def judge_drift(rows: Sequence[Row]) -> Drift:
     if len(scored) == len(looks) and len(looks[-1]["picture_iou"]) >= LEAST_PICTURES:
         return _by_masks(looks)
     return _by_signs(looks)
+
+
+def stage_change(rows: Sequence[Row]) -> str:
+    """What a stage did to dense features, in a sentence: its last look against its step 0.
+
+    Args:
+        rows: as for `judge_drift`.
+    """
+    looks = [row for row in rows if row["kind"] == "drift"]
+    if len(looks) < 2:
+        return "dense features: too few looks to tell"
+    before, after = looks[0], looks[-1]
+    cosines = f"cosine of CLS and patches {before['cls_patch_cosine']:.2f} -> {after['cls_patch_cosine']:.2f}"
+    if before.get("miou") is None or after.get("miou") is None:
+        return f"dense features: {cosines}; pictures with masks (--watch.masks) would tell whether that is better"
+    change, error = _paired(before["picture_iou"], after["picture_iou"])
+    low, high = change - SURE_ONCE * error, change + SURE_ONCE * error
+    state = "gained" if low > 0 else "lost" if high < 0 else "no sure change"
+    return (
+        f"dense features: {state}, k-NN segmentation {before['miou']:.1f} -> {after['miou']:.1f} % "
+        f"({change:+.1f} [{low:.1f}, {high:.1f}] a picture), {cosines}"
+    )
 
 
 def _by_masks(looks: Sequence[Row]) -> Drift:

@@ -35,6 +35,8 @@ RANK_LOSS = 0.5
 """Rank below this share of its best since training began."""
 PATCH_COSINE_CEILING = 0.9
 """Mean cosine of different patches of a picture; above it the patch map is nearly one colour."""
+EARLY_LOOKS = 5
+"""About a tenth of a run. Cosines of CLS and patches rise from 0 there while segmentation gains (LOG.md)."""
 DRIFT_RISE = 0.2
 """Rise of cos(CLS, patch) above its minimum: patches turn into copies of CLS. Source: arXiv 2508.10104, figure 5."""
 NORM_RATIO_CEILING = 5.0
@@ -274,7 +276,8 @@ def _sudden_alarms(trained: Sequence[Health]) -> list[str]:
     """What one measurement shows, against the best one of training where that matters."""
     now = trained[-1]
     best_rank = max(h.rank for h in trained)
-    lowest_cosine = min(h.cls_patch_cosine for h in trained)
+    settled = trained[EARLY_LOOKS:]
+    lowest_cosine = min((h.cls_patch_cosine for h in settled), default=now.cls_patch_cosine)
     sentences = []
     if now.equal:
         sentences.append(

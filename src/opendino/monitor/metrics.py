@@ -64,7 +64,10 @@ def plain(value: Any) -> Any:
 
 
 class MetricsLog:
-    """Writer and reader of metrics.jsonl. Rows are {"kind", "step", ...}; kinds: step, health, knn, picture."""
+    """Writer and reader of metrics.jsonl. Rows are {"kind", "step", ...}.
+
+    Kinds: step, health, knn, picture, drift (dense features), protocol, sizes (dense features by input size).
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -99,8 +99,9 @@ def line_chart(
     log: bool = False,
     unit: str = "",
     from_zero: bool = False,
+    x: str = "step",
 ) -> Chart:
-    """One small chart of curves over steps; names appear only when there is more than one."""
+    """One small chart of curves over steps, or over `x`; names appear only when there is more than one."""
     colors = ("--blue", "--orange", "--green", "--purple")
     data = [
         {
@@ -120,11 +121,16 @@ def line_chart(
         y_axis |= {"type": "log"}
     if from_zero:
         y_axis["rangemode"] = "tozero"
-    return Chart(title, says, normal, {"data": data, "layout": _layout(levels, y_axis, len(curves) > 1)})
+    layout = _layout(levels, y_axis, len(curves) > 1)
+    layout["xaxis"]["title"]["text"] = x
+    return Chart(title, says, normal, {"data": data, "layout": layout})
 
 
-def knn_chart(rows: Sequence[Row], total_steps: int, more: Sequence[Level] = ()) -> Chart:
-    """k-NN accuracy over training with its interval, chance, the untrained network, and `more` to compare with."""
+RANDOM_START = "random start"
+
+
+def knn_chart(rows: Sequence[Row], total_steps: int, more: Sequence[Level] = (), start: str = RANDOM_START) -> Chart:
+    """k-NN accuracy over training with its interval, chance, the score of step 0 by the name `start`, and `more`."""
     known = _with_interval(rows)
     levels = list(more)
     chance = next((number(row.get("chance")) for row in known), None)
@@ -135,14 +141,14 @@ def knn_chart(rows: Sequence[Row], total_steps: int, more: Sequence[Level] = ())
         "used for this score only, never for learning. The band is the 95 % interval."
     )
     normal = (
-        "Normal: a rise early, then slower and slower. Only a band that has left the line of the random start shows "
+        "Normal: a rise early, then slower and slower. Only a band that has left the line of the start shows "
         "learning; chance alone is no yardstick, since an untrained network already beats it."
     )
-    plot = _band_plot(known, total_steps, " %", levels, from_zero=True)
+    plot = _band_plot(known, total_steps, " %", levels, start, from_zero=True)
     return Chart("k-NN accuracy", says, normal, plot, KNN_HEIGHT)
 
 
-def protocol_charts(rows: Sequence[Row], total_steps: int) -> Iterator[Chart]:
+def protocol_charts(rows: Sequence[Row], total_steps: int, start: str = RANDOM_START) -> Iterator[Chart]:
     """Scores of an evaluation's protocols over training, a chart for the first number of each protocol and data set."""
     by_set: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
@@ -156,7 +162,7 @@ def protocol_charts(rows: Sequence[Row], total_steps: int) -> Iterator[Chart]:
             says = f"{first.get('metric')} of the frozen backbone as it was then; the band is the 95 % interval."
             way = "a fall, since low is good" if first.get("high_is_good") is False else "a rise"
             normal = f"Normal: {way}. Only a band that has left the line of the start shows learning."
-            yield Chart(f"{protocol} on {dataset}", says, normal, _band_plot(known, total_steps, unit, []))
+            yield Chart(f"{protocol} on {dataset}", says, normal, _band_plot(known, total_steps, unit, [], start))
 
 
 def _with_interval(rows: Sequence[Row]) -> list[Row]:
@@ -164,7 +170,7 @@ def _with_interval(rows: Sequence[Row]) -> list[Row]:
 
 
 def _band_plot(
-    known: Sequence[Row], total_steps: int, unit: str, levels: Sequence[Level], *, from_zero: bool = False
+    known: Sequence[Row], total_steps: int, unit: str, levels: Sequence[Level], start: str, *, from_zero: bool = False
 ) -> Mapping[str, Any]:
     """A curve over all steps of a run in the band of its interval, beside the line of its start and other levels."""
     steps = [row["step"] for row in known]
@@ -191,9 +197,9 @@ def _band_plot(
         },
     ]
     if known and known[0]["step"] == 0:
-        start = known[0]["value"]
-        words = f"random start {start:.1f} %" if unit == " %" else f"random start {start:.3g}{unit}"
-        levels = [*levels, Level(start, words, color="--orange")]
+        value = known[0]["value"]
+        words = f"{start} {value:.1f} %" if unit == " %" else f"{start} {value:.3g}{unit}"
+        levels = [*levels, Level(value, words, color="--orange")]
     layout = _layout(levels, {"ticksuffix": unit} | ({"rangemode": "tozero"} if from_zero else {}), legend=False)
     end = max([total_steps, *steps, 1])
     layout["xaxis"]["range"] = [-0.01 * end, 1.02 * end]

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from opendino.monitor.verdict import Verdict, judge
-from opendino.pages.charts import Chart, Level, knn_chart, line_chart, protocol_charts, series
+from opendino.pages.charts import RANDOM_START, Chart, Level, knn_chart, line_chart, protocol_charts, series
+from opendino.pages.dense import dense_charts, dense_words, is_stage
 from opendino.pages.page import Tile, data_uri, write_page
 from opendino.pages.record import RunRecord, number, read_record
 from opendino.pages.words import TONES, duration
@@ -51,6 +52,7 @@ def write_report(run_dir: Path, running: bool) -> Path:
     record = read_record(run_dir)
     knn = record.of_kind("knn")
     health = record.of_kind("health")
+    start = "start of the stage" if is_stage(record) else RANDOM_START
     return write_page(
         run_dir / "report.html",
         "report.html",
@@ -63,9 +65,11 @@ def write_report(run_dir: Path, running: bool) -> Path:
         tones=TONES,
         health_words=str(health[-1].get("words", "")) if health else "",
         share=100 * record.step / record.total_steps if record.total_steps else 0,
-        tiles=list(_tiles(record, running)),
-        knn=knn_chart(knn, record.total_steps, _teachers(record)) if knn else None,
-        protocols=list(protocol_charts(record.of_kind("protocol"), record.total_steps)),
+        tiles=list(_tiles(record, running, start)),
+        knn=knn_chart(knn, record.total_steps, _teachers(record), start) if knn else None,
+        protocols=list(protocol_charts(record.of_kind("protocol"), record.total_steps, start)),
+        dense_words=dense_words(record),
+        dense=list(dense_charts(record)),
         losses=list(_losses(record)),
         gauges=list(_gauges(health)),
         course=list(_course(record.of_kind("step"))),
@@ -102,7 +106,7 @@ def _verdict(record: RunRecord) -> Verdict:
         return Verdict("unknown", f"unknown: metrics.jsonl has rows of another form ({error})")
 
 
-def _tiles(record: RunRecord, running: bool) -> Iterator[Tile]:
+def _tiles(record: RunRecord, running: bool, start: str) -> Iterator[Tile]:
     total = f"of {record.total_steps:,}" if record.total_steps else ""
     yield Tile("step", f"{record.step:,}", total)
     left = record.seconds_left() if running else None
@@ -115,8 +119,8 @@ def _tiles(record: RunRecord, running: bool) -> Iterator[Tile]:
         yield Tile("images a second", f"{speeds[-1]:,.0f}", "now" if running else "at the end")
     knn = [row for row in record.of_kind("knn") if number(row.get("value")) is not None]
     if knn:
-        start = f"random start {knn[0]['value']:.1f} %" if knn[0]["step"] == 0 and len(knn) > 1 else ""
-        yield Tile("k-NN accuracy", f"{knn[-1]['value']:.1f} %", start)
+        began = f"{start} {knn[0]['value']:.1f} %" if knn[0]["step"] == 0 and len(knn) > 1 else ""
+        yield Tile("k-NN accuracy", f"{knn[-1]['value']:.1f} %", began)
     elif losses := [row["loss"] for row in record.of_kind("step") if number(row.get("loss")) is not None]:
         yield Tile("loss", f"{losses[-1]:.3f}", "proves nothing alone")
 
@@ -265,6 +269,8 @@ def _course(rows: Sequence[Mapping[str, Any]]) -> Iterator[Chart]:
             "How sharp the teacher's answer is made.",
             "As planned: level, or a rise early on.",
         ),
+        ("gram_weight", "Gram weight", "How much patch similarities are held.", "As planned: a rise, then level."),
+        ("local_weight", "Weight of local crops", "Their share of the DINO loss.", "As planned: 1, or a fall to 0.5."),
     )
     for key, title, says, normal in planned:
         if any(key in row for row in rows):
