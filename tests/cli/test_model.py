@@ -67,6 +67,15 @@ def test_without_a_name_the_best_at_hand_is_taken_said_and_found_again(pictures,
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["model"] == "dinov2_vits14"
 
 
+def test_without_released_weights_the_newest_run_is_taken_and_found_again(pictures, tmp_path, capsys):
+    save_vit(tmp_path / "runs" / "mine" / "model")
+    line = ["embed", str(pictures), "--out", "s", "--device", "cpu"]
+    assert main(line) == 0
+    assert "no released weights at hand; runs/mine is the newest run here" in capsys.readouterr().err.splitlines()[0]
+    assert open_store("s").info.model == str(tmp_path / "runs" / "mine")
+    assert main(["search", "s", "--image", str(pictures / "a" / "000.png")]) == 0
+
+
 def test_overlapping_patches_make_a_finer_map_and_search_opens_the_model_with_its_stride(pictures, tmp_path, capsys):
     model = save_vit(tmp_path / "m")
     stores = {}

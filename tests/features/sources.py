@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from io import BytesIO
+
 import numpy as np
 import torch
+from PIL import Image as PillowImage
 from torch import Tensor, nn
 
 from opendino.data.images import Image, Reading, Truncated
@@ -37,6 +41,18 @@ class ArraySource:
         if self.pictures[index] is None:
             raise Truncated(self.id(index), "cut")
         return Image(self.pictures[index], "RGB", 8)
+
+    def load(self, index):
+        stored = BytesIO()
+        PillowImage.fromarray(self.pictures[index]).save(stored, "PNG")
+        return stored.getvalue()
+
+    @contextmanager
+    def open(self, index):
+        yield BytesIO(self.load(index))
+
+    def stamp(self, index):
+        return 1, 1
 
 
 def noise(count, height=16, width=16, seed=0):

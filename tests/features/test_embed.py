@@ -283,64 +283,6 @@ def test_bands_that_are_not_there_leave_no_store_that_refuses_the_right_ones(tmp
     assert embed(tmp_path / "p", model, tmp_path / "s", dtype="fp32", reading=Reading(bands=(4, 0, 1))).rows == 2
 
 
-def test_tiles_cover_the_picture_and_their_merged_map_is_kept(tmp_path, model):
-    generator = np.random.default_rng(0)
-    (tmp_path / "p").mkdir()
-    Image.fromarray(generator.integers(0, 256, (100, 150, 3), np.uint8)).save(tmp_path / "p" / "large.png")
-    Image.fromarray(generator.integers(0, 256, (40, 48, 3), np.uint8)).save(tmp_path / "p" / "small.png")
-    embed(tmp_path / "p", model, tmp_path / "s", dtype="fp32", patches="fp16", tile=True, tile_px=64)
-    store, net = open_store(tmp_path / "s"), opendino.load(model)
-    whole = store.row("large.png")
-    assert whole.patches.shape == (13, 19, net.dim) and whole.valid == (13, 19)  # ceil(100 / 8), ceil(150 / 8)
-    tiles = [store.row(one) for one in store.ids() if "#" in one]
-    # 13 patches by tiles of 8, step 6: starts 0, 5; 19: 0, 6, 11.
-    assert [one.tile for one in tiles] == ["0,0", "0,1", "0,2", "1,0", "1,1", "1,2"]
-    seen = np.zeros((100, 150), bool)
-    for tile in tiles:
-        y, x, height, width = tile.box
-        seen[y : y + height, x : x + width] = True
-        cut = read(tmp_path / "p" / "large.png").array[y : y + height, x : x + width]
-        with torch.no_grad():
-            alone = net(Transform(size=32, patch=8, mode="padded").prepare_unscaled(cut).pixels[None])
-        np.testing.assert_allclose(tile.cls, alone.cls[0], rtol=1e-4, atol=1e-5)
-        assert tile.picture == "large.png" and tile.patches is None
-    assert seen.all()
-    assert store.row("small.png").patches.shape == (4, 5, net.dim)  # 32 x 38.4 px: its short side is the transform's
-
-
-def test_the_agreement_of_tiles_with_whole_pictures_is_measured_and_said(tmp_path, model):
-    """cases.md C28."""
-    generator = np.random.default_rng(0)
-    (tmp_path / "p").mkdir()
-    for name, sides in (("small", (40, 40)), ("wide", (64, 96)), ("wider", (60, 200))):
-        Image.fromarray(generator.integers(0, 256, (*sides, 3), np.uint8)).save(tmp_path / "p" / f"{name}.png")
-    made = embed(tmp_path / "p", model, tmp_path / "s", dtype="fp32", patches="fp16", tile=True, tile_px=64)
-    store, net = open_store(tmp_path / "s"), opendino.load(model)
-    cosines = []
-    for name, left, side in (("wide", 0, 96), ("wider", 36, 128)):  # at most two tiles: the middle 128 px
-        cut = read(tmp_path / "p" / f"{name}.png").array[:, left : left + side]
-        with torch.no_grad():
-            whole = net(Transform(size=32, patch=8).prepare_unscaled(cut).pixels[None]).patches[0]
-        if name == "wide":
-            merged = store.row("wide.png").patches
-        else:
-            Image.fromarray(cut).save(tmp_path / "cut.png")
-            (tmp_path / "q").mkdir()
-            (tmp_path / "cut.png").rename(tmp_path / "q" / "cut.png")
-            embed(tmp_path / "q", model, tmp_path / "t", dtype="fp32", patches="fp16", tile=True, tile_px=64)
-            merged = open_store(tmp_path / "t").row("cut.png").patches
-        cosines.append(torch.nn.functional.cosine_similarity(whole, merged, dim=-1).flatten())
-    told, every = made.info.agreement, torch.cat(cosines)
-    assert told is not None and told.pictures == 2
-    assert abs(told.mean - float(every.mean())) < 1e-3 and abs(told.worst - float(every.quantile(0.01))) < 1e-3
-    assert f"{told.mean:.3f} mean, {told.worst:.3f} for the worst patch in 100" in " ".join(in_words(made))
-    only = tmp_path / "only"
-    only.mkdir()
-    (tmp_path / "p" / "small.png").rename(only / "small.png")
-    made = embed(only, model, tmp_path / "u", dtype="fp32", tile=True, tile_px=64)
-    assert made.info.agreement is None and "no picture looked at was large enough" in " ".join(in_words(made))
-
-
 @pytest.mark.parametrize("crop", [False, True])
 def test_a_mark_at_the_border_counts_unless_a_crop_is_asked(tmp_path, model, crop):
     """cases.md C40."""
@@ -575,13 +517,6 @@ def test_large_jpegs_decode_reduced_by_every_way_to_a_row(model, tmp_path, monke
     whole = real(store.info.transform, read(folder / "a.jpg")).pixels
     pair = torch.stack([whole.flatten(), loaded.prepared.pixels.flatten()])
     assert 0.998 < float(torch.corrcoef(pair)[0, 1]) < 1
-
-
-def test_tiles_are_cut_from_the_whole_picture(model, tmp_path):
-    folder = large_jpegs(tmp_path / "p")
-    embed(folder, model, tmp_path / "s", dtype="fp32", tile=True, tile_px=256)
-    row = open_store(tmp_path / "s").row("a.jpg#1,0")
-    assert row.box == (152, 0, 250, 256)  # the last tile ends with the 51st row of patches: it begins at row 19
 
 
 def test_a_picture_file_is_read_once(pictures, model, tmp_path, monkeypatch):

@@ -1,12 +1,20 @@
 """Extraction: right rows for right pictures, nothing lost in silence, the model left as it was."""
 
+import weakref
+from concurrent.futures import Future
+
 import numpy as np
 import pytest
 import torch
 
 from opendino.data.transform import Transform
 from opendino.errors import DataError
+from opendino.features.codec import PatchCodec
+from opendino.features.encode import Encoder, load_picture
 from opendino.features.extract import extract, read_inputs
+from opendino.features.info import StoreInfo
+from opendino.features.lattice import Tiling
+from opendino.models.contract import Features
 from opendino.models.family import build_model
 from tests.features.sources import ArraySource, MeanColour, noise
 
@@ -83,6 +91,36 @@ def test_limit_and_progress():
     model = MeanColour()
     bank = extract(model, source, TRANSFORM, batch_size=2, limit=5, progress=seen.append)
     assert len(bank.ids) == 5 and source.reads == 5 and model.batches == [2, 2, 1] and seen == [2, 4, 5]
+
+
+def test_no_batch_stays_in_memory_behind_its_rows():
+    model, alive = MeanColour(), []
+    alone = model.forward
+
+    def forward(images):  # as a ViT does: every part of its features is a view of all its tokens
+        features = alone(images)
+        tokens = np.concatenate([features.cls[:, None].numpy(), features.patches.flatten(1, 2).numpy()], 1)
+        alive.append(weakref.ref(tokens))
+        views = torch.from_numpy(tokens)
+        return Features(views[:, 0], features.registers, views[:, 1:].unflatten(1, features.patches.shape[1:3]))
+
+    model.forward = forward
+    kept = []
+    bank = extract(model, ArraySource(noise(8)), TRANSFORM, batch_size=2, progress=lambda _: kept.append(count(alive)))
+    assert max(kept) == 1 and bank.cls.shape == (8, 3)
+    info = StoreInfo("x", "x", 3, 4, "", {}, TRANSFORM, "", "fp32", tile=(16, 12))
+    encoder = Encoder(model, info, PatchCodec("none"), "cpu")
+    source, tiling = ArraySource(noise(3, 16, 100)), Tiling(4, 3)
+    reading = [Future() for _ in range(3)]
+    for index, one in enumerate(reading):
+        one.set_result(load_picture(source, index, TRANSFORM, tiling))
+    alive.clear()
+    made = encoder.encode(reading)
+    assert len(made.rows) == 3 * (1 + 8) and count(alive) == 0
+
+
+def count(references):
+    return sum(one() is not None for one in references)
 
 
 def test_a_change_of_size_starts_a_new_batch():

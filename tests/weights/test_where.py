@@ -1,7 +1,9 @@
 """Where a name's weights come from: at hand, with a token, from the mirror, or one line with three ways on."""
 
 import json
+import os
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
@@ -204,6 +206,7 @@ def test_an_open_model_needs_no_token(stock, said):
 
 
 def test_without_a_name_the_best_at_hand_and_dinov2_before_nothing(stock, tmp_path, monkeypatch, said):
+    monkeypatch.chdir(tmp_path)
     hub = Hub({FAMILY["dinov2_vitb14_reg"].repository: stock / "dinov2_vits14"})
     assert find(None, hub, said).name == "dinov2_vitb14_reg" and "none at hand" in said[-1]
     monkeypatch.setenv("OPENDINO_WEIGHTS", str(tmp_path))
@@ -211,6 +214,24 @@ def test_without_a_name_the_best_at_hand_and_dinov2_before_nothing(stock, tmp_pa
         link(stock / name, tmp_path / name)
         assert find(None, hub, said).name == name
     assert len(hub.asked) == 1
+
+
+def test_without_a_name_the_newest_run_comes_after_released_weights_and_before_a_download(
+    stock, tmp_path, monkeypatch, said
+):
+    monkeypatch.chdir(tmp_path)
+    for age, (run, part) in enumerate((("new", "model-best"), ("old", "model"), ("begun", "model-start"))):
+        folder = tmp_path / "runs" / run / part
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"")
+        os.utime(folder / "model.safetensors", (1e9 - age, 1e9 - age))
+    os.utime(tmp_path / "runs" / "begun" / "model-start" / "model.safetensors")
+    hub = Hub({})
+    assert find(None, hub, said).path == Path("runs/new") and not hub.asked
+    assert said == ["no model named and no released weights at hand; runs/new is the newest run here"]
+    monkeypatch.setenv("OPENDINO_WEIGHTS", str(tmp_path))
+    link(stock / "vits16", tmp_path / "vits16")
+    assert find(None, hub, said).name == "vits16" and said[-1] == "--model runs/new takes your newest run instead"
 
 
 def test_a_path_wins_over_a_name_and_our_own_kinds_have_no_released_weights(stock, tmp_path, monkeypatch, said):

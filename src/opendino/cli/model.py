@@ -17,6 +17,7 @@ from opendino.data.transform import Transform
 from opendino.errors import UsageError
 from opendino.features.identity import model_hash, transform_hash
 from opendino.weights import load
+from opendino.weights.where import locate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +85,14 @@ def choose_model(
         if given or mean or std:
             raise UsageError("model", "is open already", "give its changes to opendino.load, or set model.transform")
         return Chosen(what, str(what.card["source"]))  # type: ignore[index]
-    model: Any = load(what, device, accept_licence=accept_licence, **given)
-    _normalise_by(model, mean, std)
+    origin = locate(what, accept_licence=accept_licence)
     if what is None:
-        return Chosen(model, str(model.card["name"]))
-    return Chosen(model, str(Path(what).resolve()) if Path(what).exists() else str(what))
+        named = origin.name or str(origin.path.resolve())
+    else:
+        named = str(Path(what).resolve()) if Path(what).exists() else str(what)
+    model: Any = load(origin, device, **given)
+    _normalise_by(model, mean, std)
+    return Chosen(model, named)
 
 
 def model_changes(args: ModelChanges) -> dict[str, Any]:

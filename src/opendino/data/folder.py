@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -25,6 +27,8 @@ from opendino.data.listing import (
 
 # Files smaller than this are looked into even when their name says picture: large-file storage leaves such stand-ins.
 _POINTER_BYTES = 400
+# Files up to this are opened by loading them.
+_LOADED_BYTES = 2**26
 
 
 class FolderSource(ListedSource):
@@ -41,6 +45,17 @@ class FolderSource(ListedSource):
     def read(self, index: int) -> images.Image:
         """Decode one picture, by its path: of a window in a large TIFF only the part is read."""
         return images.read(Path(os.fsdecode(self._path(index))), name=self.id(index), reading=self.reading)
+
+    @contextmanager
+    def open(self, index: int) -> Iterator[BinaryIO]:
+        """The file of a picture; a small one is loaded, since one reading is quick and can be tried again."""
+        if int(self._listing.sizes[index]) <= _LOADED_BYTES:
+            with super().open(index) as file:
+                yield file
+            return
+        name, path = self.id(index), Path(os.fsdecode(self._path(index)))
+        with images.typed_storage_errors(name, "file"), images.open_file(path, name) as file:
+            yield file
 
     def stamp(self, index: int) -> tuple[int, int]:
         """Size in bytes and time of last change in ns, now; (-1, -1) when the file cannot be found."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from io import BytesIO
+from typing import BinaryIO
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
@@ -192,6 +195,11 @@ class ListedSource:
     def load(self, index: int) -> bytes:
         """Bytes of a picture's file."""
         raise NotImplementedError
+
+    @contextmanager
+    def open(self, index: int) -> Iterator[BinaryIO]:
+        """A picture's file, to read anywhere in. Raises an ImageError."""
+        yield BytesIO(self.load(index))
 
     def read(self, index: int) -> Image:
         """Decode one picture. Raises an ImageError that names its id."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 
@@ -58,6 +60,11 @@ class Source(Protocol):
     def load(self, index: int) -> bytes:
         """Bytes of picture `index`; raises an ImageError naming its id."""
         ...
+
+    @contextmanager
+    def open(self, index: int) -> Iterator[BinaryIO]:
+        """Picture `index` as a file to read anywhere in; where it is stored as one it may be too large to `load`."""
+        yield BytesIO(self.load(index))
 
     def stamp(self, index: int) -> tuple[int, int]:
         """Size in bytes and time of last change in ns, as they are now; another stamp means another picture."""
@@ -156,6 +163,11 @@ class _Subset:
 
     def load(self, index: int) -> bytes:
         return self._source.load(self._at(index))
+
+    @contextmanager
+    def open(self, index: int) -> Iterator[BinaryIO]:
+        with self._source.open(self._at(index)) as file:
+            yield file
 
     def stamp(self, index: int) -> tuple[int, int]:
         return self._source.stamp(self._at(index))

@@ -122,7 +122,7 @@ def evaluate_health(subject: Subject, data: Pictures, job: Job) -> Outcome:
             (raw,) = subject.model.intermediate(batch, [last], norm=False)
         patches = normed.patches.float().cpu().flatten(1, 2)
         share, peak = norm_outliers(raw.patches.float().cpu().norm(dim=-1).flatten())
-        cls.append(normed.cls.float().cpu())
+        cls.append(normed.cls.float().cpu().clone())  # a view would keep all tokens
         samples.append(patches[0, torch.randperm(patches.shape[1], generator=generator)[:64]])
         cosines.append(float(cls_patch_cosine(cls[-1], patches)))
         shares.append(100 * share)

@@ -43,7 +43,7 @@ from opendino.parallel.gather import Ranks
 
 CHUNK = 64
 TILED_CHUNK = 4
-"""Pictures in a chunk; the whole pixels of tiled ones wait in memory."""
+"""Pictures in a chunk; the whole pixels of tiled ones wait in memory, except of large TIFFs."""
 SAMPLE = 16
 _IDS_AT_ONCE = 500
 _TIMED_PICTURES = 4

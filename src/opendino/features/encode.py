@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from opendino.data.images import Image, Reading, TooLarge, read
+from opendino.data.images import HEAD_BYTES, Image, Reading, TooLarge, Vanished, is_tiff, open_large, read
 from opendino.data.sources import Source
 from opendino.data.transform import Prepared, Transform, valid_patches
 from opendino.errors import DataError
@@ -33,11 +33,48 @@ _ANY_SIDE = 1000
 _LOOKED_AT, _COMPARED = 16, 2
 
 
+class Pixels(Protocol):
+    """A picture at its own resolution, from which bands of rows are taken."""
+
+    def rows(self, top: int, count: int) -> NDArray[np.uint8]:
+        """[at most count, W, C] from a row on, fewer where the picture ends."""
+        ...
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """A picture that was decoded whole: [H, W, C]."""
+
+    array: NDArray[np.uint8]
+
+    def rows(self, top: int, count: int) -> NDArray[np.uint8]:
+        """See `Pixels`."""
+        return self.array[top : top + count]
+
+
+@dataclass(frozen=True)
+class InFile:
+    """A large TIFF that stays on the disk, read by a Reading whose range is known."""
+
+    source: Source
+    index: int
+    reading: Reading
+    width: int
+
+    def rows(self, top: int, count: int) -> NDArray[np.uint8]:
+        """See `Pixels`."""
+        name = self.source.id(self.index)
+        with self.source.open(self.index) as file, open_large(file, self.reading, name) as large:
+            if large is None:
+                raise Vanished(name, "is another file than before")
+            return large.window(top, 0, count, self.width)
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A picture that was read: its place in the source, what the model gets, its size and class in the file.
 
-    array: uint8 [H, W, 3], kept only when it is to be tiled.
+    pixels: at its own resolution, kept only when it is to be tiled.
     """
 
     index: int
@@ -48,7 +85,7 @@ class Loaded:
     stamp: str
     source_hash: str
     label: str | None
-    array: NDArray[np.uint8] | None
+    pixels: Pixels | None
 
 
 @dataclass(frozen=True)
@@ -76,36 +113,45 @@ def read_stamp(source: Source, index: int) -> str:
 
 def hash_content(source: Source, index: int) -> str:
     """SHA-256 of a picture's file, not decoded. Raises an ImageError."""
-    return _hash(source.load(index))
+    with source.open(index) as file:
+        return _hash(file)
 
 
-def _hash(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _hash(file: BinaryIO) -> str:
+    file.seek(0)
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
 
 
-def read_picture(data: bytes, name: str, reading: Reading, transform: Transform) -> Image:
-    """A picture's bytes as a transform needs them. Raises an ImageError.
+def read_picture(stored: bytes | BinaryIO, name: str, reading: Reading, transform: Transform) -> Image:
+    """A picture's file as a transform needs it. Raises an ImageError.
 
-    A JPEG decodes reduced while both sides stay at twice what they are resized to or more. Everything that makes or
-    compares features reads here, so that a file gives one vector by whichever way it comes.
+    JPEGs and large TIFFs decode reduced while both sides stay at twice what they are resized to or more. Everything
+    that makes or compares features reads here, so that a file gives one vector by whichever way it comes.
     """
     if reading.window is not None:
-        return read(data, name=name, reading=reading)
-    short = min(transform.resized(_ANY_SIDE, _ANY_SIDE))
-    return read(data, name=name, reading=replace(reading, at_least=SPARE * short))
+        return read(stored, name=name, reading=reading)
+    return read(stored, name=name, reading=replace(reading, at_least=_enough(transform)))
+
+
+def _enough(transform: Transform) -> int:
+    """Pixels of the short side that a reduced picture keeps at least."""
+    return SPARE * min(transform.resized(_ANY_SIDE, _ANY_SIDE))
 
 
 def load_picture(source: Source, index: int, transform: Transform, tiling: Tiling | None) -> Loaded | Failed:
     """Read and prepare one picture; every expected failure becomes `Failed`."""
     name, stamp = source.id(index), read_stamp(source, index)
     try:
-        data = source.load(index)
-        # Tiles are cut at the picture's own resolution.
-        image = (
-            read_picture(data, name, source.reading, transform)
-            if tiling is None
-            else read(data, name=name, reading=replace(source.reading, at_least=None))
-        )
+        with source.open(index) as file:
+            digest = _hash(file)
+            pixels: Pixels | None = None
+            if tiling is None:
+                image = read_picture(file, name, source.reading, transform)
+            else:
+                image, pixels = _read_whole(file, source, index, transform)
         height, width = image.full_size
         rows, columns = transform.grid(height, width)
         patches = rows * columns
@@ -124,10 +170,22 @@ def load_picture(source: Source, index: int, transform: Transform, tiling: Tilin
         width,
         height,
         stamp,
-        _hash(data),
+        digest,
         None if label is None else source.classes[label],
-        image.array if large else None,
+        pixels if large else None,
     )
+
+
+def _read_whole(file: BinaryIO, source: Source, index: int, transform: Transform) -> tuple[Image, Pixels]:
+    """A picture for the transform, and its pixels at full size, which of a large TIFF stay in the file."""
+    name, reading = source.id(index), replace(source.reading, at_least=None)
+    file.seek(0)
+    if reading.window is None and is_tiff(file.read(HEAD_BYTES)):
+        with open_large(file, reading, name) as large:
+            if large is not None:
+                return large.reduced(_enough(transform)), InFile(source, index, large.reading, large.width)
+    image = read(file, name=name, reading=reading)
+    return image, InMemory(image.array)
 
 
 def readable_sample(source: Source, transform: Transform, count: int) -> list[Prepared]:
@@ -165,10 +223,13 @@ class Encoder:
         rows: dict[int, list[dict[str, Any]]] = {}
         for batch in self._batches(loaded):
             for one, cls, patches in zip(batch, *self._forward([one.prepared for one in batch]), strict=True):
-                if cls.isfinite().all() and patches.isfinite().all():
-                    rows[one.index] = self._rows(one, cls, patches)
-                else:
+                if not (cls.isfinite().all() and patches.isfinite().all()):
                     failed.append(Failed(one.id, "features are not finite", one.stamp))
+                    continue
+                try:
+                    rows[one.index] = self._rows(one, cls, patches)
+                except DataError as error:  # a large file that changed or failed between its tiles
+                    failed.append(Failed(one.id, getattr(error, "reason", error.cause), one.stamp))
         return Made([row for one in loaded for row in rows.get(one.index, [])], failed, len(read))
 
     def agreement(self, source: Source) -> Agreement | None:
@@ -180,13 +241,13 @@ class Encoder:
         side, cosines, pictures = 2 * self.tiling.tile * self.info.patch, [], 0
         for index in np.unique(np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source))).astype(int)):
             one = load_picture(source, int(index), self.info.transform, self.tiling)
-            if isinstance(one, Failed) or one.array is None:
+            if isinstance(one, Failed) or one.pixels is None:
                 continue
             top, left = (max(0, length - side) // 2 for length in (one.height, one.width))
-            cut = one.array[top : top + side, left : left + side]
+            cut = one.pixels.rows(top, side)[:, left : left + side]
             whole = self.info.transform.prepare_unscaled(cut)
             one = replace(one, height=cut.shape[0], width=cut.shape[1])
-            merged = torch.cat(list(merge(self._tile_rows(one, cut, self.tiling, []), *whole.valid.shape)))
+            merged = torch.cat(list(merge(self._tile_rows(one, InMemory(cut), self.tiling, []), *whole.valid.shape)))
             cosines.append(F.cosine_similarity(self.patches_of(whole), merged, dim=-1)[whole.valid])
             pictures += 1
             if pictures == _COMPARED:
@@ -220,32 +281,30 @@ class Encoder:
 
     def _rows(self, one: Loaded, cls: Tensor, patches: Tensor) -> list[dict[str, Any]]:
         box = (0, 0, one.height, one.width)
-        if one.array is None or self.tiling is None:
+        if one.pixels is None or self.tiling is None:
             return [
                 self._row(one, "", box, one.prepared.valid, cls, patches) | self._kept([patches], one.prepared.valid)
             ]
         tiles: list[dict[str, Any]] = []
         valid = valid_patches(one.height, one.width, self.info.patch)
-        merged = merge(self._tile_rows(one, one.array, self.tiling, tiles), *valid.shape)
+        merged = merge(self._tile_rows(one, one.pixels, self.tiling, tiles), *valid.shape)
         kept = self._kept(merged, valid)
         return [self._row(one, "", box, one.prepared.valid, cls, patches) | kept, *tiles]
 
     def _tile_rows(
-        self, one: Loaded, array: NDArray[np.uint8], tiling: Tiling, made: list[dict[str, Any]]
+        self, one: Loaded, pixels: Pixels, tiling: Tiling, made: list[dict[str, Any]]
     ) -> Iterator[tuple[int, list[tuple[int, Tensor]]]]:
         """Maps of the tiles, row by row for `merge`; their store rows are added to `made` on the way."""
         patch = self.info.patch
         grid = (-(-one.height // patch), -(-one.width // patch))
         for row, y in enumerate(starts(grid[0], tiling.tile, tiling.step)):
             maps: list[tuple[int, Tensor]] = []
+            band = pixels.rows(y * patch, tiling.tile * patch)
             columns = list(enumerate(starts(grid[1], tiling.tile, tiling.step)))
             count = self._batch_size(min(tiling.tile, grid[0]) * min(tiling.tile, grid[1]))
             for first in range(0, len(columns), count):
                 group = columns[first : first + count]
-                cuts = [
-                    array[y * patch : (y + tiling.tile) * patch, x * patch : (x + tiling.tile) * patch]
-                    for _, x in group
-                ]
+                cuts = [band[:, x * patch : (x + tiling.tile) * patch] for _, x in group]
                 prepared = [self.info.transform.prepare_unscaled(cut) for cut in cuts]
                 for (column, x), cut, ready, cls, patches in zip(
                     group, cuts, prepared, *self._forward(prepared), strict=True
@@ -271,7 +330,7 @@ class Encoder:
             "width": one.width,
             "height": one.height,
             **dict(zip(("box_y", "box_x", "box_height", "box_width"), box, strict=True)),
-            "cls": cls.numpy(),
+            "cls": cls.numpy().copy(),  # a view would keep all tokens of its batch in memory
             "mean": mean_of_valid(patches, valid).numpy(),
         }
 

@@ -102,7 +102,7 @@ def extract_inputs(
                 if inputs.ids:
                     features = model(inputs.images.to(device))
                     grid = F.adaptive_avg_pool2d(features.patches.float().permute(0, 3, 1, 2), pool)
-                    cls.append(features.cls.float().cpu())
+                    cls.append(features.cls.float().cpu().clone())  # a view would keep all tokens of its batch
                     pooled.append(grid.permute(0, 2, 3, 1).flatten(1).cpu())
                     labels.extend(inputs.labels)
                     ids.extend(inputs.ids)

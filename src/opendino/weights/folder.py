@@ -16,7 +16,8 @@ from opendino.weights.read import INDICES
 WEIGHTS = "model.safetensors"
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 USUAL = (WEIGHTS, INDICES[0], "pytorch_model.bin", INDICES[1], "state.safetensors")
-RUN_MODELS = ("model", "model-best", "model-start")
+TRAINED_MODELS = ("model", "model-best")
+RUN_MODELS = (*TRAINED_MODELS, "model-start")
 _FIX = "give a weights file, a run directory, or a folder of config.json and model.safetensors"
 
 

@@ -27,7 +27,7 @@ _DINOV3 = "DINOv3 weights are under the DINOv3 License"
 
 
 def load(
-    what: Path | str | None = None,
+    what: Path | str | Origin | None = None,
     device: str | torch.device = "cpu",
     *,
     partial: bool = False,
@@ -41,7 +41,7 @@ def load(
 
     Args:
         what: a path; or a name such as `vitb16`, which is looked for at hand, then on Hugging Face, then in the open
-            mirror (`weights.where`); None takes the best model at hand.
+            mirror (`weights.where`); None takes the best model at hand; or what `locate` has found.
         partial: take what fits; the rest keeps fresh values and stands in `.card["coverage"]`.
         accept_licence: accept the licence of a mirror without being asked; remembered.
         overrides: fields of the config, such as stride=8 (overlapping patches), channels=4 or patch=14 (`models.stem`
@@ -55,7 +55,7 @@ def load(
     Raises:
         WeightsError: in one line, for everything that is missing, unsafe, unknown or does not fit.
     """
-    origin = locate(what, accept_licence=accept_licence)
+    origin = what if isinstance(what, Origin) else locate(what, accept_licence=accept_licence)
     depths = overrides.get("depth", overrides.get("depths"))
     depth = tuple(depths) if isinstance(depths, list) else depths
     opened = origin.opened or open_weights(origin.path, overrides.get("heads"), depth)

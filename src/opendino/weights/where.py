@@ -16,6 +16,7 @@ from pathlib import Path
 from opendino.errors import WeightsError
 from opendino.models.dinov2 import Dinov2Config
 from opendino.models.family import FAMILY, ModelSpec, nearest
+from opendino.weights.folder import TRAINED_MODELS, WEIGHTS
 from opendino.weights.hub import Refused, Unreachable, cache_home, download, has_token, hub_cache
 from opendino.weights.licences import accepted
 from opendino.weights.opened import Opened, open_weights
@@ -146,10 +147,28 @@ def _check(path: Path, spec: ModelSpec) -> Opened | str:
     return opened
 
 
+def newest_run(folder: Path = Path("runs")) -> Path | None:
+    """The run in a folder of runs, by default the one that commands make here, that wrote trained weights last."""
+    trained = (
+        (file.stat().st_mtime, run)
+        for run in (folder.iterdir() if folder.is_dir() else ())
+        for file in (run / name / WEIGHTS for name in TRAINED_MODELS)
+        if file.is_file()
+    )
+    return max(trained, default=(0.0, None))[1]
+
+
 def _best(download: Download, say: Say) -> Origin:
+    """Released weights before a run of one's own, which mostly saw fewer pictures; that before a download."""
+    run = newest_run()
     for name in _BEST_FIRST:
         if found := at_hand(FAMILY[name], say, "no model named; the best at hand is "):
+            if run is not None:
+                say(f"--model {run} takes your newest run instead")
             return found
+    if run is not None:
+        say(f"no model named and no released weights at hand; {run} is the newest run here")
+        return Origin(run)
     spec = FAMILY[_OPEN_DEFAULT]
     try:
         path = download(spec.repository or "")

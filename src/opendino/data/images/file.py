@@ -77,11 +77,17 @@ def _load(path: Path, name: str) -> bytes:
     with open_file(path, name) as file:
         head = file.read(HEAD_BYTES)
         require_kind(head, name)
-        size = os.fstat(file.fileno()).st_size
-        if size > MAX_FILE_BYTES:
-            fix = "cut it into tiles, or read it by window (TIFF)"
-            raise TooLarge(name, f"file of {size} bytes, at most {MAX_FILE_BYTES} are read at once", fix)
-        return head + file.read(MAX_FILE_BYTES)
+        return head + read_rest(file, len(head), name)
+
+
+def read_rest(file: BinaryIO, start: int, name: str) -> bytes:
+    """What follows byte `start` of an open file. Raises TooLarge for a file of more than MAX_FILE_BYTES."""
+    size = file.seek(0, os.SEEK_END)
+    if size > MAX_FILE_BYTES:
+        fix = "cut it into tiles, or read it by window (TIFF)"
+        raise TooLarge(name, f"file of {size} bytes, at most {MAX_FILE_BYTES} are read at once", fix)
+    file.seek(start)
+    return file.read(MAX_FILE_BYTES)
 
 
 @contextmanager

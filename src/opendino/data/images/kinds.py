@@ -106,6 +106,12 @@ def find_kind(head: bytes) -> Kind | None:
     return next((kind for kind in KINDS if kind.matches(head)), None)
 
 
+def is_tiff(head: bytes) -> bool:
+    """Whether a file of these first bytes is a TIFF."""
+    kind = find_kind(head)
+    return kind is not None and kind.family == "tiff"
+
+
 def is_pointer(head: bytes) -> bool:
     """Whether these bytes are a stand-in left by large-file storage, not the file itself."""
     return head.startswith(_POINTER)

@@ -5,27 +5,29 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from opendino.data.images.errors import Unsupported
-from opendino.data.images.file import load_file, open_file, patiently, typed_storage_errors
+from opendino.data.images.file import load_file, open_file, patiently, read_rest, typed_storage_errors
 from opendino.data.images.jpeg import decode_fast
 from opendino.data.images.kinds import HEAD_BYTES, require_kind
 from opendino.data.images.picture import Image, Reading
 from opendino.data.images.pillow_kinds import decode_pillow
-from opendino.data.images.tone import Values, choose_bands, to_image
+from opendino.data.images.tone import Values, choose_bands, scale, to_image
 
 _PLAIN_READING = Reading()
 
 
-def read(source: Path | str | bytes, *, name: str | None = None, reading: Reading = _PLAIN_READING) -> Image:
+def read(source: Path | str | bytes | BinaryIO, *, name: str | None = None, reading: Reading = _PLAIN_READING) -> Image:
     """Read one picture.
 
     Args:
-        source: a path (only a regular file is opened, so a pipe never blocks) or the file's bytes. Of a TIFF at a path
-            a window reads only its part, so the file may be of any size.
-        name: what errors call it; the path, or "picture" for bytes, when not given.
+        source: a path (only a regular file is opened, so a pipe never blocks), the file's bytes, or the open file. Of a
+            TIFF at a path or in an open file a window reads only its part, so it may be of any size; for `at_least` a
+            large one is read in parts, see `large`.
+        name: what errors call it; the path, or "picture", when not given.
         reading: bands, value range, frame, window and the like, where the file leaves them open.
     Returns:
         Upright RGB uint8. Transparency lies on white; of an animation the first frame; an embedded colour profile is
@@ -33,7 +35,7 @@ def read(source: Path | str | bytes, *, name: str | None = None, reading: Readin
     Raises:
         Empty, NotAnImage, Truncated, TooLarge, TooSlow, Unsupported, Denied, Vanished, IOFault: all ImageError.
     """
-    if isinstance(source, bytes):
+    if not isinstance(source, Path | str):
         name = name or "picture"
         return to_picture(read_stored(source, name, reading), reading, name)
     path = Path(source)
@@ -44,16 +46,22 @@ def read(source: Path | str | bytes, *, name: str | None = None, reading: Readin
     return to_picture(read_stored(load_file(path, name), name or str(path), reading), reading, name or str(path))
 
 
-def read_stored(data: bytes, name: str, reading: Reading = _PLAIN_READING) -> Image | Values:
-    """Decode a file: 8-bit pictures as they are, everything else as its stored numbers with all bands.
+def read_stored(source: bytes | BinaryIO, name: str, reading: Reading = _PLAIN_READING) -> Image | Values:
+    """Decode a file: 8-bit pictures as they are, everything else as its stored numbers with all bands; a large TIFF of
+    which less is needed (`reading.at_least`) as a picture.
 
     Raises what `read` does, but nothing about bands.
     """
-    kind = require_kind(data[:HEAD_BYTES], name)
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    kind = require_kind(head, name)
     if kind.family == "tiff":
+        from opendino.data.images.large import decode_reduced
         from opendino.data.images.tiff import decode_tiff
 
-        return decode_tiff(io.BytesIO(data), kind, reading, name)
+        return decode_reduced(file, reading, name) or decode_tiff(file, kind, reading, name)
+    data = source if isinstance(source, bytes) else head + read_rest(file, len(head), name)
     if kind.family == "jpeg":
         image = decode_fast(data, reading, name)
         if image is not None:
@@ -94,13 +102,17 @@ def _read_part(path: Path, name: str, reading: Reading) -> Image | Values | None
 
 
 def _cut(image: Image, reading: Reading, name: str) -> Image:
-    """Bands and window of what is decoded whole; the range of 8-bit pictures."""
-    array, valid = image.array, image.valid
-    if "range_rule" not in image.meta:
+    """Bands and window of what is decoded whole; range of 8-bit pictures, and their number for "not measured"."""
+    array, valid, meta = image.array, image.valid, dict(image.meta)
+    if "range_rule" not in meta:
         array = choose_bands(array, reading.bands, name)
+        measured = None if reading.nodata is None else (array != reading.nodata).any(axis=2)
         if reading.value_range is not None:
-            low, high = reading.value_range
-            array = np.rint(np.clip((array.astype(np.float32) - low) * (255 / (high - low)), 0, 255)).astype(np.uint8)
+            array = scale(array, *reading.value_range)
+        if measured is not None and not measured.all():
+            array = np.where(measured[:, :, None], array, np.uint8(0))
+            valid = measured if valid is None else valid & measured
+            meta["missing"] = round(float(1 - measured.mean()), 6)
         if array.shape[2] == 1:
             array = np.repeat(array, 3, axis=2)
     if reading.window is not None:
@@ -111,4 +123,4 @@ def _cut(image: Image, reading: Reading, name: str) -> Image:
             raise Unsupported(name, cause)
         where = (slice(top, top + rows), slice(left, left + columns))
         array, valid = array[where], None if valid is None else valid[where]
-    return replace(image, array=np.ascontiguousarray(array), valid=valid)
+    return replace(image, array=np.ascontiguousarray(array), valid=valid, meta=meta)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, BinaryIO
 
@@ -43,13 +44,20 @@ def decode_tiff(stored: BinaryIO, kind: Kind, reading: Reading, name: str) -> Im
         image = _decode_plain(stored, kind, reading, name)
         if image is not None:
             return replace(image, meta=image.meta | noted)
+    with open_page(stored, pages[place] if pages else 0, name) as page:
+        values = _read_page(page, reading, name)
+        return replace(values, meta=values.meta | noted)
+
+
+@contextmanager
+def open_page(stored: BinaryIO, number: int, name: str) -> Iterator[Any]:
+    """A directory of the file as a page of tifffile; what is raised while it is open becomes one of our errors."""
     tifffile = need("tifffile", "sci", name, "TIFF of this kind (several bands, 64 bits, a window)")
-    with typed_errors(kind.name, name, stored=True):
+    with typed_errors("tiff", name, stored=True):
         try:
             stored.seek(0)
             with tifffile.TiffFile(stored) as file:
-                values = _read_page(file.pages[pages[place] if pages else 0], reading, name)
-                return replace(values, meta=values.meta | noted)
+                yield file.pages[number]
         except (ImageError, MemoryError):
             raise
         except Exception as error:
@@ -142,7 +150,13 @@ def _read_page(page: Any, reading: Reading, name: str) -> Values:
         raise Unsupported(name, f"TIFF of numbers {dtype}", "convert it to 16-bit or float TIFF")
     if rows * columns * samples * dtype.itemsize > MAX_VALUE_BYTES:
         raise TooLarge(name, f"{rows * columns * samples * dtype.itemsize} bytes of pixels", "read it by window")
-    array = _read_window(page, (top, left, rows, columns), name)
+    return read_values(page, (top, left, rows, columns), name)
+
+
+def read_values(page: Any, window: tuple[int, int, int, int], name: str) -> Values:
+    """Numbers of a window (top, left, height, width) that lies in the page; a channel of transparency is a mask."""
+    samples, dtype = page.samplesperpixel, page.dtype
+    array = _read_window(page, window, name)
     array, turned = turn(array, int(page.tags[274].value)) if 274 in page.tags else (array, {})
     extra = [int(one) for one in page.extrasamples]
     alpha = None
@@ -165,8 +179,7 @@ def _read_window(page: Any, window: tuple[int, int, int, int], name: str) -> np.
     top, left, rows, columns = window
     planar = page.planarconfig == 2 and page.samplesperpixel > 1
     samples = page.samplesperpixel
-    tile_h, tile_w = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
-    tile_h = min(tile_h, page.imagelength) if not page.is_tiled else tile_h
+    tile_h, tile_w = tile_sides(page)
     if tile_h < 1 or tile_w < 1 or tile_h * tile_w * samples * page.dtype.itemsize > MAX_VALUE_BYTES:
         raise TooLarge(name, f"TIFF in tiles of {tile_h} x {tile_w} pixels")
     down, across = -(-page.imagelength // tile_h), -(-page.imagewidth // tile_w)
@@ -193,6 +206,13 @@ def _read_window(page: Any, window: tuple[int, int, int, int], name: str) -> np.
                 part = tile[y0 - y : y1 - y, x0 - x : x1 - x]
                 result[(*where, slice(plane, plane + 1) if planar else slice(None))] = part
     return result
+
+
+def tile_sides(page: Any) -> tuple[int, int]:
+    """Height and width of what is decoded at once, a tile or a strip, in pixels."""
+    if page.is_tiled:
+        return int(page.tilelength), int(page.tilewidth)
+    return min(int(page.rowsperstrip), int(page.imagelength)), int(page.imagewidth)
 
 
 def _decode_tile(page: Any, index: int, offset: int, count: int) -> np.ndarray | None:

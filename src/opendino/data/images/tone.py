@@ -83,15 +83,19 @@ def find_range(values: np.ndarray, stated: tuple[tuple[float, float], str] | Non
         return 0, 255, "8 bits"
     if values.dtype == np.uint16:
         place = min(len(values) - 1, int(len(values) * HIGH_PERCENT / 100))
-        high = int(np.partition(values, place)[place])
-        bits = next(bits for bits in SENSOR_BITS if high < 2**bits)
-        return 0, 2**bits - 1, "full 16 bits" if bits == 16 else f"{bits} of 16 bits, which hold 99.9 % of its pixels"
+        return sensor_range(int(np.partition(values, place)[place]))
     low, high = (float(value) for value in np.percentile(values, [LOW_PERCENT, HIGH_PERCENT]))
     if values.dtype.kind == "f" and values.min() >= 0 and 0.5 <= values.max() <= 1:
         return 0, 1, "float from 0 to 1"
     if high <= low:
         low, high = float(values.min()), float(values.max())
     return low, high, f"measured: percentiles {LOW_PERCENT} and {HIGH_PERCENT} of this picture"
+
+
+def sensor_range(high: int) -> tuple[float, float, str]:
+    """The range of a picture of unsigned 16 bits whose 99.9th percentile is `high`."""
+    bits = next(bits for bits in SENSOR_BITS if high < 2**bits)
+    return 0, 2**bits - 1, "full 16 bits" if bits == 16 else f"{bits} of 16 bits, which hold 99.9 % of its pixels"
 
 
 def find_fill(values: np.ndarray) -> float | None:
@@ -148,7 +152,7 @@ def to_image(values: Values, reading: Reading, name: str) -> Image:
     meta |= {"range": (low, high), "range_rule": rule}
     if array.dtype.kind in "ui" and bits > 8:
         meta["peak"] = int(measured.max())
-    pixels = _scale(array, low, high)
+    pixels = scale(array, low, high)
     if not valid.all():
         pixels[~valid] = 0
         meta["missing"] = round(float(1 - valid.mean()), 6)
@@ -170,7 +174,8 @@ def _equals(array: np.ndarray, value: float) -> np.ndarray:
     return array == value
 
 
-def _scale(array: np.ndarray, low: float, high: float) -> np.ndarray:
+def scale(array: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Stored numbers to uint8: `low` is 0, `high` 255, what lies beyond is clipped."""
     if array.dtype == np.uint16 and (low, high) == (0, 65535):
         # 65535 / 255 = 257, so black and white stay exact.
         return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from opendino.data import images
-from opendino.data.sources import Skipped
+from opendino.data.sources import Skipped, Source
 from opendino.errors import DataError
 from opendino.evaluation.datasets.units import hash_ids
 
 
-class ListSource:
+class ListSource(Source):
     """Pictures at given names below a root: a `data.sources.Source`.
 
     Args:
@@ -84,7 +84,7 @@ class ListSource:
             raise DataError(self.path(absent[0]), f"is missing, and {len(absent) - 1} more pictures", expected)
 
 
-class ArraySource:
+class ArraySource(Source):
     """Pictures of one size from memory: a `data.sources.Source`.
 
     Args:
