@@ -117,7 +117,7 @@ def pretrain(
         StoppedError: on Ctrl-C or TERM, with everything saved.
     """
     check_stage(recipe, stage, from_, gram_teacher, model)
-    recipe = stage or recipe
+    recipe = stage if stage is not None and recipe == "small" else recipe
     length = choose_length(recipe, steps, epochs, minutes)
     check_policy(data_changed)
     console = Console(quiet=quiet, stderr=True, highlight=False, soft_wrap=True)
@@ -278,7 +278,8 @@ class _Arguments(PictureArgs):
     dir: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder of pictures (searched through), a .tar of pictures, or a folder of .tar files."""
     recipe: str = "small"
-    """Name of a recipe, or a Python file with a function `recipe`."""
+    """Name of a recipe, or a Python file with a function `recipe`. A stage has its own; --stage gram --recipe
+    vit7b16_gram takes the published numbers."""
     stage: OptionalText = None
     """gram (Gram anchoring) or highres (larger, mixed sizes): goes on from another run, in a run of its own."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from", metavar="RUN", help_behavior_hint="")] = None

@@ -18,7 +18,7 @@ from opendino.features.identity import model_hash
 from opendino.models.family import patch_side
 from opendino.monitor.drift import judge_drift
 from opendino.monitor.metrics import read_rows
-from opendino.recipes import STAGES, Recipe, find_recipe
+from opendino.recipes import STAGE_RECIPES, STAGES, Recipe, find_recipe
 from opendino.recipes.situation import Situation
 from opendino.train.checkpoint import list_checkpoints
 from opendino.train.config import RunConfig, StageConfig
@@ -66,6 +66,7 @@ class Anchor:
 class StagePlan(Plan):
     """The plan of a stage: its recipe starts from the config of the run before."""
 
+    stage: str
     start: Checkpoint
     before: RunConfig
     anchor: Anchor
@@ -74,12 +75,12 @@ class StagePlan(Plan):
         return dataclasses.replace(super().situation(steps), before=self.before)
 
     def recipe_function(self) -> Recipe:
-        return find_recipe(self.recipe, STAGES)
+        return find_recipe(self.recipe, STAGE_RECIPES[self.stage])
 
     def filled(self, config: RunConfig) -> RunConfig:
         """With start and Gram teacher. Raises UsageError where the fields make another stage of it."""
         stage = StageConfig(
-            self.recipe,  # type: ignore[arg-type]
+            self.stage,  # type: ignore[arg-type]
             start=str(self.start.path.resolve()),
             start_hash=self.start.hash,
             gram_teacher=self.anchor.words,
@@ -98,9 +99,9 @@ class StagePlan(Plan):
         if list_checkpoints(run.checkpoints):
             return
         # Published: Gram anchoring resumes the training state, high resolution starts from the average.
-        student = "student" if self.recipe == "gram" else "teacher"
+        student = "student" if self.stage == "gram" else "teacher"
         begin_stage(run, config, method, self.start, student=student, anchor=self.anchor.tensors())
-        console.print(f"{self.recipe} stage of {self.start.run}, from step {self.start.step:,} ({student})")
+        console.print(f"{self.stage} stage of {self.start.run}, from step {self.start.step:,} ({student})")
         console.print(f"Gram teacher: {self.anchor.words}")
 
 
@@ -113,13 +114,13 @@ def check_stage(
         for flag, value in given.items():
             if value is not None:
                 raise UsageError(f"{flag} {value}", "is of a stage", "add --stage gram or --stage highres")
-        if recipe in STAGES:
-            raise UsageError(f"--recipe {recipe}", "goes on from a run", f"use --stage {recipe} --from RUN")
+        for kind, recipes in STAGE_RECIPES.items():
+            if recipe in recipes:
+                named = "" if recipe == kind else f" --recipe {recipe}"
+                raise UsageError(f"--recipe {recipe}", "goes on from a run", f"use --stage {kind}{named} --from RUN")
         return
-    for flag, value in {"--recipe": recipe if recipe != "small" else None, "--model": model}.items():
-        if value is not None:
-            fix = f"leave {flag} out"
-            raise UsageError(f"{flag} {value}", f"and --stage {stage}: the run decides model and settings", fix)
+    if model is not None:
+        raise UsageError(f"--model {model}", f"and --stage {stage}: the run decides the model", "leave --model out")
 
 
 def plan_stage(plan: Plan, stage: str, start: Path | str | None, gram_teacher: str | None) -> StagePlan:
@@ -145,7 +146,7 @@ def plan_stage(plan: Plan, stage: str, start: Path | str | None, gram_teacher: s
     if before.distill != DistillConfig():
         raise UsageError(checkpoint.run, "was made by distill, so it has another objective", "name a run of pretrain")
     return StagePlan(
-        stage,
+        stage if plan.recipe == "small" else plan.recipe,
         None,
         plan.folder,
         plan.source,
@@ -153,6 +154,7 @@ def plan_stage(plan: Plan, stage: str, start: Path | str | None, gram_teacher: s
         plan.device,
         plan.save,
         plan.fields + (_without_crops(before, stage) if gram_teacher == EMA else ()),
+        stage=stage,
         start=checkpoint,
         before=before,
         anchor=_anchor(stage, checkpoint, gram_teacher),

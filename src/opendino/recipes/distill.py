@@ -17,29 +17,42 @@ from opendino.recipes.small import small
 from opendino.train.config import ModelConfig, RunConfig
 from opendino.train.methods.distillation import DistillConfig
 
+OF_TEACHER = "as the teacher's heads were trained"
+
 
 def distill(situation: Situation) -> RunConfig:
     """The objective of pretraining against the teacher's prototypes."""
     base, teacher = _common(situation), situation.teacher or TeacherFacts()
-    reasons = dict(base.reasons)
-    method = dataclasses.replace(base.method, ibot_weight=0.0)
-    reasons["method.ibot_weight"] = "the teacher has no head for patches"
+    config = with_heads_of(dataclasses.replace(base, recipe="distill"), teacher)
+    if teacher.heads is None:
+        return config
+    temperature = teacher.heads.teacher_temperature
+    method = dataclasses.replace(config.method, teacher_temperature_start=temperature, teacher_temperature=temperature)
+    names = ("method.teacher_temperature_start", "method.teacher_temperature")
+    return dataclasses.replace(config, method=method, reasons=dict(config.reasons) | dict.fromkeys(names, OF_TEACHER))
+
+
+def with_heads_of(config: RunConfig, teacher: TeacherFacts | None) -> RunConfig:
+    """The config with as many prototypes as the teacher's heads have; as it is where the teacher is not known yet."""
+    if teacher is None:
+        return config
+    reasons, method = dict(config.reasons), config.method
     if teacher.heads is not None:
         method = dataclasses.replace(
             method,
             prototypes=teacher.heads.prototypes,
             ibot_prototypes=teacher.heads.ibot_prototypes,
-            teacher_temperature_start=teacher.heads.teacher_temperature,
-            teacher_temperature=teacher.heads.teacher_temperature,
             target_spread=teacher.heads.target_spread,
         )
-        of_teacher = "as the teacher's heads were trained"
-        names = ("prototypes", "ibot_prototypes", "teacher_temperature_start", "teacher_temperature", "target_spread")
-        reasons |= {f"method.{name}": of_teacher for name in names}
-    if teacher.ibot:
-        method = dataclasses.replace(method, ibot_weight=1.0)
-        reasons["method.ibot_weight"] = "the teacher has a head for patches; the student sees all of them"
-    return dataclasses.replace(base, recipe="distill", method=method, reasons=reasons)
+        names = ("method.prototypes", "method.ibot_prototypes", "method.target_spread")
+        reasons |= dict.fromkeys(names, OF_TEACHER)
+    method = dataclasses.replace(method, ibot_weight=1.0 if teacher.ibot else 0.0)
+    reasons["method.ibot_weight"] = (
+        "the teacher has a head for patches; the student sees all of them"
+        if teacher.ibot
+        else "the teacher has no head for patches"
+    )
+    return dataclasses.replace(config, method=method, reasons=reasons)
 
 
 def distill_match(situation: Situation) -> RunConfig:
