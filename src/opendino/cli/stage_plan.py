@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from torch import Tensor
@@ -98,9 +98,10 @@ class StagePlan(Plan):
         if list_checkpoints(run.checkpoints):
             return
         # Published: Gram anchoring resumes the training state, high resolution starts from the average.
-        student = "student" if self.recipe == "gram" else "teacher"
+        student: Literal["student", "teacher"] = "student" if self.recipe == "gram" else "teacher"
         begin_stage(run, config, method, self.start, student=student, anchor=self.anchor.tensors())
-        console.print(f"{self.recipe} stage of {self.start.run}, from step {self.start.step:,} ({student})")
+        took = "training goes on" if student == "student" else "its average is student and teacher"
+        console.print(f"{self.recipe} stage of {self.start.run}, from step {self.start.step:,}: {took}")
         console.print(f"Gram teacher: {self.anchor.words}")
 
 

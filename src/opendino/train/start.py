@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from safetensors.torch import load_file
 from torch import Tensor
@@ -101,7 +102,7 @@ def begin_stage(
     method: SelfDistillation,
     start: Checkpoint,
     *,
-    student: str,
+    student: Literal["student", "teacher"],
     anchor: Mapping[str, Tensor] | None,
 ) -> None:
     """Write step 0 of `run`: the state of `start`, heads included, under the new config.
