@@ -31,7 +31,7 @@ from opendino.cli.pictures import PictureArgs
 from opendino.cli.plan import Plan, build_loader, build_method, choose_length
 from opendino.cli.progress import train_with_progress
 from opendino.cli.protocol_watch import Planned, plan_protocols
-from opendino.cli.stage_plan import StagePlan, check_stage, plan_stage
+from opendino.cli.stage_plan import StagePlan, check_stage, licence_of, plan_stage
 from opendino.cli.watchers import Watch, export_model
 from opendino.data.beside import stated_fields
 from opendino.data.images import Reading
@@ -98,7 +98,7 @@ def pretrain(
         dir: folder of pictures, .tar of pictures, or folder of .tar files.
         recipe: a name, or a Python file with a function `recipe`.
         stage: "gram" or "highres": go on from the run `from_` in a new run, which keeps its model and heads.
-        from_: directory of a run, or one of its checkpoints.
+        from_: directory of a run, or one of its checkpoints; for highres also a model.
         gram_teacher: a kept step of that run, a model, or "ema", instead of what the run's looks at dense features say.
         model: family member instead of the recipe's own choice.
         steps, epochs, minutes: the length; at most one. `small` takes 30 minutes when none is given.
@@ -221,7 +221,7 @@ def _train(
         console.print(f"{found}: k-NN is skipped, health and pictures are not")
     card = {
         "name": config.model.name,
-        "licence": "yours: trained from random weights on your pictures",
+        "licence": licence_of(plan) or "yours: trained from random weights on your pictures",
         "source": f"opendino pretrain, recipe {config.recipe}, {config.steps} steps{_before(config)}",
         "pictures": len(source),
         "reading": stated_fields(source.reading),
@@ -283,7 +283,7 @@ class _Arguments(PictureArgs):
     stage: OptionalText = None
     """gram (Gram anchoring) or highres (larger, mixed sizes): goes on from another run, in a run of its own."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from", metavar="RUN", help_behavior_hint="")] = None
-    """The run that a stage goes on from, or one of its checkpoints."""
+    """The run that a stage goes on from, or one of its checkpoints; for highres also a model."""
     gram_teacher: OptionalText = None
     """A kept step of that run, a model, or ema (the average as it is); by default what its dense features say."""
     model: OptionalText = None
