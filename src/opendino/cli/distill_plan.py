@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import time
 from collections.abc import Sequence
@@ -54,7 +55,7 @@ class NamedTeacher:
     def name(self) -> str:
         return str(self.backbone.card["name"])
 
-    @property
+    @functools.cached_property
     def hash(self) -> str:
         """Of all weights that a student learns from."""
         digest = hashlib.sha256(model_hash(self.backbone).encode())
