@@ -146,7 +146,7 @@ def test_high_resolution_of_a_model_begins_with_fresh_heads_and_its_licence(pict
         (["--from", "RUN"], "is of a stage; add --stage gram or --stage highres"),
         (["--gram-teacher", "2"], "--gram-teacher 2: is of a stage"),
         (["--stage", "grams", "--from", "RUN"], "--stage grams: no such stage; did you mean gram?"),
-        (["--stage", "gram", "--from", "RUN", "--model", "vits16"], "the run decides model and settings"),
+        (["--stage", "gram", "--from", "RUN", "--model", "vits16"], "the run decides the model"),
         (["--stage", "gram", "--from", "RUN/model"], "is no run with checkpoints, and Gram"),
         (["--stage", "highres", "--from", "RUN/model", "--gram-teacher", "2"], "the model is its Gram teacher"),
         (["--stage", "gram", "--from", "RUN", "--gram-teacher", "7"], "step 7: was not kept; kept are 1, 2, 3, 4"),
