@@ -14,6 +14,7 @@ _PUBLIC = {
     "check": "opendino.cli.check",
     "pretrain": "opendino.cli.pretrain",
     "adapt": "opendino.cli.adapt",
+    "advise": "opendino.cli.advise",
     "distill": "opendino.cli.distill",
     "demo": "opendino.cli.demo",
     "show": "opendino.cli.show",

@@ -21,6 +21,7 @@ VERBS = {
     "check": "what is in a folder of pictures, broken or twice, and what to do about it",
     "pretrain": "learn from a folder of pictures without labels",
     "adapt": "go on from trained weights on your pictures, and keep what they knew",
+    "advise": "take a model as it is, adapt it, or train anew? by short runs, measured",
     "distill": "teach small models what a large one knows",
     "show": "PCA, similarity and attention pictures of a model",
     "evaluate": "score frozen backbones by the protocols of the paper",

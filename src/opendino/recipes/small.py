@@ -32,9 +32,9 @@ def small(situation: Situation) -> RunConfig:
     batch = 32 if few else 64
     prototypes = 128 if few else 256
     global_px = max(16, min(32 if situation.device == "cpu" else 64, situation.short_side_px // 8 * 8))
-    if transformer and name in FAMILY:
-        patch = FAMILY[name].config.patch  # type: ignore[union-attr]
-        global_px = max(2 * patch, global_px // (2 * patch) * 2 * patch)
+    # Local crops are half as large, and must be a multiple of the patch too: 8 of the convolutional students.
+    patch = FAMILY[name].config.patch if transformer and name in FAMILY else 8  # type: ignore[union-attr]
+    global_px = max(2 * patch, global_px // (2 * patch) * 2 * patch)
     read_px = 2 * global_px
     accelerated = situation.device != "cpu"
     # A share of the run that was measured at 1,200 steps; shorter windows than 33 steps are noise.
