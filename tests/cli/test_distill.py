@@ -194,3 +194,23 @@ def test_another_teacher_is_another_run(pictures, teacher, tmp_path, capsys):
     capsys.readouterr()
     assert distill(pictures, tmp_path / "second" / "vit_tiny", tmp_path / "job") == 2
     assert "distill.teacher_hash" in capsys.readouterr().err
+
+
+def test_fields_are_listed_with_reasons_and_nothing_is_written(pictures, teacher, tmp_path, capsys):
+    assert distill(pictures, teacher, tmp_path / "out", "--fields", "--json", "--method.hidden", "20") == 0
+    said = {field["name"]: field for field in json.loads(capsys.readouterr().out)}
+    assert said["method.prototypes"]["default"] == 8
+    assert said["method.prototypes"]["reason"] == "as the teacher's heads were trained"
+    assert said["method.hidden"]["reason"] == "set by the command"
+    assert said["distill.teacher"]["default"] == str(teacher)
+    assert not (tmp_path / "out").exists()
+
+
+def test_heads_of_this_teacher_stay_when_pictures_come(teacher, tmp_path, capsys):
+    folder = draw_pictures(tmp_path / "pictures", 8, px=24, classes=2)
+    command = (folder, teacher / "model", tmp_path / "out", "--heads-steps", "2")
+    assert distill(*command) == 0
+    draw_pictures(folder, 10, px=24, classes=2)
+    capsys.readouterr()
+    assert distill(*command, "--data-changed", "continue") == 0
+    assert "the teacher's heads are those of" in capsys.readouterr().err

@@ -73,6 +73,7 @@ def lessons_of(config, teacher, kinds):
         mask_seed=config.data.seed,
         temperature=config.method.temperature_schedule,
         total_steps=config.steps,
+        precision=config.precision,
     )
     return Lessons(Loader(source, config.data, None, "cpu"), teacher, lesson)
 

@@ -179,6 +179,18 @@ def test_a_batch_is_the_same_whichever_way_it_is_reached(pictures):
     assert len(mixed._streams) == 1 and len(mixed._newest) == 1
 
 
+@pytest.mark.parametrize("objective", ["heads", "match"])
+def test_bf16_stays_near_fp32(pictures, tmp_path, objective):
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        config = student_config(pictures, steps=2, objective=objective, precision=precision)
+        kept = []
+        keep = {"vit": lambda step, result, speed, kept=kept: kept.append(result.loss)}
+        distil(config, ["vit"], tmp_path / precision, on_step=keep)
+        losses[precision] = kept
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05) and losses["bf16"] != losses["fp32"]
+
+
 def test_teacher_heads_and_average_get_no_gradient_and_the_average_follows(pictures):
     config = student_config(pictures)
     (method,), lessons = build_job(config, ["conv"])

@@ -9,7 +9,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +31,7 @@ from opendino.cli.arguments import (
 from opendino.cli.claim import check_policy, claim
 from opendino.cli.device import choose_device
 from opendino.cli.distill_plan import (
+    Job,
     NamedTeacher,
     StudentPlan,
     build_students,
@@ -38,29 +39,24 @@ from opendino.cli.distill_plan import (
     measure_job,
     patch_sides,
 )
-from opendino.cli.fields import split_fields
+from opendino.cli.distill_watch import StudentWatch, TeacherScore, watch_student
+from opendino.cli.fields import describe_fields, list_fields, split_fields
 from opendino.cli.model import choose_model
 from opendino.cli.pictures import PictureArgs
 from opendino.cli.plan import FEWEST_STEPS, WORKING_SHARE, Length
 from opendino.cli.pretrain import knn_probe, left_out
 from opendino.cli.protocol_watch import plan_protocols
 from opendino.cli.teacher_heads import HeadsPlan, fit_teacher_heads, with_heads
-from opendino.cli.watchers import Watch, export_model
-from opendino.data.beside import stated_fields
+from opendino.cli.watchers import export_model
 from opendino.data.images import Reading
 from opendino.data.sources import Source, open_source
-from opendino.data.transform import Transform
 from opendino.errors import DataError, StoppedError, UsageError
-from opendino.evaluation.probes import KnnProbe, knn_row
-from opendino.models.family import FAMILY
-from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import read_rows
 from opendino.monitor.verdict import verdict
 from opendino.pages.report import write_report
 from opendino.train.checkpoint import list_checkpoints
 from opendino.train.config import RunConfig
 from opendino.train.loop import StepResult
-from opendino.train.method import BackboneMethod
 from opendino.train.run import RunDirectory, open_run
 from opendino.train.teacher import Teacher
 from opendino.train.together import Training, train_together
@@ -160,11 +156,7 @@ def distill(
     if labelled is not None and not (labelled.classes and source.classes):
         lacking = val if not labelled.classes else folder
         raise UsageError(f"--val {val}", f"{lacking} has no class subfolders to score by", "leave --val out")
-    chosen = choose_model(teacher, accept_licence=accept_licence)
-    channels = getattr(chosen.model.config, "channels", 3)
-    if channels != 3:
-        raise UsageError(f"--teacher {teacher}", f"takes {channels} channels", "training takes RGB for now")
-    named = NamedTeacher(chosen.model, chosen.named)
+    named = _open_teacher(teacher, accept_licence)
     out = Path(out) if out is not None else _default_out(folder, named, recipe, length, fields)
     if folder.is_dir() and folder.resolve() in (out.resolve(), *out.resolve().parents):
         raise UsageError(f"--out {out}", "lies among the pictures, so they would be learned from too", "choose another")
@@ -180,19 +172,13 @@ def distill(
     # What is wrong with the command is said before anything is written.
     first = plans(named)[0].config()
     plan_protocols(first.watch.protocols, first.watch.protocols_limit, first.seed)
-    if first.distill.objective == "heads":
-        found = with_heads(named, Path(heads) if heads else Path(named.named))
-        if found is None and heads:
-            raise UsageError(f"--heads {heads}", "is no run with heads", "leave it out to train some")
-        if found is None:
-            theirs = HeadsPlan(
-                *("teacher_heads", None, folder, source, Length(steps=heads_steps), where, save, ()),
-                *(named, patches, first),
-            )
-            found = fit_teacher_heads(theirs, out / "teacher-heads", console, take_over=take_over)
-        named = found
-    elif heads:
-        raise UsageError(f"--heads {heads}", "are not used when features are matched", "leave it out")
+    named = _find_heads(named, first, heads)
+    if first.distill.objective == "heads" and named.heads is None:
+        theirs = HeadsPlan(
+            *("teacher_heads", None, folder, source, Length(steps=heads_steps), where, save, ()),
+            *(named, patches, first),
+        )
+        named = fit_teacher_heads(theirs, out / "teacher-heads", console, take_over=take_over)
     begun = [RunDirectory(out / name).config() for name in names]
     known = next((one.steps for one in begun if one is not None and one.minutes == length.minutes), 0)
     configs = [plan.config(known) for plan in plans(named)]
@@ -207,7 +193,27 @@ def distill(
             claim(run, config, source, allow=allow, data_changed=data_changed, say=console.print)
             for run, config in zip(runs, configs, strict=True)
         ]
-        return _train(configs, runs, source, labelled, named, teaching, where, out, console)
+        return _train(Job(source, labelled, named, where, out), configs, runs, teaching, console)
+
+
+def _open_teacher(teacher: Path | str | nn.Module, accept_licence: bool) -> NamedTeacher:
+    chosen = choose_model(teacher, accept_licence=accept_licence)
+    channels = getattr(chosen.model.config, "channels", 3)
+    if channels != 3:
+        raise UsageError(f"--teacher {teacher}", f"takes {channels} channels", "training takes RGB for now")
+    return NamedTeacher(chosen.model, chosen.named)
+
+
+def _find_heads(named: NamedTeacher, config: RunConfig, heads: Path | str | None) -> NamedTeacher:
+    """With the heads that were named, or those of its own run; without any where there are none, or none are wanted."""
+    if config.distill.objective == "match":
+        if heads:
+            raise UsageError(f"--heads {heads}", "are not used when features are matched", "leave it out")
+        return named
+    found = with_heads(named, Path(heads) if heads else Path(named.named))
+    if found is None and heads:
+        raise UsageError(f"--heads {heads}", "is no run with heads", "leave it out to train some")
+    return found or named
 
 
 def _default_out(folder: Path, named: NamedTeacher, recipe: str, length: Length, fields: Sequence[str]) -> Path:
@@ -237,50 +243,13 @@ def _affordable(
     return steps
 
 
-class _TeacherScore:
-    """The teacher's k-NN score, taken once for all students that ask."""
-
-    def __init__(self, probe: KnnProbe | None, backbone: Any) -> None:
-        self._probe, self._backbone = probe, backbone
-        self._row: dict[str, Any] | None = None
-
-    def row(self) -> dict[str, Any] | None:
-        """Values of a metrics row; None without labels."""
-        if self._row is None and self._probe is not None:
-            (result,) = self._probe(self._backbone)
-            gains = ("gain", "gain_low", "gain_high", "paired", "correct")
-            self._row = {name: value for name, value in knn_row(result).items() if name not in gains}
-        return self._row
-
-
-@dataclass
-class StudentWatch(Watch):
-    """`Watch` with the line that the teacher sets."""
-
-    score: _TeacherScore = field(kw_only=True)
-
-    def _knn(self, step: int, method: BackboneMethod) -> None:
-        if step == 0 and (row := self.score.row()) is not None:
-            self.metrics.append("teacher", 0, **row)
-            span = f"[{row['low']:.1f}, {row['high']:.1f}]"
-            self.say(f"step 0: the teacher's k-NN is {row['value']:.1f} % {span}: the line to reach")
-        super()._knn(step, method)
-
-
 def _train(
-    configs: Sequence[RunConfig],
-    runs: Sequence[RunDirectory],
-    source: Source,
-    val: Source | None,
-    named: NamedTeacher,
-    teacher: Teacher,
-    device: torch.device,
-    out: Path,
-    console: Console,
+    job: Job, configs: Sequence[RunConfig], runs: Sequence[RunDirectory], teacher: Teacher, console: Console
 ) -> DistillResult:
-    methods, lessons = build_students(configs, source, teacher, device)
-    transform_of_teacher = named.backbone.transform
-    score = _TeacherScore(knn_probe(configs[0], source, val, transform_of_teacher, runs[0], device), named.backbone)
+    named = job.named
+    methods, lessons = build_students(configs, job.source, teacher, job.device)
+    probe = knn_probe(configs[0], job.source, job.val, named.backbone.transform, runs[0], job.device)
+    score = TeacherScore(probe, named.backbone)
     columns = (
         TextColumn("[bold]{task.description} {task.completed}/{task.total}"),
         BarColumn(),
@@ -292,10 +261,15 @@ def _train(
     with Progress(*columns, console=console, disable=console.quiet) as progress:
         watches, trainings = [], []
         for config, run, method in zip(configs, runs, methods, strict=True):
-            watch = _watch(config, run, method, source, val, named, device, score, progress, len(configs) > 1)
+            prefix = f"{config.model.name} " if len(configs) > 1 else ""
+
+            def say(line: str, prefix: str = prefix) -> None:
+                progress.console.print(prefix + line)
+
+            watch = watch_student(job, config, run, method, score, say)
             watches.append(watch)
             trainings.append(_training(config, run, method, lessons, watch, progress))
-        outcomes = train_together(trainings, out)
+        outcomes = train_together(trainings, job.out)
     results = []
     for config, method, run, watch, outcome in zip(configs, methods, runs, watches, outcomes, strict=True):
         export_model(run.model, watch.model(method), watch.transform, {**watch.card, "step": outcome.steps})
@@ -327,52 +301,11 @@ def _train(
     console.print(f"next:   opendino evaluate knn,linear {models} --model {named.named} --data {data}")
     rows = read_rows(runs[0].metrics_file)
     return DistillResult(
-        out=out,
+        out=job.out,
         heads=Path(named.heads_run) if named.heads_run else None,
         teacher_knn=next((row["value"] for row in rows if row["kind"] == "teacher"), None),
         students=tuple(results),
     )
-
-
-def _watch(
-    config: RunConfig,
-    run: RunDirectory,
-    method: BackboneMethod,
-    source: Source,
-    val: Source | None,
-    named: NamedTeacher,
-    device: torch.device,
-    score: _TeacherScore,
-    progress: Progress,
-    several: bool,
-) -> StudentWatch:
-    patch: Any = method.export().patch
-    transform = Transform(size=config.read_px, mode="square", mean=config.data.mean, std=config.data.std, patch=patch)
-    incidents = IncidentLog(run.incidents_file)
-    if not incidents.rows():
-        for skipped in source.skipped:
-            incidents.append("skipped picture", 0, skipped.reason, ids=[skipped.id])
-    name = config.model.name
-    card = {
-        "name": name,
-        "licence": f"made from {named.name}: {named.backbone.card['licence']}",
-        "source": f"opendino distill, recipe {config.recipe}, {config.steps} steps, from {named.named}",
-        "teacher": {"name": named.name, "hash": config.distill.teacher_hash},
-        "pictures": len(source),
-        "reading": stated_fields(source.reading),
-    }
-
-    def say(line: str) -> None:
-        progress.console.print(f"{name} {line}" if several else line)
-
-    probe = knn_probe(config, source, val, transform, run, device)
-    if probe is None:
-        say("no class subfolders: k-NN is skipped, health and pictures are not")
-    if not FAMILY[name].from_paper:
-        say(f"student: {name} ({FAMILY[name].note})")
-    watch = StudentWatch(config, run, source, transform, device, probe, card, say, score=score)
-    watch.measure_colours()
-    return watch
 
 
 def _training(
@@ -446,6 +379,8 @@ class _Arguments(PictureArgs):
     """Of a run directory that another machine holds and was not heard of for ten minutes."""
     json: Switch = False
     """Print the result as one JSON object."""
+    fields: Switch = False
+    """List every config field with the value it would have for the first student and its reason, and stop."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -457,7 +392,10 @@ def run(argv: Sequence[str]) -> int:
         raise UsageError("opendino distill", "no pictures given", example)
     if arguments.teacher is None:
         raise UsageError("opendino distill", "no teacher given", "add --teacher with a run, a model folder or a name")
-    named = arguments.options(arguments.dir, "dir", "json")
+    if arguments.fields:
+        _print_fields(arguments, fields)
+        return 0
+    named = arguments.options(arguments.dir, "dir", "json", "fields")
     try:
         result = distill(arguments.dir, fields=fields, quiet=arguments.json, **named)
     except StoppedError as stopped:
@@ -468,3 +406,25 @@ def run(argv: Sequence[str]) -> int:
         json.dump(dataclasses.asdict(result), sys.stdout, default=str)
         print()
     return 0
+
+
+def _print_fields(arguments: _Arguments, flags: Sequence[str]) -> None:
+    """Every field with the value that this command would train its first student with; steps 0 where minutes decide."""
+    assert arguments.dir is not None and arguments.teacher is not None
+    patches = patch_sides(arguments.student)
+    if not arguments.student:
+        raise UsageError("opendino distill", "no student given", "add --student NAME; opendino models lists them")
+    plan = StudentPlan(
+        arguments.recipe,
+        arguments.student[0],
+        arguments.dir,
+        open_source(arguments.dir, **arguments.chosen(arguments.dir)),
+        Length(arguments.steps, arguments.epochs, arguments.minutes),
+        choose_device(arguments.device),
+        fields=tuple(flags),
+        named=_open_teacher(arguments.teacher, arguments.accept_licence),
+        patches=patches,
+    )
+    plan = dataclasses.replace(plan, named=_find_heads(plan.named, plan.config(), arguments.heads))
+    fields = list_fields(plan.config())
+    print(json.dumps([vars(one) for one in fields], indent=1) if arguments.json else describe_fields(fields))

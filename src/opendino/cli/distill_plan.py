@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -78,6 +79,17 @@ class NamedTeacher:
             if head is not None:
                 head.to(device)
         return Teacher(self.backbone.to(device), self.heads)
+
+
+@dataclass(frozen=True)
+class Job:
+    """source: pictures to learn from; val: labelled ones to score on, or None; out: directory of all students."""
+
+    source: Source
+    val: Source | None
+    named: NamedTeacher
+    device: torch.device
+    out: Path
 
 
 def patch_sides(students: Sequence[str]) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ from opendino.train.checkpoint import list_checkpoints
 from opendino.train.config import RunConfig
 from opendino.train.loop import measure_seconds_per_step, train
 from opendino.train.methods.self_distillation import SelfDistillation
-from opendino.train.run import open_run
+from opendino.train.run import RunDirectory, open_run
 from opendino.train.teacher import spread_logits
 from opendino.train.teacher_heads import check_belongs, read_heads
 
@@ -93,6 +93,12 @@ class HeadsPlan(Plan):
 def fit_teacher_heads(plan: HeadsPlan, out: Path, console: Console, *, take_over: bool) -> NamedTeacher:
     """Train heads in `out`, or go on, or find them done; says their quality. Returns the teacher with them."""
     source: Source = plan.source  # type: ignore[assignment]
+    kept = read_heads(out)
+    if kept is not None and kept.step == kept.config.steps and (found := with_heads(plan.named, out)) is not None:
+        # Whatever pictures came since: they are heads of this teacher.
+        console.print(f"the teacher's heads are those of {out} ({kept.step} steps)")
+        _say_quality(out, console)
+        return found
     with open_run(out, take_over=take_over) as run:
         saved = run.config()
         config = plan.config(saved.steps if saved is not None and saved.minutes == plan.length.minutes else 0)
@@ -116,13 +122,17 @@ def fit_teacher_heads(plan: HeadsPlan, out: Path, console: Console, *, take_over
             log = MetricsLog(run.metrics_file)
             for name, quality in head_quality(method, loader, config).items():
                 log.append("heads", config.steps, head=name, **vars(quality), words=str(quality))
-        for row in MetricsLog(run.metrics_file).rows():
-            if row["kind"] == "heads":
-                console.print(f"teacher's {row['head']} head: {row['words']}")
+    _say_quality(out, console)
     found = with_heads(plan.named, out)
     assert found is not None
     console.print(f"kept for reuse: --heads {out}")
     return found
+
+
+def _say_quality(run: Path, console: Console) -> None:
+    for row in MetricsLog(RunDirectory(run).metrics_file).rows():
+        if row["kind"] == "heads":
+            console.print(f"teacher's {row['head']} head: {row['words']}")
 
 
 @torch.no_grad()
