@@ -177,6 +177,21 @@ def test_changed_pictures_are_counted_and_refused_unless_allowed(tmp_path, capsy
     assert "(the same names, other sizes)" in capsys.readouterr().err
 
 
+def test_pictures_that_would_be_read_otherwise_are_refused_whatever_is_allowed(tmp_path, capsys):
+    pictures, out = draw_pictures(tmp_path / "pictures", 6, px=24), tmp_path / "run"
+    begun = ["--steps", "1", "--value-range", "0", "200"]
+    assert pretrain(pictures, out, *begun) == 0
+    assert json.loads(json.loads((out / "config.json").read_text())["reading"]) == {"value_range": [0, 200]}
+    for more in ([], ["--data-changed", "continue"], ["--allow"]):
+        capsys.readouterr()
+        assert pretrain(pictures, out, "--steps", "1", "--value-range", "0", "100", *more) == 2
+        said = capsys.readouterr().err
+        assert "begun with pictures read with value_range [0.0, 200.0]; now they would be read with" in said
+    # The file says what the flags said.
+    (pictures / "opendino-reading.json").write_text('{"value_range": [0, 200]}')
+    assert pretrain(pictures, out, "--steps", "1") == 0
+
+
 def test_restart_epoch_begins_a_whole_pass_over_the_changed_pictures(tmp_path, monkeypatch):
     from opendino.data import loader
 

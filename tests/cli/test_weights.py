@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 import opendino
 from opendino.cli import doctor, main
+from opendino.cli.model import ModelArgs, as_flags, choose_model
 from opendino.cli.weights import run, weights
 from opendino.data.transform import Transform
 from opendino.errors import UsageError, WeightsError
@@ -81,10 +82,26 @@ def test_what_does_not_fit_gets_a_passport_and_is_not_converted_unless_asked(fol
     with pytest.raises(WeightsError, match="refused"):
         weights(folder, to="hf", out=tmp_path / "x")
     assert not (tmp_path / "x").exists()
-    assert run([str(folder), "--to", "hf", "--out", str(tmp_path / "x"), "--partial"]) == 3
+    assert run([str(folder), "--to", "hf", "--out", str(tmp_path / "x"), "--partial"]) == 0
     assert "norm.weight" in load_file(tmp_path / "x" / "model.safetensors")
+    capsys.readouterr()
     model = load(folder, partial=True)
     assert torch.equal(model.norm.weight, torch.ones(64)) and "1 unexpected" in model.card["coverage"]
+    assert "random values for norm.weight" in capsys.readouterr().err and model.card["random"] == ["norm.weight"]
+    assert run([str(tmp_path / "x")]) == 0
+    assert "norm.weight" in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("random"))
+
+
+def test_random_values_are_the_same_each_time_and_every_command_takes_them(folder, tmp_path):
+    tensors = load_file(folder / "model.safetensors")
+    for name in ("layer.0.mlp.up_proj.weight", "embeddings.cls_token"):
+        del tensors[name]
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(WeightsError, match="--partial"):
+        choose_model(folder)
+    one, other = (choose_model(folder, partial=True).model for _ in range(2))
+    assert all(torch.equal(left, right) for left, right in zip(one.parameters(), other.parameters(), strict=True))
+    assert as_flags("m", ModelArgs(partial=True, heads=2)) == "--model m --heads 2 --partial"
 
 
 def test_weights_of_another_model_are_named(tmp_path):

@@ -452,3 +452,23 @@ def test_a_check_after_applying_says_ready(tmp_path: Path) -> None:
         after = check(folder, out=tmp_path / "out", apply=apply)
         assert after.verdict == "Ready to use: 4 pictures." and after.unlisted == 0
         assert after.command.startswith("opendino try")
+
+
+def test_of_a_large_tiff_the_numbers_of_some_rows_are_known_before_its_bands_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    monkeypatch.setattr("opendino.data.images.large.LARGE_PIXELS", 1000)
+    folder = tmp_path / "all"
+    folder.mkdir()
+    stack = np.random.default_rng(0).integers(0, 3000, (100, 90, 5)).astype(np.uint16)
+    stack[:, :, 2] += 5000
+    tifffile.imwrite(folder / "large.tif", stack, photometric="minisblack", planarconfig="contig", tile=(16, 16))
+    result = check(folder, out=tmp_path / "out")
+    assert result.summary.readable == 0 and [band.mode for band in result.summary.bands] == 5 * ["uint16x5"]
+    for band in result.summary.bands:
+        plane = stack[:, :, band.band]
+        assert plane.min() <= band.smallest <= np.percentile(plane, 1) and band.largest <= plane.max()
+        assert band.middle == pytest.approx(np.median(plane), rel=0.05)
+    named = check(folder, out=tmp_path / "out", reading=Reading(bands=(0, 1, 2)))
+    assert named.summary.readable == 1 and named.summary.bands == result.summary.bands

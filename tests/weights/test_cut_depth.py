@@ -99,7 +99,7 @@ def test_the_depths_of_a_convnext_can_be_asked_for(tmp_path):
 def test_a_config_that_states_more_blocks_says_the_same(tmp_path):
     _, file, _, _ = written("vits16", "transformers", tmp_path)
     (tmp_path / "model.safetensors").write_bytes(file.read_bytes())
-    with pytest.raises(WeightsError, match="look like vits16 in transformers names, without block 3; partial"):
+    with pytest.raises(WeightsError, match="look like vits16 in transformers names, without block 3; --partial"):
         load(tmp_path)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Literal, get_args
 
+from opendino.cli.pictures import reading_words
 from opendino.data.sources import Source
 from opendino.errors import UsageError
 from opendino.files import read_json
@@ -47,7 +49,8 @@ def claim(
         allow: go on under another length or optimizer setting.
         data_changed: what to do when pictures came or went since the run began; None refuses.
     Raises:
-        UsageError: the run there was made with other settings or pictures; names them and the way out.
+        UsageError: the run there was made with other settings or pictures, or with pictures read otherwise; names them
+            and the way out.
     """
     saved = run.config()
     if saved is None:
@@ -63,6 +66,10 @@ def claim(
         if not changed.identity:
             ways = f"add --allow to go on with them, {ways}"
         raise UsageError(run.path, f"holds a run with other settings ({', '.join(named[:3])}{more})", ways)
+    if saved.reading and saved.reading != config.reading:
+        before, now = (reading_words(json.loads(text)) for text in (saved.reading, config.reading))
+        cause = f"was begun with pictures read with {before}; now they would be read with {now}"
+        raise UsageError(run.path, cause, "read them as before, or start anew with another --out")
     words = list(changed.scheduled)
     if saved.pictures != config.pictures:
         pictures = _changes(run.listing(), source)

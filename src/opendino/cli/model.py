@@ -38,6 +38,8 @@ class ModelChanges:
     """Attention heads, for a file whose shapes do not tell."""
     depth: OptionalCount = None
     """Blocks, for a file that has fewer than the family's model of its widths and is whole all the same."""
+    partial: Switch = False
+    """Take what fits of weights that do not fit as a whole; the rest keeps random values, and is named."""
     accept_licence: Switch = False
     """Accept the licence of an open mirror without being asked."""
 
@@ -69,12 +71,13 @@ def choose_model(
     std: str | Sequence[float] | None = None,
     heads: int | None = None,
     depth: int | None = None,
+    partial: bool = False,
     accept_licence: bool = False,
 ) -> Chosen:
     """What was named, or a model that is open already, or, for None, the best at hand; standard error says which.
 
     Args:
-        stride, channels, heads, depth: see `opendino.load`; resample_patch is its `patch`.
+        stride, channels, heads, depth, partial: see `opendino.load`; resample_patch is its `patch`.
         mean, std: of each channel, in the place of those in its transform; numbers, or text with commas.
     Raises:
         UsageError: changes to a model that is open already. Else as `opendino.load`.
@@ -90,7 +93,7 @@ def choose_model(
         named = origin.name or str(origin.path.resolve())
     else:
         named = str(Path(what).resolve()) if Path(what).exists() else str(what)
-    model: Any = load(origin, device, **given)
+    model: Any = load(origin, device, partial=partial, **given)
     _normalise_by(model, mean, std)
     return Chosen(model, named)
 
@@ -103,9 +106,9 @@ def model_changes(args: ModelChanges) -> dict[str, Any]:
 def as_flags(named: str, args: ModelArgs) -> str:
     """The same choice for the next command: --model and the flags that were given."""
     given = [
-        f"--{name.replace('_', '-')} {shlex.quote(str(value))}"
+        f"--{name.replace('_', '-')}" + ("" if value is True else f" {shlex.quote(str(value))}")
         for name, value in model_changes(args).items()
-        if name != "accept_licence" and value is not None
+        if name != "accept_licence" and value is not None and value is not False
     ]
     return " ".join([f"--model {shlex.quote(named)}", *given])
 

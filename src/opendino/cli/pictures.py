@@ -91,9 +91,10 @@ def name_other_reading(card: Mapping[str, Any], reading: Reading) -> str:
     trained = card.get("reading")
     if trained is None or trained == stated_fields(reading):
         return ""
-    learned, now = (_words(fields) for fields in (trained, stated_fields(reading)))
+    learned, now = (reading_words(fields) for fields in (trained, stated_fields(reading)))
     return f"careful: the model learned from pictures read with {learned}; these are read with {now}"
 
 
-def _words(fields: Mapping[str, Any]) -> str:
+def reading_words(fields: Mapping[str, Any]) -> str:
+    """What `stated_fields` says, for people."""
     return ", ".join(f"{name} {value}" for name, value in fields.items()) or "nothing declared"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from torch import nn
 
 from opendino.cli.fields import parse_fields
 from opendino.cli.watchers import read_evenly
+from opendino.data.beside import stated_fields
 from opendino.data.loader import Loader
 from opendino.data.sources import Source
 from opendino.data.transform import Transform
@@ -106,7 +108,8 @@ class Plan:
         if self.folder is None or self.source is None:
             return config
         data = dataclasses.replace(config.data, path=str(self.folder.resolve()))
-        return dataclasses.replace(config, data=data, pictures=self.source.fingerprint)
+        reading = json.dumps(stated_fields(self.source.reading), sort_keys=True)
+        return dataclasses.replace(config, data=data, pictures=self.source.fingerprint, reading=reading)
 
     def situation(self, steps: int) -> Situation:
         """What the recipe is told."""

@@ -45,7 +45,7 @@ class WeightsArgs:
     depth: OptionalCount = None
     """Blocks, for a file that has fewer than the family's model of its widths and is whole all the same."""
     partial: Switch = False
-    """With --to: take what fits, leave fresh values for the rest."""
+    """With --to: take what fits; the rest gets random values, and is named."""
     accept_licence: Switch = False
     """Accept the licence of an open mirror without being asked."""
     json: Switch = False
@@ -113,7 +113,7 @@ def _made_from(card: Path) -> str | None:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Parse, print, convert; 0 when the file covers a whole model, else 3."""
+    """Parse, print, convert; 3 when the file does not cover a whole model, unless it was written with --partial."""
     args = parse_arguments(WeightsArgs, argv, "weights")
     passport = weights(**{name: value for name, value in vars(args).items() if name != "json"})
     if args.json:
@@ -125,7 +125,7 @@ def run(argv: Sequence[str]) -> int:
         elif passport.whole:
             given = "".join(f" --{name} {value}" for name in ("heads", "depth") if (value := getattr(args, name)))
             print(f"\nnext: opendino show pca IMAGE --model {shlex.quote(args.what)}{given}")
-    return 0 if passport.whole else 3
+    return 0 if passport.whole or (args.partial and args.out is not None) else 3
 
 
 def _print(passport: Passport) -> None:
@@ -148,7 +148,8 @@ def _rows(passport: Passport) -> list[tuple[str, str]]:
         ("model", passport.identity),
         ("coverage", passport.coverage),
     ]
-    for word, names in (("missing", passport.missing), ("unexpected", passport.unexpected)):
+    lists = {"missing": passport.missing, "unexpected": passport.unexpected, "random": passport.random}
+    for word, names in lists.items():
         if names:
             more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
             rows.append((word, ", ".join(names[:_MOST_NAMES]) + more))

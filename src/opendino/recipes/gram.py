@@ -89,6 +89,7 @@ def gram(situation: Situation) -> RunConfig:
         optim=stage_optim(before.optim, RATE),
         data=dataclasses.replace(before.data, crops=dataclasses.replace(crops, gram_px=2 * crops.global_px)),
         pictures="",
+        reading="",
         data_ahead_steps=0,
         reasons={
             "steps": "a fifth of the run, as published (200,000 after 1,000,000)",

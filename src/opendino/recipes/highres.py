@@ -108,6 +108,7 @@ def highres(situation: Situation) -> RunConfig:
         optim=optim,
         data=dataclasses.replace(before.data, batch_size=batch, crops=dataclasses.replace(crops, mix=mix, gram_px=0)),
         pictures="",
+        reading="",
         data_ahead_steps=0,
         reasons={
             "steps": "a tenth of the run (published: 1 %)",

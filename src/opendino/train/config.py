@@ -192,6 +192,8 @@ class RunConfig:
     save: SaveConfig = field(default_factory=SaveConfig)
     pictures: str = ""
     """Fingerprint of the pictures (names and sizes), filled by the command: a resume on other pictures is refused."""
+    reading: str = ""
+    """How they are read (bands, range) as JSON, filled by the command: a resume that reads otherwise is refused."""
     data_ahead_steps: int = 0
     """Steps of data passed over when changed pictures began a new epoch, filled by the command."""
     reasons: Mapping[str, str] = field(default_factory=dict)
@@ -219,7 +221,7 @@ SCHEDULED_FIELDS = ("steps", "minutes", "optim.", "method.momentum")
 """May change when it is asked for (`--allow`): the weights and moments at hand go on under them."""
 
 FILLED_FIELDS = (
-    *("pictures", "data_ahead_steps", "distill.teacher", "distill.heads"),
+    *("pictures", "reading", "data_ahead_steps", "distill.teacher", "distill.heads"),
     *("stage.start", "stage.gram_teacher"),
 )
 """Filled and compared by the command itself (`--data-changed`; teachers and starts are compared by their hash)."""

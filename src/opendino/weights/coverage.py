@@ -32,6 +32,11 @@ class Coverage:
     def whole(self) -> bool:
         return self.matched == self.wanted and not self.unexpected
 
+    @property
+    def not_taken(self) -> tuple[str, ...]:
+        """Names of tensors that the model does not find here, or not in its shape."""
+        return (*self.missing, *(name for name, _, _ in self.misshapen))
+
     def __str__(self) -> str:
         more = f", {len(self.left_out)} of heads or other models left out" if self.left_out else ""
         return f"{self.matched}/{self.wanted} tensors, {len(self.unexpected)} unexpected{more}"
@@ -73,7 +78,8 @@ def refuse(coverage: Coverage, config: Config, where: object, probably: str) -> 
         name, has, asked = coverage.misshapen[0]
         more = f" (and {len(coverage.misshapen) - 1} more shapes)" if len(coverage.misshapen) > 1 else ""
         parts.append(f"{name[:80]} has {list(has)}, {list(asked)} is asked{more}")
-    fix = f"{probably}; partial=True (--partial) takes what fits" if probably else "partial=True takes what fits"
+    anyway = "--partial (partial=True) takes what fits and leaves the rest random"
+    fix = f"{probably}; {anyway}" if probably else anyway
     raise WeightsError(where, "; ".join(parts), fix)
 
 

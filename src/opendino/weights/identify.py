@@ -51,6 +51,10 @@ def identify(opened: Opened, origin: Origin, digest: str | None = None) -> Ident
         words = f"{card}, as its card says; " if card else ""
         return Identity(None, (), "nothing", "", f"{words}none of the family by its sizes", "")
     others = tuple(one for one in opened.names if one != member)
+    own = _card(opened).get("name")
+    if own and own not in opened.names:
+        words = f"{str(own)[:80]}, as its card says, of the shape of {shapes}"
+        return Identity(FAMILY[member], others, "card", "", words, "")
     if how == "shape":
         words = f"{shapes}, by its shape alone" + (": it could be either" if others else "")
         careful = _careful_of_normalisation(opened, FAMILY[others[0]]) if others else ""

@@ -24,6 +24,7 @@ from opendino.weights.opened import Opened, empty_model, open_weights, probably
 from opendino.weights.shapes import is_named
 from opendino.weights.where import Origin, locate, say_on_stderr
 
+_MOST_NAMES = 8
 _DINOV3 = "DINOv3 weights are under the DINOv3 License"
 
 
@@ -43,7 +44,8 @@ def load(
     Args:
         what: a path; or a name such as `vitb16`, which is looked for at hand, then on Hugging Face, then in the open
             mirror (`weights.where`); None takes the best model at hand; or what `locate` has found.
-        partial: take what fits; the rest keeps fresh values and stands in `.card["coverage"]`.
+        partial: take what fits; the rest gets random values, the same each time, and stands in `.card["random"]` and in
+            a line on standard error.
         accept_licence: accept the licence of a mirror without being asked; remembered.
         overrides: fields of the config, such as stride=8 (overlapping patches), channels=4 or patch=14 (`models.stem`
             has the rules), drop_path=0.3, heads=6 (where no shape tells it), depth=11 (a file of fewer blocks than the
@@ -70,6 +72,11 @@ def load(
     identity = identify(opened, origin)
     if identity.careful:
         say_on_stderr(f"{opened.file}: {identity.words}; {identity.careful}")
+    random = opened.coverage.not_taken if partial else ()
+    if random:
+        more = f" and {len(random) - _MOST_NAMES} more" if len(random) > _MOST_NAMES else ""
+        named = ", ".join(name[:80] for name in random[:_MOST_NAMES])
+        say_on_stderr(f"{opened.file}: {opened.coverage}; random values for {named}{more}")
     model = _build(opened, partial)
     transform = read_transform(opened.file.parent, opened.raw, model.patch, identity.spec)  # type: ignore[arg-type]
     if overrides:
@@ -78,6 +85,7 @@ def load(
     # torch's stubs type every attribute of a module as a tensor or a module.
     model.transform = transform  # type: ignore[assignment]
     card = make_card(opened, origin, identity)
+    card |= {"random": list(random)} if random else {}
     model.card = {**card, "changed": overrides} if overrides else card  # type: ignore[assignment]
     return model.to(device).eval()
 
@@ -136,6 +144,7 @@ def make_card(opened: Opened, origin: Origin, identity: Identity) -> dict[str, A
 def _build(opened: Opened, partial: bool) -> nn.Module:
     if partial and not opened.coverage.whole:
         with torch.random.fork_rng(devices=[]):  # a model loaded in the middle of a run must not change its draws
+            torch.manual_seed(0)
             model = build_from_config(opened.config)
         fill(model, opened.tensors, opened.layout, opened.file, rules=opened.rules, partial=True)
         return model

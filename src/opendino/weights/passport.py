@@ -25,6 +25,7 @@ class Passport:
     follows where it may be another one. params: numbers in the file.
 
     dtypes: number of tensors by kind of number. digest: hex SHA-256 of the file (of the index file for shards).
+    random: tensors that were never trained, since the weights that these were made from lacked them.
     digest_in_name: `agrees` or `differs` where an official name carries the start of its hash, else empty.
     """
 
@@ -49,6 +50,7 @@ class Passport:
     digest_in_name: str
     transform: Transform
     ignored: tuple[str, ...]
+    random: tuple[str, ...]
 
 
 def read_passport(
@@ -88,6 +90,7 @@ def read_passport(
         digest_in_name=_compared(opened.file.name, digest),
         transform=read_transform(opened.file.parent, opened.raw, patch, identity.spec),
         ignored=tuple(opened.ignored),
+        random=tuple(map(str, card.get("random", ()))),
     )
 
 

@@ -25,7 +25,7 @@ from opendino.data.images.errors import (
 )
 from opendino.data.images.file import load_file, open_file, patiently, typed_storage_errors
 from opendino.data.images.kinds import HEAD_BYTES, KINDS, Kind, find_kind, is_pointer, is_tiff
-from opendino.data.images.large import LargeTiff, open_large
+from opendino.data.images.large import LargeTiff, open_large, sample_values
 from opendino.data.images.picture import MAX_FILE_BYTES, MAX_PIXELS, MIN_SIDE_PX, Image, Reading
 from opendino.data.images.read import read, read_stored, to_picture
 from opendino.data.images.tone import Values, find_valid
@@ -65,6 +65,7 @@ __all__ = [
     "patiently",
     "read",
     "read_stored",
+    "sample_values",
     "to_picture",
     "too_slow",
     "typed_storage_errors",

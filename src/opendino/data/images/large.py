@@ -21,6 +21,7 @@ from opendino.data.images.upright import ORIENTATION_TAG
 LARGE_PIXELS = 2**24
 """A smaller picture is decoded whole: some 50 MB in RGB, and everything that is read of it comes at once."""
 _BAND_PIXELS = 2**22
+PLACES = 8
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _YCBCR = 0, 1, 2, 6
 _JPEG = 7
 
@@ -117,6 +118,24 @@ def decode_reduced(stored: BinaryIO, reading: Reading, name: str) -> Image | Non
         return None
     with open_large(stored, reading, name) as large:
         return None if large is None else large.reduced(reading.at_least)
+
+
+def sample_values(stored: BinaryIO, reading: Reading, name: str) -> Values | None:
+    """Stored numbers of a large TIFF, all bands, in rows from PLACES parts of it; None for a small one.
+
+    Raises what decoding raises, but nothing about bands or ranges.
+    """
+    pages = find_pages(stored)
+    number = pages[require_frame(reading.frame, len(pages), name)] if pages else 0
+    if find_spec("tifffile") is None or not _is_large(stored, number):
+        return None
+    with open_page(stored, number, name) as page:
+        height, width = int(page.imagelength), int(page.imagewidth)
+        rows = max(1, min(height // PLACES, _BAND_PIXELS // PLACES // width))
+        tops = [place * (height - rows) // (PLACES - 1) for place in range(PLACES)]
+        parts = [read_values(page, (top, 0, rows, width), name) for top in tops]
+    valid = None if parts[0].valid is None else np.concatenate([one.valid for one in parts if one.valid is not None])
+    return replace(parts[0], array=np.concatenate([one.array for one in parts]), valid=valid, transparent=None)
 
 
 def _is_large(stored: BinaryIO, number: int) -> bool:

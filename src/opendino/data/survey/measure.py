@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image as PillowImage
 
-from opendino.data.images import Image, ImageError, Reading, Values, find_valid, read_stored, to_picture
+from opendino.data.images import (
+    HEAD_BYTES,
+    Image,
+    ImageError,
+    Reading,
+    Values,
+    find_valid,
+    is_tiff,
+    read_stored,
+    sample_values,
+    to_picture,
+)
 
 AT_LEAST_PX = 256
 """Large JPEGs are looked at reduced, but not below this: a survey judges pictures, not pixels."""
@@ -81,9 +93,10 @@ def measure(data: bytes, seen: Measured, reading: Reading) -> Measured:
     seen = replace(seen, digest=hashlib.sha256(data).digest())
     reading = replace(reading, at_least=reading.at_least or AT_LEAST_PX)
     try:
+        if is_tiff(data[:HEAD_BYTES]):  # a large one is reduced while it is read, and its numbers are gone then
+            seen = _with_numbers(seen, sample_values(io.BytesIO(data), reading, seen.id), reading)
         stored = read_stored(data, seen.id, reading)
-        if isinstance(stored, Values):
-            seen = replace(seen, kind=stored.kind, mode=stored.mode, bands=_band_quantiles(stored, reading))
+        seen = _with_numbers(seen, stored, reading)
         image = to_picture(stored, reading, seen.id)
     except ImageError as error:
         return unreadable(seen, error)
@@ -120,6 +133,12 @@ def unreadable(seen: Measured, error: ImageError) -> Measured:
     """A picture that gave an error."""
     cause = f"{error.cause}; {error.fix}" if error.fix else error.cause
     return replace(seen, reason=error.reason, cause=" ".join(cause.split()))
+
+
+def _with_numbers(seen: Measured, stored: Image | Values | None, reading: Reading) -> Measured:
+    if not isinstance(stored, Values):
+        return seen
+    return replace(seen, kind=stored.kind, mode=stored.mode, bands=_band_quantiles(stored, reading))
 
 
 def _band_quantiles(values: Values, reading: Reading) -> tuple[tuple[float, ...], ...]:
