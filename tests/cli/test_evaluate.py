@@ -172,6 +172,7 @@ def test_missing_data_is_one_line_with_the_layout(models, tmp_path):
     ("protocol", "settings", "words"),
     [
         ("knnn", {}, "did you mean knn"),
+        ("fasd", {}, "did you mean fast"),
         ("det", {}, "not built"),
         ("knn", {"q": "1"}, "no such setting"),
         ("knn", {"k": "x"}, "must be like"),
@@ -194,6 +195,19 @@ def test_layers_are_swept_where_a_protocol_reads_one(models, tmp_path):
     assert found["jf_layer_1"] == pytest.approx(last.results[0].value)
     with pytest.raises(UsageError, match="layers 0 to 1"):
         evaluate("vos", model=models[0], data=root, layers="2", out=tmp_path / "no", quiet=True)
+
+
+def test_protocols_of_a_suite_that_lack_their_data_share_a_line(tmp_path, capsys):
+    root = layouts.imagenet(tmp_path / "data")
+    assert main(["evaluate", "full", "--data", str(root), "--dry-run"]) == 3
+    printed = capsys.readouterr()
+    planned = [line.split(":")[0] for line in printed.out.splitlines()]
+    assert planned == ["knn", "linear", "linear-grid", "logreg", "few-shot", "health", "invariance"]
+    together, retrieval = printed.err.splitlines()
+    assert together.startswith("opendino: not scored: no data for finegrained, ood, ") and "geobench;" in together
+    assert retrieval.startswith("opendino: not scored: retrieval: ")
+    assert main(["evaluate", "fast", "--dry-run"]) == 2
+    assert "no data given; add --data DIR" in capsys.readouterr().err
 
 
 def test_a_setting_can_be_meant_for_one_protocol(models, tmp_path):

@@ -21,7 +21,7 @@ from opendino.cli.model import ModelChanges, choose_model, model_changes, model_
 from opendino.cli.output import OutputFolder, claim_folder
 from opendino.cli.protocol_list import print_plan, print_protocols
 from opendino.errors import DataError, UsageError
-from opendino.evaluation.planning import Planned, layer_jobs, named_by_layer, plan
+from opendino.evaluation.planning import Planned, failure_words, layer_jobs, named_by_layer, plan
 from opendino.evaluation.protocol import Job, Subject
 from opendino.evaluation.record import RESULTS, UNITS, read_record, write_record
 from opendino.evaluation.results import Result, weights_hash
@@ -254,8 +254,8 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _say_failures(failures: Mapping[str, str]) -> int:
-    for what, why in failures.items():
-        print(f"opendino: not scored: {what}: {why}", file=sys.stderr)
+    for line in failure_words(failures):
+        print(f"opendino: not scored: {line}", file=sys.stderr)
     return DataError.exit_code if failures else 0
 
 

@@ -13,13 +13,14 @@ from opendino.evaluation.suite import ENTRIES
 def print_protocols(as_json: bool) -> None:
     """All rows of the suite table, those that are not built with their reason."""
     if as_json:
-        fields = ("id", "about", "datasets", "layout", "variant", "suites", "not_built")
+        fields = ("id", "about", "datasets", "layout", "source", "variant", "suites", "not_built")
         rows = [{**{name: getattr(e, name) for name in fields}, "settings": dict(e.settings)} for e in ENTRIES]
         print(json.dumps(rows, indent=2))
         return
     for entry in ENTRIES:
         if entry.score is not None:
             print(f"{entry.id:<16} {entry.about}\n{'':16} sets: {entry.datasets}\n{'':16} files: {entry.layout}")
+            print(f"{'':16} get it: {entry.source}")
             if entry.settings:
                 print(f"{'':16} --set: " + ", ".join(f"{key}={_text(value)}" for key, value in entry.settings.items()))
     print("\nnot built:")
@@ -44,7 +45,8 @@ def print_plan(planned: Sequence[Planned], failures: Mapping[str, str], as_json:
         print(json.dumps({"plan": plan, "failures": dict(failures)}, indent=2))
         return
     for row in plan:
-        print(f"{row['protocol']}: {row['dataset']}, {row['holds']}; settings {row['settings'] or 'none'}")
+        settings = ", ".join(f"{key}={value}" for key, value in row["settings"].items())
+        print(f"{row['protocol']}: {row['dataset']}, {row['holds']}{'; ' * bool(row['settings'])}{settings}")
 
 
 def _text(value: Any) -> str:

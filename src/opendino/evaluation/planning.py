@@ -10,6 +10,9 @@ from typing import Any
 from opendino.errors import DataError, UsageError
 from opendino.evaluation.protocol import Entry, Job, Outcome, Subject, resolve_settings
 
+_GET = "; get it: "
+"""Ends what is said of data that are not there."""
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -32,11 +35,13 @@ def plan(
     Returns:
         What can be scored, and by protocol why another one cannot.
     Raises:
-        UsageError: a setting that no protocol has. DataError: not one protocol has its data.
+        UsageError: no data, or a setting that no protocol has. DataError: not one protocol has its data.
     """
     known = {name for entry in entries for key in entry.settings for name in (key, f"{entry.id}.{key}")}
     if unknown := sorted(settings.keys() - known):
         raise UsageError(f"--set {unknown[0]}", "no such setting", f"here: {', '.join(sorted(known)) or 'none'}")
+    if not data:
+        raise UsageError(entries[0].id, "no data given", "add --data DIR; --list shows what each protocol reads")
     planned, failures = [], {}
     for entry in entries:
         general = {key: text for key, text in settings.items() if key in entry.settings}
@@ -48,17 +53,31 @@ def plan(
         except DataError as error:
             failures[entry.id] = str(error)
     if not planned:
-        raise DataError("data", "; ".join(failures.values()))
+        raise DataError("data", "; ".join(failure_words(failures)))
     return planned, failures
 
 
+def failure_words(failures: Mapping[str, str]) -> list[str]:
+    """A line for each protocol that was not scored; three or more that lack their data, as in a suite, share one."""
+    lack = [name for name, text in failures.items() if _GET in text]
+    if len(lack) < 3:
+        return [f"{name}: {text}" for name, text in failures.items()]
+    together = f"no data for {', '.join(lack)}; --data PROTOCOL=DIR gives one its own, --list says what each reads"
+    return [together, *(f"{name}: {text}" for name, text in failures.items() if name not in lack)]
+
+
 def open_data(entry: Entry, root: Path | None, job: Job) -> Planned:
-    """A built protocol with the data at `root`. Raises DataError saying what is expected there."""
-    if root is None or not root.is_dir():
-        cause = "no such folder" if root is not None else "no --data given"
-        raise DataError(f"{entry.id} {root or ''}", cause, f"expected: {entry.layout}")
+    """A built protocol with the data at `root`. Raises DataError saying what is expected there and where to get it."""
+    if root is None or not root.is_dir() or not any(root.iterdir()):
+        cause = "no --data given" if root is None else "holds nothing" if root.is_dir() else "no such folder"
+        raise DataError(root or entry.id, cause, f"expected: {entry.layout}{_GET}{entry.source}")
     job = replace(job, data=root)
-    return Planned(entry, entry.open(job), job)  # type: ignore[misc]
+    try:
+        return Planned(entry, entry.open(job), job)  # type: ignore[misc]
+    except DataError as error:
+        if not error.fix.startswith("expected:"):
+            raise
+        raise DataError(error.thing, error.cause, f"{error.fix}{_GET}{entry.source}") from None
 
 
 def layer_jobs(planned: Planned, layers: str | None, subject: Subject) -> list[Job]:

@@ -142,9 +142,9 @@ class Outcome:
 class Entry:
     """A row of the suite table. `open` and `score` are None when the protocol is not built; `not_built` says why.
 
-    datasets: published sets that are read; layout: the files that they need; settings: every setting and its default;
-    reads: tokens of the backbone that are scored; shown: how its input differs from whole pictures (those with the
-    setting `rows`) or the model's own transform (the others), in the fields of results.json.
+    datasets: published sets that are read; layout: the files that they need; source: where to get them; settings: every
+    setting and its default; reads: tokens of the backbone that are scored; shown: how its input differs from whole
+    pictures (those with the setting `rows`) or the model's own transform (the others), in the fields of results.json.
     """
 
     id: str
@@ -158,6 +158,7 @@ class Entry:
     settings: Mapping[str, Any] = field(default_factory=dict)
     reads: str = "CLS"
     shown: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
     not_built: str = ""
 
 

@@ -36,14 +36,35 @@ from opendino.evaluation.datasets import stereo as stereo_sets
 from opendino.evaluation.protocol import Entry
 
 BOTH = ("fast", "full")
+IMAGENET = "image-net.org (register, research only), or your own pictures in class folders"
+SEGMENTATION = (
+    "sceneparsing.csail.mit.edu (ADE20k), cityscapes-dataset.com (register), host.robots.ox.ac.uk/pascal/VOC, "
+    "github.com/Junjue-Wang/LoveDA, captain-whu.github.io/iSAID (tiles: mmsegmentation's script)"
+)
 
 NOT_BUILT = tuple(
     Entry(name, about, sets, layout="", suites=(), not_built=reason)
     for name, about, sets, reason in (
+        (
+            "ocr",
+            "six sets where text counts",
+            "GTSRB, Logo-2K+, ...",
+            "their files are not read; `logreg` takes class folders",
+        ),
         ("normals", "surface normals", "NYUv2", "needs a DPT head; the metric is there"),
         ("det", "detection", "COCO, COCO-O", "the Plain-DETR head comes with a later issue"),
-        ("seg-m2f", "segmentation with Mask2Former", "ADE20k, COCO-Stuff", "the head comes with a later issue"),
-        ("depth-dpt", "zero-shot depth", "NYUv2, ETH3D, DIODE, ...", "the DPT head comes with a later issue"),
+        (
+            "seg-m2f",
+            "segmentation with Mask2Former",
+            "ADE20k, COCO-Stuff, Cityscapes, VOC 2012",
+            "the head comes with a later issue",
+        ),
+        (
+            "depth-dpt",
+            "zero-shot depth",
+            "NYUv2, KITTI, ETH3D, ScanNet, DIODE",
+            "the DPT head comes with a later issue",
+        ),
         ("canopy", "canopy height", "SatLidar, Open-Canopy", "the metrics are there, readers and the DPT head are not"),
         ("det-dior", "detection in aerial pictures", "DIOR", "the detection head comes with a later issue"),
         ("3d", "cameras and points by VGGT", "Re10K, CO3Dv2, DTU, ScanNet", "fine-tunes the backbone on a cluster"),
@@ -64,24 +85,27 @@ ENTRIES = (
         open=classes.open_classes,
         score=classification.evaluate_knn,
         settings={"k": (10, 20)},
+        source=IMAGENET,
     ),
     Entry(
         "linear",
         "a linear classifier on CLS, its penalty chosen on held-out train",
-        "ImageNet, Places205, iNaturalist, any class folders",
+        "ImageNet, iNaturalist 2018, any class folders (Places205, iNaturalist 2021 are such)",
         classes.LAYOUT,
         suites=BOTH,
         open=classes.open_classes,
         score=classification.evaluate_linear,
+        source=IMAGENET,
     ),
     Entry(
         "linear-grid",
         "the paper's 30 SGD heads on CLS in one pass, the head chosen on held-out train, and as the paper does",
-        "ImageNet, Places205, iNaturalist, any class folders",
+        "ImageNet, iNaturalist 2018, any class folders (Places205, iNaturalist 2021 are such)",
         classes.LAYOUT,
         open=classes.open_classes,
         score=classification.evaluate_linear_grid,
         settings={"epochs": 10.0, "batch": 1024},
+        source=IMAGENET,
     ),
     Entry(
         "logreg",
@@ -91,6 +115,7 @@ ENTRIES = (
         open=classes.open_classes,
         score=logistic.evaluate_logreg,
         settings={"grid": 45},
+        source=IMAGENET,
     ),
     Entry(
         "few-shot",
@@ -100,6 +125,7 @@ ENTRIES = (
         open=classes.open_classes,
         score=logistic.evaluate_few_shot,
         settings={"shots": (1, 2, 4, 8, 16), "tries": 5, "C": 1.0},
+        source=IMAGENET,
     ),
     Entry(
         "finegrained",
@@ -109,6 +135,7 @@ ENTRIES = (
         open=finegrained_sets.open_finegrained,
         score=finegrained.evaluate_finegrained,
         settings={"grid": 45},
+        source="torchvision.datasets downloads most of the twelve, the others have pages of their own",
     ),
     Entry(
         "ood",
@@ -117,6 +144,9 @@ ENTRIES = (
         variants.LAYOUT,
         open=variants.open_variants,
         score=shifts.evaluate_ood,
+        source=IMAGENET
+        + "; github.com/modestyachts/ImageNetV2, google-research/reassessed-imagenet, hendrycks/imagenet-r, "
+        "hendrycks/natural-adv-examples, HaohanWang/ImageNet-Sketch",
     ),
     Entry(
         "ood-objectnet",
@@ -125,6 +155,7 @@ ENTRIES = (
         objectnet.LAYOUT,
         open=objectnet.open_objectnet,
         score=shifts.evaluate_objectnet,
+        source=IMAGENET + "; objectnet.dev",
     ),
     Entry(
         "imagenet-c",
@@ -133,6 +164,7 @@ ENTRIES = (
         variants.LAYOUT_C,
         open=variants.open_corrupted,
         score=shifts.evaluate_corruptions,
+        source=IMAGENET + "; zenodo.org/records/2235448",
     ),
     Entry(
         "seg-linear",
@@ -144,6 +176,7 @@ ENTRIES = (
         score=segmentation.evaluate_linear_segmentation,
         settings={"rows": 32, "layer": -1, "steps": 1000, "batch": 2048, "ignore": masks.IGNORE},
         reads="patches",
+        source=SEGMENTATION,
     ),
     Entry(
         "seg-knn",
@@ -154,6 +187,7 @@ ENTRIES = (
         score=segmentation.evaluate_knn_segmentation,
         settings={"rows": 32, "layer": -1, "k": 30, "bank": 200_000, "ignore": masks.IGNORE},
         reads="patches",
+        source=SEGMENTATION,
     ),
     Entry(
         "depth-linear",
@@ -164,6 +198,7 @@ ENTRIES = (
         score=depth.evaluate_linear_depth,
         settings={"rows": 30, "layer": -1, "steps": 1000, "batch": 1024, "high_m": 10.0},
         reads="patches",
+        source="github.com/cleinc/bts (NYUv2 as read here, lists of KITTI), cvlibs.net/datasets/kitti (register)",
     ),
     Entry(
         "corr-navi",
@@ -175,6 +210,7 @@ ENTRIES = (
         settings={"rows": 32, "layer": -1},
         reads="patches",
         shown={"resize": "both sides to size", "crop": "square about the object", "final_norm": "with and without"},
+        source="navidataset.github.io",
     ),
     Entry(
         "corr-spair",
@@ -186,6 +222,7 @@ ENTRIES = (
         settings={"rows": 32, "layer": -1},
         reads="patches",
         shown={"resize": "padded with white to a square, both sides to size"},
+        source="cvlab.postech.ac.kr/research/SPair-71k",
     ),
     Entry(
         "corr-stereo",
@@ -196,28 +233,31 @@ ENTRIES = (
         score=stereo.evaluate_stereo,
         settings={"rows": 32, "layer": -1, "scale": 4.0},
         reads="patches",
+        source="vision.middlebury.edu/stereo/data",
     ),
     Entry(
         "discovery",
         "one object a picture by TokenCut, no training: CorLoc",
-        "VOC 2007 and 2012 trainval, COCO",
+        "VOC 2007 and 2012 trainval, COCO-20k, any COCO",
         boxes.LAYOUT,
         suites=BOTH,
         open=boxes.open_boxes,
         score=discovery.evaluate_discovery,
         settings={"tau": 0.2, "sweep": True, "rows": 0},
         reads="patches",
+        source="host.robots.ox.ac.uk/pascal/VOC, cocodataset.org; the list of COCO-20k: github.com/valeoai/LOST",
     ),
     Entry(
         "vos",
         "the first frame's mask carried through a video: J&F",
-        "DAVIS 2017, videos with a mask a frame",
+        "DAVIS 2017, YouTube-VOS, MOSE, videos with a mask a frame",
         videos.LAYOUT,
         suites=BOTH,
         open=videos.open_videos,
         score=vos.evaluate_vos,
         settings={"rows": 30, "layer": -1, "context": 7, "window": 12, "k": 5, "temperature": 0.2},
         reads="patches",
+        source="davischallenge.org, youtube-vos.org, henghuiding.github.io/MOSE",
     ),
     Entry(
         "video",
@@ -229,6 +269,8 @@ ENTRIES = (
         settings={"frames": 16, "rows": 16, "grid": 4, "width": 192, "depth": 4, "epochs": 20.0, "batch": 64},
         reads="patches, pooled to a grid",
         shown={"crop": "middle square"},
+        source="crcv.ucf.edu/data/UCF101.php, Qualcomm's page of Something-Something, "
+        "github.com/cvdfoundation/kinetics-dataset",
     ),
     Entry(
         "retrieval",
@@ -238,6 +280,7 @@ ENTRIES = (
         suites=BOTH,
         open=instances.open_instances,
         score=retrieval.evaluate_retrieval,
+        source="cmp.felk.cvut.cz/revisitop, github.com/seyrankhademi/AmsterTime, or your own pictures",
     ),
     Entry(
         "retrieval-met",
@@ -246,6 +289,7 @@ ENTRIES = (
         met_set.LAYOUT,
         open=met_set.open_met,
         score=met.evaluate_met,
+        source="cmp.felk.cvut.cz/met",
     ),
     Entry(
         "geobench",
@@ -262,6 +306,7 @@ ENTRIES = (
             "mean": "band_stats.json",
             "std": "band_stats.json",
         },
+        source="pip install geo-benchmark, then geobench-download (57 GB)",
     ),
     Entry(
         "health",
@@ -273,6 +318,7 @@ ENTRIES = (
         score=health.evaluate_health,
         settings={"pictures": 64, "rows": 14},
         reads="CLS and patches",
+        source="any pictures of your own",
     ),
     Entry(
         "invariance",
@@ -283,6 +329,7 @@ ENTRIES = (
         score=invariance.evaluate_invariance,
         settings={"pictures": 64},
         reads="CLS and patches",
+        source="any pictures of your own",
     ),
     *NOT_BUILT,
 )
@@ -297,7 +344,7 @@ def find(ids: str) -> list[Entry]:
             found += [entry for entry in ENTRIES if name in entry.suites and entry.score is not None]
             continue
         if name not in PROTOCOLS:
-            near = difflib.get_close_matches(name, PROTOCOLS, n=1)
+            near = difflib.get_close_matches(name, [*PROTOCOLS, *BOTH], n=1)
             built = ", ".join(entry.id for entry in ENTRIES if entry.score is not None)
             raise UsageError(name, "no such protocol", f"did you mean {near[0]}?" if near else f"built: {built}")
         if PROTOCOLS[name].score is None:

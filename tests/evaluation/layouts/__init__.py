@@ -6,8 +6,15 @@ the truth of masks, boxes and videos, its texture that of classes. `CASES` holds
 
 from __future__ import annotations
 
-from tests.evaluation.layouts.boxes import coco, voc_boxes
-from tests.evaluation.layouts.classes import class_folders, imagenet, imagenet_c, imagenet_variants, objectnet
+from tests.evaluation.layouts.boxes import coco, coco_20k, voc_boxes
+from tests.evaluation.layouts.classes import (
+    class_folders,
+    imagenet,
+    imagenet_c,
+    imagenet_variants,
+    inaturalist,
+    objectnet,
+)
 from tests.evaluation.layouts.earth import geobench
 from tests.evaluation.layouts.finegrained import twelve_sets
 from tests.evaluation.layouts.geometry import (
@@ -29,6 +36,7 @@ VIDEO = {"frames": 3, "rows": 6, "grid": 2, "width": 48, "depth": 1, "epochs": 2
 CASES = [
     ("knn", imagenet, {}),
     ("linear", imagenet, {}),
+    ("linear", inaturalist, {}),
     ("linear-grid", imagenet, {"epochs": 3}),
     ("finegrained", twelve_sets, {"grid": 2}),
     ("ood", imagenet_variants, {}),
@@ -52,6 +60,7 @@ CASES = [
     ("corr-stereo", middlebury_2003, {"rows": 6}),
     ("corr-stereo", middlebury_2014, {"rows": 6}),
     ("discovery", voc_boxes, {}),
+    ("discovery", coco_20k, {"rows": 6}),
     ("discovery", coco, {"sweep": "false", "rows": 6}),
     ("vos", davis, {"rows": 6}),
     ("vos", plain_videos, {"rows": 6}),

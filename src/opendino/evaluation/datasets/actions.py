@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from opendino.data.listing import has_picture_ending
 from opendino.errors import DataError
 from opendino.evaluation.datasets.units import evenly, hash_ids
 from opendino.evaluation.protocol import Job
@@ -70,7 +71,8 @@ def open_actions(job: Job) -> Actions:
             [
                 Clip(video, number, f"{name}/{video.stem}")
                 for number, name in enumerate(classes)
-                for video in sorted((folder / name).glob("*"))
+                for video in sorted((folder / name).glob("[!.]*"))
+                if video.is_dir() or not has_picture_ending(video.name.encode())
             ]
             for folder in parts.values()
         )

@@ -18,8 +18,9 @@ from opendino.files import read_json
 
 LAYOUT = (
     "VOCdevkit/VOC2007 or VOC2012/{JPEGImages,Annotations,ImageSets/Main/trainval.txt}; "
-    "or annotations/instances_PART.json beside PART/"
+    "or annotations/instances_PART.json beside PART/, with coco_20k_filenames.txt COCO-20k alone"
 )
+COCO_20K = "coco_20k_filenames.txt"
 MAX_XML_BYTES = 1 << 20
 
 
@@ -53,6 +54,8 @@ def open_boxes(job: Job) -> Boxes:
         for root in (job.data / "VOCdevkit" / f"VOC{year}", job.data):
             if (root / "Annotations").is_dir() and (root.name == f"VOC{year}"):
                 return _build(f"voc{year}", "trainval", _voc(root), job)
+    if (job.data / COCO_20K).is_file():
+        return _build("coco20k", "train2014", _coco_20k(job.data), job)
     for file in sorted((job.data / "annotations").glob("instances_*.json"), reverse=True):
         part = file.stem.removeprefix("instances_")
         return _build(f"{job.data.resolve().name} {part}", part, _coco(job.data, file), job)
@@ -105,6 +108,16 @@ def _coco(root: Path, file: Path) -> list[Boxed]:
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(file, f"is no COCO instances file ({error})") from None
+
+
+def _coco_20k(root: Path) -> list[Boxed]:
+    """The pictures of train2014 that are listed, a path a line."""
+    listed = {Path(line).name for line in (root / COCO_20K).read_text().split()}
+    file = root / "annotations" / "instances_train2014.json"
+    found = [one for one in _coco(root, file) if Path(one.id).name in listed]
+    if len(found) != len(listed):
+        raise DataError(root / COCO_20K, f"names {len(listed)} pictures, {len(found)} of them are in {file.name}")
+    return found
 
 
 def _build(name: str, split: str, found: list[Boxed], job: Job) -> Boxes:

@@ -1,4 +1,4 @@
-"""Classification sets: `train` and `val` as class folders or tars of them (ImageNet's layout, and anyone's)."""
+"""Classification sets: `train` and `val` as class folders or tars of them (anyone's), and iNaturalist 2018's lists."""
 
 from __future__ import annotations
 
@@ -13,9 +13,15 @@ from torch import Tensor
 from opendino.data.sources import Source, open_source
 from opendino.errors import DataError
 from opendino.evaluation.cache import limited
+from opendino.evaluation.datasets.listed import ListSource
 from opendino.evaluation.protocol import Job
+from opendino.files import read_json
 
-LAYOUT = "train/CLASS/*.jpg and val/CLASS/*.jpg, or train.tar and val.tar that hold class folders"
+LAYOUT = (
+    "train/CLASS/*.jpg and val/CLASS/*.jpg, or train.tar and val.tar that hold class folders; "
+    "iNaturalist 2018: {train,val}2018.json beside train_val2018/"
+)
+INATURALIST = "{}2018.json"
 
 
 @dataclass(frozen=True)
@@ -58,13 +64,31 @@ def open_classes(job: Job) -> Classes:
     # A class that train lacks gets a number of its own: its pictures count as wrong.
     val_numbers = torch.tensor([numbers.setdefault(name, len(numbers)) for name in val.classes])
     digest = hashlib.sha256(f"{train.fingerprint} {val.fingerprint}".encode()).hexdigest()
+    name = "inaturalist2018" if (job.data / INATURALIST.format("val")).is_file() else job.data.resolve().name
     wnids = len(train.classes) == 1000 and all(name.startswith("n") and name[1:].isdigit() for name in train.classes)
-    return Classes("imagenet" if wnids else job.data.resolve().name, digest, train, val, val_numbers, split)
+    return Classes("imagenet" if wnids else name, digest, train, val, val_numbers, split)
 
 
 def _part(root: Path, names: tuple[str, ...]) -> tuple[Source, str]:
     for name in names:
+        if (listing := root / INATURALIST.format(name)).is_file():
+            return _listed(root, listing), name
         for path in (root / name, root / f"{name}.tar"):
             if path.exists():
                 return open_source(path), name
     raise DataError(root, f"has no {' or '.join(names)}", f"expected: {LAYOUT}")
+
+
+def _listed(root: Path, listing: Path) -> ListSource:
+    """Pictures and their categories from a file in COCO's form; classes in order of the categories' numbers."""
+    raw = read_json(listing)
+    try:
+        category = {int(one["image_id"]): int(one["category_id"]) for one in raw["annotations"]}
+        names = [str(one["file_name"]) for one in raw["images"]]
+        labels = [str(category[int(one["id"])]) for one in raw["images"]]
+        classes = [str(number) for number in sorted(int(one["id"]) for one in raw["categories"])]
+        source = ListSource(root, names, labels, classes)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(listing, f"is no list of iNaturalist ({type(error).__name__}: {error})") from None
+    source.require_files(f"expected: {LAYOUT}")
+    return source

@@ -22,7 +22,7 @@ from opendino.files import read_json
 
 LAYOUT = (
     "GEO-Bench 1.0: {classification_v1.0,segmentation_v1.0}/TASK/{task_specs.pkl, band_stats.json, "
-    "default_partition.json, NAME.hdf5}, or one such TASK; geobench-download of its authors fetches it (57 GB)"
+    "default_partition.json, NAME.hdf5}, or one such TASK"
 )
 EXPECTED = f"expected: {LAYOUT}"
 PARTS = ("train", "valid", "test")

@@ -19,8 +19,7 @@ from opendino.evaluation.protocol import Job
 from opendino.files import read_json
 
 LAYOUT = (
-    "NAVI v1: OBJECT/wild_set/{images/000.jpg, depth/000.png, annotations.json}, each object with two views or more; "
-    "its authors' page (navidataset.github.io) says where to get it"
+    "NAVI v1: OBJECT/wild_set/{images/000.jpg, depth/000.png, annotations.json}, each object with two views or more"
 )
 EXPECTED = f"expected: {LAYOUT}"
 SCENE = "wild_set"
