@@ -447,6 +447,24 @@ def test_transparency_can_stay_a_mask() -> None:
     assert np.array_equal(image.array, P) and np.array_equal(image.valid, alpha > 0)
 
 
+@pytest.mark.parametrize("mode", ["P", "CMYK", "LAB"])
+def test_windows_of_tiffs_that_pillow_alone_turns_into_rgb(mode: str) -> None:
+    if mode == "LAB":
+        lab = ImageCms.createProfile("LAB")
+        picture = ImageCms.profileToProfile(
+            PillowImage.fromarray(P), ImageCms.createProfile("sRGB"), lab, outputMode="LAB"
+        )
+    else:
+        picture = PillowImage.fromarray(P).quantize(200) if mode == "P" else PillowImage.fromarray(P).convert(mode)
+    stored = io.BytesIO()
+    picture.save(stored, "TIFF")
+    whole = read(stored.getvalue()).array
+    window = read(stored.getvalue(), reading=Reading(window=(5, 6, 20, 30))).array
+    assert np.array_equal(window, whole[5:25, 6:36])
+    with pytest.raises(Unsupported, match="outside"):
+        read(stored.getvalue(), reading=Reading(window=(40, 0, 20, 20)))
+
+
 def test_windows_and_bands_of_ordinary_pictures() -> None:
     data = encoded(P, "PNG")
     assert np.array_equal(read(data, reading=Reading(window=(5, 6, 20, 30))).array, P[5:25, 6:36])

@@ -31,7 +31,7 @@ from opendino.features.precision import run as run_model
 from opendino.features.search import Neighbour, Usual, find_neighbours, usual_cosines
 from opendino.features.store import Row, Store, open_store
 from opendino.files import write_atomic
-from opendino.pages.found import Cell, found_sheet
+from opendino.pages.found import CELL_PX, Cell, found_sheet
 from opendino.pages.page import png_bytes
 from opendino.pages.sheet import as_rgb
 from opendino.weights import load
@@ -215,18 +215,15 @@ def _embed_one(
 
 def _picture(store: Store, row: Row) -> np.ndarray | None:
     """The pixels of a row, or None when its file is gone or cannot be read any more."""
-    root = Path(store.info.source)
+    root, reading = Path(store.info.source), store.info.reading
+    if reading.window is None:  # of large TIFFs the part alone is read, or the whole reduced
+        reading = replace(reading, window=row.box) if row.tile else replace(reading, at_least=CELL_PX)
     path = os.path.join(os.fsencode(root), decode_id(row.picture))
     try:
         if os.path.isfile(path):
-            array = read(Path(os.fsdecode(path)), reading=store.info.reading).array
-        else:
-            source = open_source(root, skip=False, reading=store.info.reading)
-            place = next((index for index in range(len(source)) if source.id(index) == row.picture), None)
-            if place is None:
-                return None
-            array = source.read(place).array
+            return as_rgb(read(Path(os.fsdecode(path)), reading=reading).array)
+        source = open_source(root, skip=False, reading=reading)
+        place = next((index for index in range(len(source)) if source.id(index) == row.picture), None)
+        return None if place is None else as_rgb(source.read(place).array)
     except DataError:
         return None
-    y, x, height, width = row.box
-    return as_rgb(array[y : y + height, x : x + width])

@@ -14,12 +14,15 @@ import numpy as np
 
 from opendino.data import images
 from opendino.data.listing import (
+    OUTPUT,
+    OUTPUT_MARKS,
     ListedSource,
     Listing,
     Skips,
     build_listing,
     first_folder,
     has_picture_ending,
+    is_drawing,
     is_own,
     left_in,
     left_out,
@@ -124,6 +127,9 @@ class FolderScan:
                 if key in self._seen:
                     return "folder met before"
                 self._seen.add(key)
+            # A command that is started among the pictures writes there too.
+            if any(os.path.exists(os.path.join(entry.path, mark)) for mark in OUTPUT_MARKS):
+                return OUTPUT
             self._folders.append((entry.path, name + b"/"))
             return None
         if not stat.S_ISREG(status.st_mode):
@@ -133,6 +139,8 @@ class FolderScan:
         if entry.name.lower().endswith(b".tar"):
             self.shards.append(name)
             return None
+        if is_drawing(entry.name, lambda: _read_head(entry.path)):
+            return OUTPUT
         named_so = has_picture_ending(entry.name)
         if not named_so or status.st_size < _POINTER_BYTES:
             head = _read_head(entry.path)

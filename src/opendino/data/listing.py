@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -86,6 +86,18 @@ def left_out(base: bytes) -> str | None:
 def is_own(base: bytes) -> bool:
     """Whether a file is one that lies beside pictures for opendino (`beside`): no picture, and nobody's loss."""
     return base.endswith((b"opendino-skip.txt", b"opendino-reading.json"))
+
+
+OUTPUT = "output of opendino"
+OUTPUT_MARKS = (b"run.lock", b"store.lock", b"check.lock", b"demo.lock", b"made-from.jsonl")
+"""A folder with one of these files holds what a command wrote: run, store, survey, demo, page or scores."""
+_DRAWINGS = (b"search-", b"pca-", b"similarity-", b"attention-")
+
+
+def is_drawing(base: bytes, head: Callable[[], bytes]) -> bool:
+    """Whether a file is a sheet that a command drew here unasked for a name. head: reads its first bytes."""
+    # The mark that `cli.output` sets, in the first chunk after the header. Other PNGs are not opened for it.
+    return base.startswith(_DRAWINGS) and base.endswith(b".png") and b"tEXtopendino\0" in head()
 
 
 def has_picture_ending(name: bytes) -> bool:

@@ -105,6 +105,14 @@ def require_size(width: int, height: int, name: str) -> None:
         raise NotAnImage(name, f"too small: {width}x{height} pixels, both sides must be at least {MIN_SIDE_PX}")
 
 
+def require_inside(window: tuple[int, int, int, int], height: int, width: int, name: str) -> None:
+    """Raise Unsupported unless a window (top, left, rows, columns) lies in a picture of these sides."""
+    top, left, rows, columns = window
+    if top + rows > height or left + columns > width:
+        cause = f"window {top},{left},{rows},{columns} is outside of {height} x {width} pixels (height x width)"
+        raise Unsupported(name, cause)
+
+
 def require_frame(frame: int | None, count: int, name: str, default: int = 0) -> int:
     """The number of the frame to read, from 0. Raises Unsupported when there is no such frame."""
     if frame is None:

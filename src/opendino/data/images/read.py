@@ -10,11 +10,10 @@ from typing import BinaryIO
 import numpy as np
 
 from opendino.data.images.apart import is_limited, read_apart
-from opendino.data.images.errors import Unsupported
 from opendino.data.images.file import load_file, open_file, patiently, read_rest, typed_storage_errors
 from opendino.data.images.jpeg import MANY_SCANS, decode_fast, require_few_scans
 from opendino.data.images.kinds import HEAD_BYTES, require_kind
-from opendino.data.images.picture import Image, Reading
+from opendino.data.images.picture import Image, Reading, require_inside
 from opendino.data.images.pillow_kinds import decode_pillow
 from opendino.data.images.tone import Values, choose_bands, scale, to_image
 
@@ -122,9 +121,7 @@ def _cut(image: Image, reading: Reading, name: str) -> Image:
     if reading.window is not None:
         top, left, rows, columns = reading.window
         height, width = array.shape[:2]
-        if top + rows > height or left + columns > width:
-            cause = f"window {top},{left},{rows},{columns} is outside of {height} x {width} pixels (height x width)"
-            raise Unsupported(name, cause)
+        require_inside(reading.window, height, width, name)
         where = (slice(top, top + rows), slice(left, left + columns))
         array, valid = array[where], None if valid is None else valid[where]
     return replace(image, array=np.ascontiguousarray(array), valid=valid, meta=meta)

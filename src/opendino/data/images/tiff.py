@@ -15,13 +15,23 @@ from PIL import UnidentifiedImageError
 
 from opendino.data.images.errors import ImageError, TooLarge, Truncated, Unsupported
 from opendino.data.images.kinds import Kind
-from opendino.data.images.picture import MAX_VALUE_BYTES, Image, Reading, need, require_frame, require_size
+from opendino.data.images.picture import (
+    MAX_VALUE_BYTES,
+    Image,
+    Reading,
+    need,
+    require_frame,
+    require_inside,
+    require_size,
+)
 from opendino.data.images.pillow_kinds import decode_opened, typed_errors
 from opendino.data.images.tone import Values
 from opendino.data.images.upright import turn
 
 ALPHA = (1, 2)  # values of the tag ExtraSamples: associated, unassociated
 MAX_TILES = 2**22
+_COLOURED_BY_PILLOW = ("P", "PA", "CMYK", "LAB")
+_COLOUR_WORDS = {3: "palette colours", 5: "CMYK", 8: "LAB colours"}
 _PLAIN = ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB")
 BITS_TAG, COMPRESSION_TAG, SUBFILE_TAG, SAMPLES_TAG, EXTRA_TAG = 258, 259, 254, 277, 338
 # None, CCITT, LZW, JPEG, deflate, PackBits: what every build of Pillow decodes.
@@ -40,10 +50,11 @@ def decode_tiff(stored: BinaryIO, kind: Kind, reading: Reading, name: str) -> Im
     pages = find_pages(stored)
     place = require_frame(reading.frame, max(1, len(pages)), name)
     noted = {"frames": len(pages)} if len(pages) > 1 else {}
-    if place == 0 and reading.window is None and reading.bands is None:
+    if place == 0 and reading.bands is None:
         image = _decode_plain(stored, kind, reading, name)
         if image is not None:
-            return replace(image, meta=image.meta | noted)
+            image = replace(image, meta=image.meta | noted)
+            return image if reading.window is None else _cut(image, reading.window, name)
     with open_page(stored, pages[place] if pages else 0, name) as page:
         values = _read_page(page, reading, name)
         return replace(values, meta=values.meta | noted)
@@ -68,7 +79,8 @@ def open_page(stored: BinaryIO, number: int, name: str) -> Iterator[Any]:
 
 
 def _decode_plain(stored: BinaryIO, kind: Kind, reading: Reading, name: str) -> Image | Values | None:
-    """By Pillow, or None for what Pillow does not open or would give with fewer bits than it has."""
+    """By Pillow, or None for what Pillow does not open, would give with fewer bits than it has, or need not decode
+    whole for a window."""
     try:
         with (
             typed_errors(kind.name, name),
@@ -76,6 +88,8 @@ def _decode_plain(stored: BinaryIO, kind: Kind, reading: Reading, name: str) -> 
         ):
             tags = getattr(opened, "tag_v2", {})
             bits = tags.get(BITS_TAG, (1,))
+            if reading.window is not None and opened.mode not in _COLOURED_BY_PILLOW:
+                return None
             numbers = opened.mode in ("F", "I;16", "I;16B") and len(bits) == 1
             if not _holds_all_samples(opened.mode, opened.getbands(), tags):
                 return None
@@ -84,10 +98,23 @@ def _decode_plain(stored: BinaryIO, kind: Kind, reading: Reading, name: str) -> 
             if not numbers and (opened.mode not in _PLAIN or max(bits) > 8):
                 return None
             return decode_opened(opened, 0, kind, reading, name)
+    except TooLarge:
+        if reading.window is not None:
+            return None
+        raise
     except Truncated as error:
         if isinstance(error.__context__, UnidentifiedImageError):
             return None
         raise
+
+
+def _cut(image: Image | Values, window: tuple[int, int, int, int], name: str) -> Image | Values:
+    top, left, rows, columns = window
+    height, width = image.array.shape[:2]
+    require_inside(window, height, width, name)
+    where = (slice(top, top + rows), slice(left, left + columns))
+    valid = None if image.valid is None else image.valid[where]
+    return replace(image, array=np.ascontiguousarray(image.array[where]), valid=valid)
 
 
 def _holds_all_samples(mode: str, bands: tuple[str, ...], tags: Mapping[int, Any]) -> bool:
@@ -141,10 +168,12 @@ def _read_page(page: Any, reading: Reading, name: str) -> Values:
     """Numbers of one page; its channel of transparency is a mask."""
     height, width = page.imagelength, page.imagewidth
     top, left, rows, columns = reading.window or (0, 0, height, width)
-    if top + rows > height or left + columns > width:
-        cause = f"window {top},{left},{rows},{columns} is outside of {height} x {width} pixels (height x width)"
-        raise Unsupported(name, cause)
+    require_inside((top, left, rows, columns), height, width, name)
     require_size(columns, rows, name)
+    if reading.bands is None and int(page.photometric) in _COLOUR_WORDS:
+        words = _COLOUR_WORDS[int(page.photometric)]
+        cause = f"TIFF of {words}, of which no further page and no part of a large one is decoded"
+        raise Unsupported(name, cause, "convert it to RGB")
     samples, dtype = page.samplesperpixel, page.dtype
     if dtype is None or dtype.kind not in "buif" or page.imagedepth != 1:
         raise Unsupported(name, f"TIFF of numbers {dtype}", "convert it to 16-bit or float TIFF")
