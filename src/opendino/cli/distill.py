@@ -11,12 +11,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import nn
 
 from opendino.cli.arguments import (
@@ -39,12 +38,13 @@ from opendino.cli.distill_plan import (
     measure_job,
     patch_sides,
 )
-from opendino.cli.distill_watch import StudentWatch, TeacherScore, watch_student
+from opendino.cli.distill_watch import TeacherScore, watch_student
 from opendino.cli.fields import describe_fields, list_fields, split_fields
 from opendino.cli.model import choose_model
 from opendino.cli.pictures import PictureArgs
 from opendino.cli.plan import FEWEST_STEPS, WORKING_SHARE, Length
 from opendino.cli.pretrain import knn_probe, left_out
+from opendino.cli.progress import add_training, training_bars
 from opendino.cli.protocol_watch import plan_protocols
 from opendino.cli.teacher_heads import HeadsPlan, fit_teacher_heads, with_heads
 from opendino.cli.watchers import export_model
@@ -54,12 +54,10 @@ from opendino.errors import DataError, StoppedError, UsageError
 from opendino.monitor.metrics import read_rows
 from opendino.monitor.verdict import verdict
 from opendino.pages.report import write_report
-from opendino.train.checkpoint import list_checkpoints
 from opendino.train.config import RunConfig
-from opendino.train.loop import StepResult
 from opendino.train.run import RunDirectory, open_run
 from opendino.train.teacher import Teacher
-from opendino.train.together import Training, train_together
+from opendino.train.together import train_together
 
 DEFAULT_MINUTES = 30.0
 HEADS_STEPS = 300
@@ -250,25 +248,16 @@ def _train(
     methods, lessons = build_students(configs, job.source, teacher, job.device)
     probe = knn_probe(configs[0], job.source, job.val, named.backbone.transform, runs[0], job.device)
     score = TeacherScore(probe, named.backbone)
-    columns = (
-        TextColumn("[bold]{task.description} {task.completed}/{task.total}"),
-        BarColumn(),
-        TextColumn("{task.fields[words]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=console.quiet) as progress:
+    with training_bars(console) as progress:
         watches, trainings = [], []
         for config, run, method in zip(configs, runs, methods, strict=True):
-            prefix = f"{config.model.name} " if len(configs) > 1 else ""
-
-            def say(line: str, prefix: str = prefix) -> None:
-                progress.console.print(prefix + line)
-
-            watch = watch_student(job, config, run, method, score, say)
+            watch, training = add_training(
+                *(progress, config, method, lessons, run),
+                functools.partial(watch_student, job, config, run, method, score),
+                name=config.model.name if len(configs) > 1 else "",
+            )
             watches.append(watch)
-            trainings.append(_training(config, run, method, lessons, watch, progress))
+            trainings.append(training)
         outcomes = train_together(trainings, job.out)
     results = []
     for config, method, run, watch, outcome in zip(configs, methods, runs, watches, outcomes, strict=True):
@@ -306,25 +295,6 @@ def _train(
         teacher_knn=next((row["value"] for row in rows if row["kind"] == "teacher"), None),
         students=tuple(results),
     )
-
-
-def _training(
-    config: RunConfig, run: RunDirectory, method: Any, lessons: Any, watch: StudentWatch, progress: Progress
-) -> Training[Any]:
-    reached = max((step for step, _ in list_checkpoints(run.checkpoints)), default=0)
-    if reached >= config.steps:
-        watch.say(f"{run.path} is complete: step {reached:,} of {config.steps:,}")
-    elif reached:
-        watch.say(f"going on from step {reached:,} of {config.steps:,}")
-    task = progress.add_task(config.model.name, total=config.steps, completed=reached, words="starting")
-
-    def on_step(step: int, result: StepResult, images_per_s: float) -> None:
-        watch.on_step(step, result.loss, result.grad_norm)
-        terms = " ".join(f"{name} {value:.3f}" for name, value in result.values.items())
-        words = f"loss {result.loss:.3f} ({terms}) grad {result.grad_norm:.2f} {images_per_s:,.0f} images/s"
-        progress.update(task, completed=step, words=words)
-
-    return Training(config, method, lessons, run, watch.watchers(), on_step, watch.carry)
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,4 @@ def watch_student(
         say("no class subfolders: k-NN is skipped, health and pictures are not")
     if not FAMILY[name].from_paper:
         say(f"student: {name} ({FAMILY[name].note})")
-    watch = StudentWatch(config, run, source, transform, job.device, probe, card, say, score=score)
-    watch.measure_colours()
-    return watch
+    return StudentWatch(config, run, source, transform, job.device, probe, card, say, score=score)

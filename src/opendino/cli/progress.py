@@ -1,9 +1,9 @@
-"""A training run on the terminal: what the bar shows while the loop runs."""
+"""A training run on the terminal: what the bar shows while the loop runs; several runs have a bar each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -14,6 +14,61 @@ from opendino.train.config import RunConfig
 from opendino.train.loop import Outcome, StepResult, train
 from opendino.train.method import BackboneMethod, Batches
 from opendino.train.run import RunDirectory
+from opendino.train.together import Training
+
+W = TypeVar("W", bound=Watch)
+
+
+def training_bars(console: Console) -> Progress:
+    """For `add_training`; to be entered with `with`."""
+    columns = (
+        TextColumn("[bold]{task.description}{task.completed}/{task.total}"),
+        BarColumn(),
+        TextColumn("{task.fields[words]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, disable=console.quiet)
+
+
+def add_training(
+    progress: Progress,
+    config: RunConfig,
+    method: BackboneMethod,
+    loader: Batches[Any],
+    run: RunDirectory,
+    make_watch: Callable[[Callable[[str], None]], W],
+    *,
+    name: str = "",
+) -> tuple[W, Training[Any]]:
+    """A bar for a run, its watchers, and what the loop takes.
+
+    Args:
+        make_watch: from what prints a line above the bars to the watchers of the run.
+        name: before the run's bar and lines, where there are several.
+    """
+    prefix = f"{name} " if name else ""
+
+    def say(line: str) -> None:
+        progress.console.print(prefix + line)
+
+    reached = max((step for step, _ in list_checkpoints(run.checkpoints)), default=0)
+    if reached >= config.steps:
+        say(f"{run.path} is complete: step {reached:,} of {config.steps:,}")
+    elif reached:
+        say(f"going on from step {reached:,} of {config.steps:,}")
+    watch = make_watch(say)
+    say(watch.measure_colours())
+    task = progress.add_task(prefix, total=config.steps, completed=reached, words="starting")
+
+    def on_step(step: int, result: StepResult, images_per_s: float) -> None:
+        watch.on_step(step, result.loss, result.grad_norm)
+        terms = " ".join(f"{name} {value:.3f}" for name, value in result.values.items())
+        words = f"loss {result.loss:.3f} ({terms}) grad {result.grad_norm:.2f} {images_per_s:,.0f} images/s"
+        progress.update(task, completed=step, words=" ".join([*watch.shown(), words]))
+
+    return watch, Training(config, method, loader, run, watch.watchers(), on_step, watch.carry)
 
 
 def train_with_progress(
@@ -22,36 +77,9 @@ def train_with_progress(
     loader: Batches[Any],
     run: RunDirectory,
     console: Console,
-    make_watch: Callable[[Callable[[str], None]], Watch],
-) -> tuple[Watch, Outcome]:
-    """Train to the end, or from where `run` stands.
-
-    Args:
-        make_watch: from what prints a line above the bar to the watchers of the run.
-    """
-    columns = (
-        TextColumn("[bold]{task.completed}/{task.total}"),
-        BarColumn(),
-        TextColumn("{task.fields[words]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    reached = max((step for step, _ in list_checkpoints(run.checkpoints)), default=0)
-    if reached >= config.steps:
-        console.print(f"{run.path} is complete: step {reached:,} of {config.steps:,}")
-    elif reached:
-        console.print(f"going on from step {reached:,} of {config.steps:,}")
-    with Progress(*columns, console=console, disable=console.quiet) as progress:
-        watch = make_watch(progress.console.print)
-        console.print(watch.measure_colours())
-        task = progress.add_task("", total=config.steps, completed=reached, words="starting")
-
-        def on_step(step: int, result: StepResult, images_per_s: float) -> None:
-            watch.on_step(step, result.loss, result.grad_norm)
-            terms = " ".join(f"{name} {value:.3f}" for name, value in result.values.items())
-            words = f"loss {result.loss:.3f} ({terms}) grad {result.grad_norm:.2f} {images_per_s:,.0f} images/s"
-            progress.update(task, completed=step, words=" ".join([*watch.shown(), words]))
-
-        outcome = train(config, method, loader, run, watchers=watch.watchers(), on_step=on_step, carry=watch.carry)
-    return watch, outcome
+    make_watch: Callable[[Callable[[str], None]], W],
+) -> tuple[W, Outcome]:
+    """Train to the end, or from where `run` stands, with one bar; `make_watch` as for `add_training`."""
+    with training_bars(console) as progress:
+        watch, it = add_training(progress, config, method, loader, run, make_watch)
+        return watch, train(config, method, loader, run, watchers=it.watchers, on_step=it.on_step, carry=it.carry)

@@ -3,7 +3,7 @@
 command:   opendino distill PICTURES --teacher MODEL --student vit_tiny
 hardware:  2 CPU cores, or one GPU
 hours:     as many as you give it
-scores:    LOG.md has both against the same student trained alone
+scores:    not measured yet: neither against the other, nor against the same student trained alone
 """
 
 from __future__ import annotations
