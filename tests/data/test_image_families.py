@@ -24,6 +24,7 @@ from opendino.data.images import (
     Truncated,
     Unsupported,
     jpeg,
+    limited_time,
     read,
     tone,
 )
@@ -505,7 +506,7 @@ def test_a_missing_library_names_its_extra(
         return builtins.__import__(name)
 
     monkeypatch.setattr(picture.importlib, "import_module", without)
-    with pytest.raises(Unsupported, match=rf"needs {module}; pip install 'opendino\[{extra}\]'"):
+    with limited_time(60), pytest.raises(Unsupported, match=rf"needs {module}; pip install 'opendino\[{extra}\]'"):
         read(data)
 
 

@@ -15,6 +15,7 @@ from PIL import Image as PillowImage
 
 from opendino.data.images import Image, ImageError, Reading, read
 from tests.data.drawing import encoded, photo
+from tests.data.test_heif import heic
 from tests.data.test_image_families import dicom, tiff, video
 
 PATIENCE_S = 20
@@ -51,6 +52,7 @@ def seeds() -> dict[str, bytes]:
         "ppm": encoded(small, "PPM"),
         "jp2": encoded(small, "JPEG2000"),
         "avif": encoded(small, "AVIF"),
+        "heic": heic(small),
         "tiff": encoded(small, "TIFF", compression="tiff_lzw"),
         "tiff bands": tiff(np.dstack([small, small]), photometric="minisblack", planarconfig="contig", tile=(16, 16)),
         "tiff float": tiff(small[:, :, 0].astype(np.float64), compression="zlib", predictor=True),

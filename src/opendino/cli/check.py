@@ -68,7 +68,7 @@ class CheckArgs(ReadingArgs):
     follow: Switch = False
     """Also enter links to folders."""
     workers: OptionalCount = None
-    """Processes that decode; default: one a core, at most 8. 0: this one, which then can hang with a decoder."""
+    """Processes that decode; default: one a core, at most 8. 0: this one, which a decoder that crashes then ends."""
     json: Switch = False
     """Print the summary as one JSON object instead of words."""
 
@@ -204,7 +204,7 @@ def _take(source: Source, records: Records, workers: int, quiet: bool) -> int:
 
 def _apply(path: Path, found: Sequence[SkipEntry]) -> None:
     """Write the skip list beside the pictures: what a person decided or added stays, what was mended goes."""
-    ours = {entry.reason for entry in found} | {"one colour", "duplicate", "mask", "crash"}
+    ours = {entry.reason for entry in found} | {"one colour", "duplicate", "mask"}
     ours |= {kind.reason for kind in ImageError.__subclasses__()}
     old = {entry.id: entry for entry in read_skip_entries(path)} if path.exists() else {}
     now = {entry.id for entry in found}

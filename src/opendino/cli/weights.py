@@ -145,7 +145,7 @@ def _rows(passport: Passport) -> list[tuple[str, str]]:
             "format",
             f"{passport.format}, {passport.layout} names" + (f" behind {passport.prefix}" if passport.prefix else ""),
         ),
-        ("model", " or ".join(passport.models) or "none of the family by its sizes"),
+        ("model", passport.identity),
         ("coverage", passport.coverage),
     ]
     for word, names in (("missing", passport.missing), ("unexpected", passport.unexpected)):
@@ -164,6 +164,7 @@ def _rows(passport: Passport) -> list[tuple[str, str]]:
             "transform",
             f"{transform.size} px, {transform.mode}, {transform.filter}, mean {transform.mean}, std {transform.std}",
         ),
+        *([("careful", passport.careful)] if passport.careful else []),
         ("licence", passport.licence),
         ("source", passport.source),
         (

@@ -20,7 +20,8 @@ MAX_NAMED = 1000
 # A folder still counts as sorted into classes when fewer than this share of its pictures lie outside them.
 MAX_UNSORTED = 0.01
 PICTURE_ENDINGS = (
-    b".jpg .jpeg .jpe .jfif .png .gif .webp .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .jp2 .j2k .jpx .avif .mpo .apng"
+    b".jpg .jpeg .jpe .jfif .png .gif .webp .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .jp2 .j2k .jpx .avif .heic .heif "
+    b".mpo .apng"
 ).split()
 
 

@@ -18,12 +18,12 @@ from opendino.data.augment import augment, normalise
 from opendino.data.config import DataConfig
 from opendino.data.crops import cut
 from opendino.data.draws import ColorDraws, Draws, crops_of_step, draw
-from opendino.data.images import ImageError
+from opendino.data.images import ImageError, too_slow
 from opendino.data.listing import Skipped
 from opendino.data.masks import block_masks
 from opendino.data.order import Order
 from opendino.data.sources import Source
-from opendino.data.watch import Watch, too_slow
+from opendino.data.watch import Watch
 from opendino.errors import DataError
 
 # So many neighbours are tried in place of a picture that cannot be read.

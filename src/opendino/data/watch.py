@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import faulthandler
 import multiprocessing
-import resource
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from opendino.data.images import TooSlow
-
-PATIENCE_S = 10
-"""Seconds of computing that one picture may take in a watched process."""
-
-
-def too_slow(name: str) -> TooSlow:
-    """The error of a picture whose decoder was ended."""
-    return TooSlow(name, f"its decoder was stopped after {PATIENCE_S} s", "save it again in another format")
+from opendino.data.images import PATIENCE_S, limited_time
 
 
 class Watch:
     """Made by a parent for one child process, which uses `at`; the parent looks when the child has died.
 
-    The limit is one of computing time (RLIMIT_CPU, whole seconds, so up to one more), kept by the system: it also ends
-    a decoder that never returns to Python, and neither a busy machine nor slow storage uses it up.
+    The limit is that of `images.limited_time`.
     """
 
     def __init__(self, patience_s: int = PATIENCE_S) -> None:
@@ -51,11 +41,8 @@ class Watch:
             faulthandler.register(signal.SIGXCPU, file=self._say.fileno(), all_threads=False, chain=True)
             self._ready = True
         self._place.value = index
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + self._patience_s + 1, hard))
         try:
-            yield
+            with limited_time(self._patience_s):
+                yield
         finally:
-            resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
             self._place.value = -1

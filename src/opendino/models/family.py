@@ -24,6 +24,23 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SATELLITE = ((0.430, 0.411, 0.296), (0.213, 0.156, 0.143))
 
 
+# They stand in the names of the official files.
+_DIGESTS = {
+    "vits16": "08c60483",
+    "vits16plus": "4057cbaa",
+    "vitb16": "73cec8be",
+    "vitl16": "8aa4cbdd",
+    "vitl16_sat": "eadcf0ff",
+    "vith16plus": "7c1da9a5",
+    "vit7b16": "a955f4ea",
+    "vit7b16_sat": "a6675841",
+    "convnext_tiny": "21b726bb",
+    "convnext_small": "296db49d",
+    "convnext_base": "801f2ba9",
+    "convnext_large": "61fa432d",
+}
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """A row of the family.
@@ -31,7 +48,8 @@ class ModelSpec:
     params: trained numbers. licence: of the released weights that go by this name (weights that you train are yours).
     source: where architecture and weights come from. repository: their Hugging Face repository; gated: it wants an
     account that was let in. mirror: a repository of the same weights in timm's layout, open to all under the same
-    licence. picture_mean, picture_std: of RGB in [0, 1], what the released weights expect.
+    licence. picture_mean, picture_std: of RGB in [0, 1], what the released weights expect. digest: the first eight hex
+    digits of the SHA-256 of the official file, where they are published.
     """
 
     name: str
@@ -47,6 +65,7 @@ class ModelSpec:
     mirror: str | None = None
     picture_mean: tuple[float, float, float] = IMAGENET[0]
     picture_std: tuple[float, float, float] = IMAGENET[1]
+    digest: str = ""
 
 
 def _paper(name: str, kind: str, config: Config, params: int, repository: str, mirror: str, note: str) -> ModelSpec:
@@ -63,6 +82,7 @@ def _paper(name: str, kind: str, config: Config, params: int, repository: str, m
         mirror=f"timm/{mirror}.dinov3_{data}" if kind == "convnext" else f"timm/{mirror}_patch16_dinov3.{data}",
         picture_mean=mean,
         picture_std=std,
+        digest=_DIGESTS[name],
     )
 
 

@@ -82,6 +82,22 @@ def read_object(path: Path) -> Any:
 
 def read_transform(folder: Path, raw: Any, patch: int, spec: ModelSpec | None) -> Transform:
     """What pictures must go through: preprocessor_config.json, else timm's config, else what the family says."""
+    stated = _stated_transform(folder, raw, patch)
+    if stated is not None:
+        return stated
+    side = _whole_patches(224, patch)
+    mean, std = (spec.picture_mean, spec.picture_std) if spec else (Transform.mean, Transform.std)
+    if spec is not None and isinstance(spec.config, Dinov2Config):
+        return Transform(size=side, mode="center", mean=mean, std=std, patch=patch, filter="bicubic")
+    return Transform(size=side, mean=mean, std=std, patch=patch)
+
+
+def states_transform(folder: Path, raw: Any) -> bool:
+    """Whether a file beside the weights says what pictures must go through."""
+    return _stated_transform(folder, raw, 1) is not None
+
+
+def _stated_transform(folder: Path, raw: Any, patch: int) -> Transform | None:
     path = folder / "preprocessor_config.json"
     try:
         ours = raw.get("opendino") if isinstance(raw, Mapping) else None
@@ -99,11 +115,7 @@ def read_transform(folder: Path, raw: Any, patch: int, spec: ModelSpec | None) -
         raise WeightsError(path, f"not understood ({error})") from None
     except (UsageError, TypeError, ValueError, AttributeError, KeyError) as error:
         raise WeightsError(path, f"not understood ({error})") from None
-    side = _whole_patches(224, patch)
-    mean, std = (spec.picture_mean, spec.picture_std) if spec else (Transform.mean, Transform.std)
-    if spec is not None and isinstance(spec.config, Dinov2Config):
-        return Transform(size=side, mode="center", mean=mean, std=std, patch=patch, filter="bicubic")
-    return Transform(size=side, mean=mean, std=std, patch=patch)
+    return None
 
 
 def _timm_transform(fields: Mapping[str, Any], patch: int) -> Transform:

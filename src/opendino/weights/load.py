@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from opendino.data.transform import Transform
 from opendino.errors import WeightsError
 from opendino.models.dinov2 import Dinov2Config
-from opendino.models.family import FAMILY, Config, ModelSpec, build_from_config, changed
+from opendino.models.family import Config, build_from_config, changed
 from opendino.models.stem import adapt_stem, resample_patch, stem_name
 from opendino.models.vit import ViTConfig
 from opendino.weights.coverage import check_copies, measure, refuse
 from opendino.weights.folder import USUAL, read_transform
+from opendino.weights.identify import Identity, identify
 from opendino.weights.keys import Layout, Rule, State, shapes_in_file, to_ours
 from opendino.weights.opened import Opened, empty_model, open_weights, probably
 from opendino.weights.shapes import is_named
-from opendino.weights.where import Origin, locate
+from opendino.weights.where import Origin, locate, say_on_stderr
 
 _DINOV3 = "DINOv3 weights are under the DINOv3 License"
 
@@ -66,15 +67,17 @@ def load(
         )
     if not partial:
         refuse(opened.coverage, opened.config, opened.file, probably(opened))
-    spec = spec_of(opened, origin)
+    identity = identify(opened, origin)
+    if identity.careful:
+        say_on_stderr(f"{opened.file}: {identity.words}; {identity.careful}")
     model = _build(opened, partial)
-    transform = read_transform(opened.file.parent, opened.raw, model.patch, spec)  # type: ignore[arg-type]
+    transform = read_transform(opened.file.parent, opened.raw, model.patch, identity.spec)  # type: ignore[arg-type]
     if overrides:
         model = _changed(model, opened.config, overrides)
     transform = _for_shape(transform, model.config)  # type: ignore[arg-type]
     # torch's stubs type every attribute of a module as a tensor or a module.
     model.transform = transform  # type: ignore[assignment]
-    card = make_card(opened, origin, spec)
+    card = make_card(opened, origin, identity)
     model.card = {**card, "changed": overrides} if overrides else card  # type: ignore[assignment]
     return model.to(device).eval()
 
@@ -108,26 +111,18 @@ def fill(
     model.load_state_dict(state, strict=not partial, assign=True)
 
 
-def spec_of(opened: Opened, origin: Origin) -> ModelSpec | None:
-    """The family row that a file belongs to, where its name, its place or its shape tells."""
-    if origin.name is not None:
-        return FAMILY[origin.name]
-    if not opened.names:
-        return None
-    satellite = "sat493m" in str(opened.file).lower() or "_sat" in opened.file.parent.name
-    matching = [name for name in opened.names if name.endswith("_sat") == satellite]
-    return FAMILY[(matching or list(opened.names))[0]]
-
-
-def make_card(opened: Opened, origin: Origin, spec: ModelSpec | None) -> dict[str, Any]:
+def make_card(opened: Opened, origin: Origin, identity: Identity) -> dict[str, Any]:
     """Name, licence and source: the file's own card, else what the family says of these weights."""
     ours = opened.raw.get("opendino") if isinstance(opened.raw, Mapping) else None
     own = ours.get("card") if isinstance(ours, dict) else None
     lone = opened.file.name not in USUAL
     named = opened.file if lone else opened.file.resolve().parent
     card: dict[str, Any] = {"name": named.stem if lone else named.name, "licence": "not stated", "source": str(named)}
+    spec = identity.spec
     if isinstance(own, dict):
         card |= own
+    elif identity.foreign:
+        card["licence"] = f"not stated; ask those who made {identity.foreign}"
     elif spec is not None and origin.name is not None:
         card |= {"name": spec.name, "licence": spec.licence, "source": origin.source or spec.source}
     elif spec is not None:

@@ -12,7 +12,8 @@ from opendino.data.transform import Transform
 from opendino.files import sha256_file
 from opendino.models.vit import ViTConfig
 from opendino.weights.folder import read_transform
-from opendino.weights.load import make_card, spec_of
+from opendino.weights.identify import identify
+from opendino.weights.load import make_card
 from opendino.weights.opened import open_weights, probably
 from opendino.weights.where import Origin
 
@@ -20,7 +21,8 @@ from opendino.weights.where import Origin
 @dataclass(frozen=True)
 class Passport:
     """layout: whose names the file has; prefix: what stands in front of them.
-    models: family members of this shape. params: numbers in the file.
+    models: family members of this shape. identity: which one it is and how that is known, in words; careful: what
+    follows where it may be another one. params: numbers in the file.
 
     dtypes: number of tensors by kind of number. digest: hex SHA-256 of the file (of the index file for shards).
     digest_in_name: `agrees` or `differs` where an official name carries the start of its hash, else empty.
@@ -31,6 +33,8 @@ class Passport:
     layout: str
     prefix: str
     models: tuple[str, ...]
+    identity: str
+    careful: str
     coverage: str
     whole: bool
     probably: str
@@ -56,11 +60,11 @@ def read_passport(
     """
     origin = origin or Origin(Path(path))
     opened = origin.opened or open_weights(origin.path, heads, depth)
-    spec = spec_of(opened, origin)
-    card = make_card(opened, origin, spec)
     config: Any = opened.config
     patch = config.patch if isinstance(config, ViTConfig) else getattr(config, "patch", 32)
     digest = sha256_file(opened.file)
+    identity = identify(opened, origin, digest)
+    card = make_card(opened, origin, identity)
     kinds = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in opened.tensors.values())
     return Passport(
         file=opened.file,
@@ -68,6 +72,8 @@ def read_passport(
         layout=opened.layout.name,
         prefix=opened.prefix,
         models=opened.names,
+        identity=identity.words,
+        careful=identity.careful,
         coverage=str(opened.coverage),
         whole=opened.coverage.whole,
         probably="" if opened.coverage.whole else probably(opened),
@@ -80,7 +86,7 @@ def read_passport(
         source=card["source"],
         digest=digest,
         digest_in_name=_compared(opened.file.name, digest),
-        transform=read_transform(opened.file.parent, opened.raw, patch, spec),
+        transform=read_transform(opened.file.parent, opened.raw, patch, identity.spec),
         ignored=tuple(opened.ignored),
     )
 

@@ -105,7 +105,7 @@ def own_folder() -> Path:
 
 def candidates(spec: ModelSpec) -> Iterator[tuple[str, Path]]:
     """Files and folders that carry the name of a model, official, Hugging Face's, timm's or ours."""
-    names = _file_names(spec)
+    names = file_names(spec)
     for place, folder in search_folders():
         if folder.is_dir():
             for entry in sorted(folder.iterdir()):
@@ -120,7 +120,7 @@ def candidates(spec: ModelSpec) -> Iterator[tuple[str, Path]]:
                     yield "at hand in Hugging Face's cache", snapshot
 
 
-def _file_names(spec: ModelSpec) -> list[str]:
+def file_names(spec: ModelSpec) -> list[str]:
     """Names without endings; an official file has `-` and eight digits of its hash behind."""
     data = "sat493m" if spec.name.endswith("_sat") else "lvd1689m"
     if isinstance(spec.config, Dinov2Config):
@@ -211,7 +211,7 @@ def _from_network(spec: ModelSpec, accept_licence: bool, download: Download, say
 
 def _three_ways(spec: ModelSpec) -> str:
     """The ways on, in one line: by hand, with a token, by the mirror (or, for an open model, online)."""
-    by_hand = f"(1) put {_file_names(spec)[1]}.pth, or a model folder named {spec.name}, into {own_folder()}"
+    by_hand = f"(1) put {file_names(spec)[1]}.pth, or a model folder named {spec.name}, into {own_folder()}"
     if not spec.gated:
         return f"{by_hand}; (2) go online: huggingface.co/{spec.repository} is open; (3) name another model"
     page = f"(2) ask at huggingface.co/{spec.repository}, then run `hf auth login`"

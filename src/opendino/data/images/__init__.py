@@ -2,13 +2,16 @@
 
 The kind follows from the content, never from the name. One file a family of kinds: `jpeg` (fast path), `pillow_kinds`,
 `tiff` (and `large` ones in parts), `dicom`, `nifti`, `video`; what they share is the safe opening (`file`), the kinds
-(`kinds`), turning (`upright`), colour profiles (`colour`) and the way from any numbers to 8 bits (`tone`).
+(`kinds`), turning (`upright`), colour profiles (`colour`), silence (`quiet`), a limit of time (`apart`) and the way
+from any numbers to 8 bits (`tone`).
 
 To add a kind: a row in `kinds.KINDS`; for a new family also its file and its line in `read.py`; golden pixels in
 `tests/data`.
 """
 
+from opendino.data.images.apart import PATIENCE_S, crashed, limited_time, too_slow
 from opendino.data.images.errors import (
+    Crashed,
     Denied,
     Empty,
     ImageError,
@@ -33,6 +36,8 @@ __all__ = [
     "MAX_FILE_BYTES",
     "MAX_PIXELS",
     "MIN_SIDE_PX",
+    "PATIENCE_S",
+    "Crashed",
     "Denied",
     "Empty",
     "IOFault",
@@ -48,10 +53,12 @@ __all__ = [
     "Unsupported",
     "Values",
     "Vanished",
+    "crashed",
     "find_kind",
     "find_valid",
     "is_pointer",
     "is_tiff",
+    "limited_time",
     "load_file",
     "open_file",
     "open_large",
@@ -59,5 +66,6 @@ __all__ = [
     "read",
     "read_stored",
     "to_picture",
+    "too_slow",
     "typed_storage_errors",
 ]

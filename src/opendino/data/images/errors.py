@@ -44,6 +44,12 @@ class TooSlow(ImageError):
     reason = "too-slow"
 
 
+class Crashed(ImageError):
+    """Its decoder ends the process that it runs in."""
+
+    reason = "crash"
+
+
 class Unsupported(ImageError):
     """A picture of a kind that this reader does not decode, or not without an extra or a choice of bands."""
 

@@ -12,8 +12,9 @@ from opendino.data.images.errors import TooSlow
 from opendino.data.images.picture import Image, Reading, require_size
 from opendino.data.images.upright import turn_upright
 
-# Ten is usual. Each scan passes over all pixels, so thousands of tiny ones would take minutes.
-MAX_SCANS = 200
+# Ten is usual. Each scan passes over all pixels, so thousands of tiny ones would take minutes, and more than a few of a
+# large picture get a limit of time.
+MAX_SCANS, MANY_SCANS = 200, 20
 REDUCTIONS = (8, 4, 2)
 
 
@@ -73,11 +74,12 @@ def reduction(width: int, height: int, at_least: int | None) -> int:
     return next((by for by in REDUCTIONS if min(-(-width // by), -(-height // by)) >= at_least), 1)
 
 
-def require_few_scans(data: bytes, name: str) -> None:
-    """Raise TooSlow for a JPEG of more than MAX_SCANS scans. A scan's mark never stands in compressed data."""
-    scans = data.count(b"\xff\xda")
+def require_few_scans(data: bytes, name: str) -> int:
+    """The number of scans of a JPEG. Raises TooSlow for more than MAX_SCANS."""
+    scans = data.count(b"\xff\xda")  # a scan's mark never stands in compressed data
     if scans > MAX_SCANS:
         raise TooSlow(name, f"JPEG of {scans} scans, at most {MAX_SCANS} are decoded", "save it again as plain JPEG")
+    return scans
 
 
 def decode_fast(data: bytes, reading: Reading, name: str) -> Image | None:

@@ -22,6 +22,8 @@ class Kind:
         family: which file of this package decodes it; None = not decoded.
         formats: Pillow's names of the decoders that may open it, for the families that use Pillow.
         still: False for video, which a folder of pictures does not take in.
+        heavy: whether the time that decoding takes is no matter of pixels and bytes alone: its decoder is given a
+            process that can be ended.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Kind:
     family: Literal["jpeg", "pillow", "tiff", "dicom", "nifti", "video"] | None = None
     formats: tuple[str, ...] = ()
     still: bool = True
+    heavy: bool = False
 
 
 def _starts(*magics: bytes) -> Callable[[bytes], bool]:
@@ -37,6 +40,17 @@ def _starts(*magics: bytes) -> Callable[[bytes], bool]:
 
 def _brand(*brands: bytes) -> Callable[[bytes], bool]:
     return lambda head: head[4:8] == b"ftyp" and head[8:12] in brands
+
+
+_ANY_CODEC = (b"mif1", b"msf1", b"miaf")
+
+
+def _is_avif(head: bytes) -> bool:
+    # The first brand may leave the codec to the list of compatible ones.
+    if _brand(*_ANY_CODEC)(head):
+        listed = head[16 : min(len(head), int.from_bytes(head[:4], "big"))]
+        return any(listed[place : place + 4] in (b"avif", b"avis") for place in range(0, len(listed), 4))
+    return _brand(b"avif", b"avis")(head)
 
 
 def _is_portable_map(head: bytes) -> bool:
@@ -72,7 +86,7 @@ def _is_targa(head: bytes) -> bool:
 
 KINDS = (
     # First, since the bytes before its mark are free: some of these files are TIFF too.
-    Kind("DICOM", lambda head: head[128:132] == b"DICM", "dicom"),
+    Kind("DICOM", lambda head: head[128:132] == b"DICM", "dicom", heavy=True),
     Kind("jpeg", _starts(b"\xff\xd8\xff"), "jpeg", ("JPEG",)),
     Kind("png", _starts(b"\x89PNG\r\n\x1a\n"), "pillow", ("PNG",)),
     Kind("gif", _starts(b"GIF87a", b"GIF89a"), "pillow", ("GIF",)),
@@ -81,10 +95,10 @@ KINDS = (
     Kind("bmp", _is_bitmap, "pillow", ("BMP",)),
     Kind("portable map", _is_portable_map, "pillow", ("PPM",)),
     Kind("float map", _starts(b"Pf\n"), "pillow", ("PPM",)),
-    Kind("jpeg2000", _starts(b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"), "pillow", ("JPEG2000",)),
-    Kind("avif", _brand(b"avif", b"avis"), "pillow", ("AVIF",)),
+    Kind("jpeg2000", _starts(b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"), "pillow", ("JPEG2000",), heavy=True),
+    Kind("avif", _is_avif, "pillow", ("AVIF",), heavy=True),
     Kind("NIfTI", _is_nifti, "nifti"),
-    Kind("HEIC", _brand(b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")),
+    Kind("HEIC", _brand(b"heic", b"heix", b"hevc", b"heim", b"heis", *_ANY_CODEC), "pillow", heavy=True),
     Kind("Canon raw", _brand(b"crx ")),
     Kind("JPEG XL", _starts(b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")),
     Kind("colour float map", _starts(b"PF\n")),
@@ -129,5 +143,5 @@ def require_kind(head: bytes, name: str) -> Kind:
             raise NotAnImage(name, "a document (SVG, XML, HTML, PDF or PostScript), not pixels")
         raise NotAnImage(name, "no picture of a known kind")
     if kind.family is None:
-        raise Unsupported(name, f"{kind.name} is not decoded", "convert it to PNG or JPEG")
+        raise Unsupported(name, f"{kind.name} is not decoded", "convert it to PNG, JPEG or, with its range, TIFF")
     return kind

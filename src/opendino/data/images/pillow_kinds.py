@@ -1,4 +1,5 @@
-"""Everything that Pillow decodes: JPEG, PNG, GIF, WebP, BMP, AVIF, JPEG 2000, portable maps, Targa, plain TIFF."""
+"""Everything that Pillow decodes: JPEG, PNG, GIF, WebP, BMP, AVIF, JPEG 2000, portable maps, Targa, plain TIFF; HEIC by
+pillow-heif (extra `heic`)."""
 
 from __future__ import annotations
 
@@ -10,13 +11,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image as PillowImage
-from PIL import UnidentifiedImageError
+from PIL import UnidentifiedImageError, features
 
 from opendino.data.images.colour import to_srgb
 from opendino.data.images.errors import ImageError, TooLarge, Truncated, Unsupported
-from opendino.data.images.jpeg import reduction, require_few_scans
+from opendino.data.images.jpeg import reduction
 from opendino.data.images.kinds import Kind
-from opendino.data.images.picture import MAX_PIXELS, Image, Reading, require_frame, require_size
+from opendino.data.images.picture import MAX_PIXELS, Image, Reading, need, require_frame, require_size
 from opendino.data.images.quiet import silence_decoders
 from opendino.data.images.tone import Values
 from opendino.data.images.upright import turn, turn_upright
@@ -27,6 +28,8 @@ MAX_COUNTED_BYTES = 2**24
 DEFLATE_RATIO = 1032
 NODATA_TAG = 42113
 ORIENTATION_TAG = 274
+_OPTIONAL = {"avif": "avif", "webp": "webp", "jpeg2000": "jpg_2000"}
+"""Kinds that a Pillow may lack, with its own words for them."""
 _TRANSPARENT = ("RGBA", "LA", "PA", "La", "RGBa")
 
 
@@ -58,15 +61,23 @@ def typed_errors(kind: str, name: str, *, stored: bool = False) -> Iterator[None
 
 def decode_pillow(data: bytes, kind: Kind, reading: Reading, name: str) -> Image | Values:
     """Decode a file of a kind that names Pillow's formats."""
-    if kind.name == "jpeg":
-        require_few_scans(data, name)
     if kind.name == "png":
         _require_enough_data(data, name)
     with (
         typed_errors(kind.name, name),
-        PillowImage.open(io.BytesIO(data), formats=kind.formats) as opened,
+        _open(data, kind, name) as opened,
     ):
         return decode_opened(opened, len(data), kind, reading, name)
+
+
+def _open(data: bytes, kind: Kind, name: str) -> PillowImage.Image:
+    if kind.name == "HEIC":
+        # Not registered with Pillow, which is the whole process's; turned upright by the library.
+        opened: PillowImage.Image = need("pillow_heif", "heic", name, "HEIC").HeifImageFile(io.BytesIO(data))
+        return opened
+    if kind.name in _OPTIONAL and not features.check(_OPTIONAL[kind.name]):
+        raise Unsupported(name, f"this Pillow was built without {kind.name}", "pip install -U pillow")
+    return PillowImage.open(io.BytesIO(data), formats=kind.formats)
 
 
 def decode_opened(opened: PillowImage.Image, size: int, kind: Kind, reading: Reading, name: str) -> Image | Values:
@@ -115,8 +126,9 @@ def _choose_frame(opened: PillowImage.Image, size: int, kind: Kind, reading: Rea
         return {}
     counted = kind.name != "gif" or size <= MAX_COUNTED_BYTES
     frames = getattr(opened, "n_frames", 1) if counted else 1
-    frame = require_frame(reading.frame, frames, name) if counted else (reading.frame or 0)
-    if frame:
+    # A HEIC file says which of its pictures comes first.
+    frame = require_frame(reading.frame, frames, name, opened.tell()) if counted else (reading.frame or 0)
+    if frame != opened.tell():
         opened.seek(frame)
         require_size(*opened.size, name)
     return {"frames": frames} if frames > 1 else {}

@@ -9,8 +9,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from opendino.data.images.apart import is_limited, read_apart
 from opendino.data.images.file import load_file, open_file, patiently, read_rest, typed_storage_errors
-from opendino.data.images.jpeg import decode_fast
+from opendino.data.images.jpeg import MANY_SCANS, decode_fast, require_few_scans
 from opendino.data.images.kinds import HEAD_BYTES, require_kind
 from opendino.data.images.picture import Image, Reading, require_inside
 from opendino.data.images.pillow_kinds import decode_pillow
@@ -65,15 +66,18 @@ def read_stored(source: bytes | BinaryIO, name: str, reading: Reading = _PLAIN_R
         image = decode_fast(data, reading, name)
         if image is not None:
             return image
-    elif kind.family == "dicom":
+    heavy = kind.heavy or (kind.family == "jpeg" and require_few_scans(data, name) > MANY_SCANS)
+    if heavy and not is_limited():
+        return read_apart(data, name, reading)
+    if kind.family == "dicom":
         from opendino.data.images.dicom import decode_dicom
 
         return decode_dicom(data, reading, name)
-    elif kind.family == "nifti":
+    if kind.family == "nifti":
         from opendino.data.images.nifti import decode_nifti
 
         return decode_nifti(data, reading, name)
-    elif kind.family == "video":
+    if kind.family == "video":
         from opendino.data.images.video import decode_video
 
         return decode_video(data, kind, reading, name)

@@ -9,14 +9,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
 from typing import Any
 
-from opendino.data.images import ImageError
+from opendino.data.images import ImageError, crashed, too_slow
 from opendino.data.sources import Source
 from opendino.data.survey.measure import Measured, measure, unreadable
 from opendino.data.survey.records import Records
-from opendino.data.watch import Watch, too_slow
+from opendino.data.watch import Watch
 from opendino.errors import OpendinoError
 
 CHUNK = 32
@@ -139,9 +138,7 @@ def _start(source: Source, workers: int, watch: Watch) -> ProcessPoolExecutor:
 
 
 def _ended(seen: Measured, slow: bool) -> Measured:
-    if slow:
-        return unreadable(seen, too_slow(seen.id))
-    return replace(seen, reason="crash", cause="its decoder crashes or needs more memory than there is")
+    return unreadable(seen, too_slow(seen.id) if slow else crashed(seen.id))
 
 
 def _set_source(source: Source, watch: Watch | None = None) -> None:
