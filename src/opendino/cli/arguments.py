@@ -71,6 +71,8 @@ def _complaint(box: str, argv: Sequence[str], command: str) -> UsageError:
     fix = f"see {command} --help"
     if found := re.search(r"Error parsing (\S+): (.*?)(?: [-─]* ?Argument helptext|$)", words):
         flag, why = found.groups()
+        if several := re.match(r"no type matching \{None\}\|\{(.*?)\} could be", why):
+            return UsageError(_as_typed(flag, argv), f"must be {_numbers_in(several.group(1))}", fix)
         wanted = "a number" if "to float" in why else "a whole number" if "int()" in why else ""
         return UsageError(_as_typed(flag, argv), f"not {wanted}" if wanted else why, fix)
     if found := re.search(r"invalid choice '(.*?)' for argument '(.*?)'\. Expected one of \((.*?)\)", words):
@@ -87,6 +89,13 @@ def _complaint(box: str, argv: Sequence[str], command: str) -> UsageError:
     if found := re.search(r"Unrecognized options: (\S+)", words):
         return UsageError(found.group(1), "not expected here", fix)
     return UsageError(command, words or "not understood", fix)
+
+
+def _numbers_in(pattern: str) -> str:
+    """What tyro calls INT [INT ...] or FLOAT FLOAT, in words."""
+    kinds = re.findall(r"INT|FLOAT", pattern)
+    noun = "whole number" if "INT" in kinds else "number"
+    return f"one {noun} or more" if "..." in pattern else f"{len(kinds)} {noun}s" if len(kinds) > 1 else f"a {noun}"
 
 
 def _as_typed(flag: str, argv: Sequence[str]) -> str:

@@ -111,9 +111,11 @@ def check(
         reading: how pictures are read; by default as the file beside them says.
         workers: processes that decode, 0 = this one. Of scripts, call it below `if __name__ == "__main__"` with more.
     Raises:
-        DataError: no pictures. UsageError: `out` lies in `dir`, or another process is surveying there.
+        DataError: no pictures. UsageError: a bad option, `out` lies in `dir`, or another process is surveying there.
     """
     folder = Path(dir)
+    if workers < 0:
+        raise UsageError(f"--workers {workers}", "must be 0 or more")
     target = Path(out) if out is not None else _default_out(folder)
     if folder.is_dir() and folder.resolve() in (target.resolve(), *target.resolve().parents):
         raise UsageError(f"--out {target}", "lies among the pictures", "choose another")
@@ -176,6 +178,9 @@ def run(argv: Sequence[str]) -> int:
     print(f"\nwrote {result.page}, check.json beside it, and {result.skip_list}")
     if result.command:
         print(f"next: {result.command}")
+    if args.strict and result.unlisted:
+        words = "picture that cannot be read is" if result.unlisted == 1 else "pictures that cannot be read are"
+        print(f"--strict: {result.unlisted:,} {words} on no skip list beside the pictures")
     return _exit_code(result, args.strict)
 
 

@@ -123,6 +123,9 @@ def model_inputs(model: Any, transform: Transform, reading: Reading | None = Non
 
 def _normalise_by(model: Any, mean: str | Sequence[float] | None, std: str | Sequence[float] | None) -> None:
     given = {name: _numbers(name, value) for name, value in (("mean", mean), ("std", std)) if value is not None}
+    for name, values in given.items():
+        if len(values) != (wanted := len(model.transform.mean)):
+            raise UsageError(f"--{name}", f"must be {wanted} numbers, one a channel, got {len(values)}")
     if given:
         model.transform = replace(model.transform, **given)
 

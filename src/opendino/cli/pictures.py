@@ -12,7 +12,7 @@ import tyro
 from opendino.data.beside import declared_reading, stated_fields
 from opendino.data.images import Reading
 from opendino.data.listing import Skipped
-from opendino.errors import DataError
+from opendino.errors import DataError, UsageError
 
 SHOWN = 5
 """Pictures that are named in a line about many."""
@@ -41,7 +41,12 @@ class ReadingArgs:
     def reading(self, pictures: Path) -> Reading | None:
         """The file beside the pictures with the flags laid over it; None, which means that file, without flags."""
         stated = self.stated()
-        return replace(declared_reading(pictures), **stated) if stated else None
+        declared = declared_reading(pictures) if stated else None
+        try:
+            return None if declared is None else replace(declared, **stated)
+        except UsageError as error:
+            flag = error.thing.replace("reading.", "--").replace("_", "-")
+            raise UsageError(flag, error.cause, error.fix) from None
 
     def as_flags(self) -> str:
         """The same choice for the next command, with a space before it; "" where nothing was given."""

@@ -29,6 +29,8 @@ def find_weights(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
+        if path.exists():
+            raise WeightsError(path, "is neither a regular file nor a folder", _FIX)
         raise WeightsError(path, "no such file or folder", point_near(path))
     # A run that still trains has no model/ yet, but its best weights so far, or those of the start.
     for folder in (path, *(path / name for name in RUN_MODELS)):

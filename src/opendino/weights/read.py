@@ -71,6 +71,8 @@ def file_kind(path: Path) -> str:
         raise WeightsError(path, f"{what}: refused", "copy or download it again")
     if path.suffix == ".safetensors":
         return "safetensors"
+    if path.name in ("config.json", "preprocessor_config.json"):
+        raise WeightsError(path, "is a file of a model folder, not the weights", f"give the folder: {path.parent}")
     raise WeightsError(path, "is no model", "give a run directory, a model folder, a .safetensors or a .pth file")
 
 

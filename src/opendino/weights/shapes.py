@@ -49,7 +49,10 @@ def infer_config(
         return _vit(layout, kind, tensors, where, heads, depth)
     except (KeyError, IndexError, UsageError, ValueError) as error:
         cause = f"has names of {layout.name}, but its sizes tell no model ({error})"
-        raise WeightsError(where, cause, "the file is incomplete; copy or download it again") from None
+        fix = "the file is incomplete; copy or download it again"
+        if heads is not None or depth is not None:
+            fix = "leave --heads and --depth (heads=, depth=) out, or give others"
+        raise WeightsError(where, cause, fix) from None
 
 
 def count_blocks(layout: Layout, kind: type[Any], tensors: Mapping[str, Tensor]) -> tuple[int, ...]:

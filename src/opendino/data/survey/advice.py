@@ -72,6 +72,7 @@ def advise(summary: Summary) -> list[str]:
         return [f"No picture can be read. {reason}: {cause}." for reason, cause in summary.causes.items()]
     return [
         *_broken(summary),
+        *_left_out(summary),
         *_masks(summary),
         *_odd_folders(summary),
         *_reading(summary),
@@ -125,6 +126,20 @@ def _broken(summary: Summary) -> list[str]:
             f"{_pictures(colours, ('has', 'have'))} one colour and nothing to teach; the skip list leaves them out."
         )
     return said
+
+
+_HINTS = {
+    "pointer of large-file storage": "run `git lfs pull` for the pictures themselves",
+    "link to a folder": "--follow enters them",
+    "denied": "change their rights",
+    "video": "give videos to `opendino track`, or cut them into frames",
+}
+
+
+def _left_out(summary: Summary) -> list[str]:
+    """What the scan left out and a person may want in."""
+    found = [(why, hint) for why, hint in _HINTS.items() if why in summary.left_out]
+    return [f"Left out: {summary.left_out[why]:,} {why}; {hint}." for why, hint in found]
 
 
 def _masks(summary: Summary) -> list[str]:
