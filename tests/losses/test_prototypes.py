@@ -63,6 +63,7 @@ def test_gradients_are_those_of_finite_differences():
 def test_targets_equal_sinkhorn_on_all_logits():
     features, rows = rand(10, 6), rand(40, 6, seed=1) / 5
     targets = balanced_targets(features, rows, 0.07)
+    assert (targets.scores is None) == (prototypes.MAX_CHUNK_ROWS < 10)
     expected = sinkhorn(features @ rows.T, 0.07)
     torch.testing.assert_close(targets[0:10], expected, rtol=1e-5, atol=1e-7)
     order = torch.tensor([7, 2, 2])

@@ -4,7 +4,7 @@ import pytest
 
 from opendino.errors import UsageError
 from opendino.train.optim import OptimConfig
-from opendino.train.schedules import Schedule, constant, to_steps
+from opendino.train.schedules import Schedule, constant, rising, to_steps
 
 
 def values(schedule, total):
@@ -23,6 +23,18 @@ def test_late_switch():
 def test_constant_with_warmup():
     assert values(constant(4e-4, start=0, warmup=2), 5) == pytest.approx([0, 2e-4, 4e-4, 4e-4, 4e-4])
     assert values(constant(0.04), 3) == [0.04] * 3
+
+
+def test_hold_and_line():
+    held = values(Schedule(0, 1, 0, warmup=2, hold=2, cosine=3), 8)
+    assert held == pytest.approx([0, 0.5, 1, 1, 1, 0.5, 0, 0])
+    assert values(rising(0.04, 0.2, "line"), 4) == pytest.approx([0.04, 0.08, 0.12, 0.16])
+    assert values(rising(0.04, 0.2, "cosine"), 3) == pytest.approx([0.04, 0.12, 0.2])
+
+
+def test_a_rate_that_rises_along_a_cosine():
+    schedule = OptimConfig(lr=2.0, schedule="cosine rise", warmup=3).lr_schedule
+    assert values(schedule, 5) == pytest.approx([0, 1, 2, 2, 2])
 
 
 def test_fractions_are_of_the_run():

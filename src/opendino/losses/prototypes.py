@@ -53,7 +53,7 @@ class _PrototypeLoss(torch.autograd.Function):
         rows, columns = _operands(features / temperature, prototypes)
         total = torch.zeros((), device=features.device)
         to_features = torch.zeros_like(features)
-        to_prototypes = torch.zeros_like(prototypes)
+        to_prototypes = torch.empty_like(prototypes) if len(rows) else torch.zeros_like(prototypes)
         with torch.autocast(features.device.type, enabled=False):
             for part, scores in _scored_chunks(rows, columns):
                 wanted, weight = targets(part), weights[part].float()
@@ -66,8 +66,11 @@ class _PrototypeLoss(torch.autograd.Function):
                 slope = scores.mul_(weight[:, None] / mass).addcmul_(wanted, weight[:, None], value=-1)
                 slope = slope.to(rows.dtype)
                 to_features[part] = slope @ columns / temperature
+                first = part.start == 0
                 if slope.dtype == to_prototypes.dtype:
-                    to_prototypes.addmm_(slope.T, rows[part])
+                    to_prototypes.addmm_(slope.T, rows[part], beta=0 if first else 1)
+                elif first:
+                    to_prototypes.copy_(slope.T @ rows[part])
                 else:
                     to_prototypes += slope.T @ rows[part]
         ctx.save_for_backward(to_features, to_prototypes)
@@ -76,8 +79,9 @@ class _PrototypeLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        # In place: autograd refuses a second backward pass through what this one has changed.
         to_features, to_prototypes = ctx.saved_tensors
-        return to_features * slope, to_prototypes * slope, None, None, None
+        return to_features.mul_(slope), to_prototypes.mul_(slope), None, None, None
 
 
 @dataclass(frozen=True)
@@ -85,16 +89,19 @@ class BalancedTargets:
     """Sinkhorn's targets of N samples, made row by row when asked for.
 
     features: [N, b] teacher features before the last layer, over the temperature; prototypes: [K, b]; offsets: [K] of
-    `sinkhorn.prototype_offsets`.
+    `sinkhorn.prototype_offsets`; scores: [N, K] where they are one chunk, else None and computed anew for each use.
     """
 
     features: Tensor
     prototypes: Tensor
     offsets: Tensor
+    scores: Tensor | None
 
     @torch.no_grad()
     def __getitem__(self, index: slice | Tensor) -> Tensor:
         """Targets of the samples that a slice or an index tensor [n] names: fp32 [n, K]."""
+        if self.scores is not None:
+            return balance_(self.scores[index].to(torch.float32, copy=True), self.offsets)
         return balance_((self.features[index] @ self.prototypes.T).float(), self.offsets)
 
 
@@ -109,8 +116,8 @@ def balanced_targets(
 ) -> BalancedTargets:
     """Balance the assignment of teacher features to prototypes as `sinkhorn` does, in memory for one chunk of logits.
 
-    Logits are computed anew in each round and for each use. On one CPU core this is still faster than holding them all:
-    0.8 of the time for 512 rows x 65,536, since memory that is filled once costs more than the product (LOG.md).
+    Logits of more than one chunk are computed anew in each round and for each use. That costs less than to hold them
+    all: memory that is filled but once takes as long as the product that fills it (LOG.md).
 
     Args:
         features: [N, b], N >= 1; prototypes: [K, b]. Under autocast products are in its dtype.
@@ -118,10 +125,16 @@ def balanced_targets(
     """
     rows, columns = _operands(features / temperature, prototypes)
     with torch.autocast(features.device.type, enabled=False):
-        offsets = prototype_offsets(
-            lambda: (scores for _, scores in _scored_chunks(rows, columns)), all_sum=all_sum, all_max=all_max
-        )
-    return BalancedTargets(rows, columns, offsets)
+        kept = rows @ columns.T if len(rows) <= _chunk_rows(columns) else None
+
+        def chunks() -> Iterator[Tensor]:
+            if kept is not None:
+                yield kept.to(torch.float32, copy=True)
+            else:
+                yield from (scores for _, scores in _scored_chunks(rows, columns))
+
+        offsets = prototype_offsets(chunks, all_sum=all_sum, all_max=all_max)
+    return BalancedTargets(rows, columns, offsets, kept)
 
 
 def _operands(features: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,12 +146,16 @@ def _operands(features: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     return features, prototypes.to(features.dtype)
 
 
+def _chunk_rows(columns: Tensor) -> int:
+    return min(MAX_CHUNK_ROWS, max(1, CHUNK_ELEMENTS // len(columns)))
+
+
 def _scored_chunks(rows: Tensor, columns: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Slices of the rows with their products with all columns, fp32 [n, K].
 
     All chunks come in the same memory, for the caller to overwrite.
     """
-    size = min(MAX_CHUNK_ROWS, max(1, CHUNK_ELEMENTS // len(columns)), len(rows))
+    size = min(_chunk_rows(columns), len(rows))
     memory = torch.empty(size, len(columns), dtype=torch.float32, device=rows.device)
     for start in range(0, len(rows), max(size, 1)):
         part = slice(start, min(start + size, len(rows)))

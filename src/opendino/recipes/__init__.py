@@ -14,24 +14,51 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from opendino.errors import OpendinoError, UsageError
+from opendino.recipes.adapt import adapt
+from opendino.recipes.convnext_distill import convnext_distill
 from opendino.recipes.distill import distill, distill_match
 from opendino.recipes.gram import gram
 from opendino.recipes.highres import highres
+from opendino.recipes.satellite import sat7b16_gram, sat7b16_highres, sat7b16_pretrain, sat_distill
 from opendino.recipes.situation import Situation
 from opendino.recipes.small import small
+from opendino.recipes.vit7b16_gram import vit7b16_gram
+from opendino.recipes.vit7b16_highres import vit7b16_highres
+from opendino.recipes.vit7b16_pretrain import vit7b16_pretrain
+from opendino.recipes.vit_distill import vit_distill, vit_distill_full
 from opendino.recipes.vitl16_imagenet import vitl16_imagenet
 from opendino.train.config import RunConfig
 
 Recipe = Callable[[Situation], RunConfig]
 
-RECIPES: dict[str, Recipe] = {"small": small, "vitl16_imagenet": vitl16_imagenet}
+RECIPES: dict[str, Recipe] = {
+    "small": small,
+    "vitl16_imagenet": vitl16_imagenet,
+    "vit7b16_pretrain": vit7b16_pretrain,
+    "sat7b16_pretrain": sat7b16_pretrain,
+}
 """Of `opendino pretrain`."""
 
-STAGES: dict[str, Recipe] = {"gram": gram, "highres": highres}
-"""Of `opendino pretrain --stage`: they are told of the run that comes before."""
 
-DISTILL_RECIPES: dict[str, Recipe] = {"distill": distill, "distill_match": distill_match}
+STAGE_RECIPES: dict[str, dict[str, Recipe]] = {
+    "gram": {"gram": gram, "vit7b16_gram": vit7b16_gram, "sat7b16_gram": sat7b16_gram},
+    "highres": {"highres": highres, "vit7b16_highres": vit7b16_highres, "sat7b16_highres": sat7b16_highres},
+}
+"""Of `opendino pretrain --stage`, by stage: its own, and those that `--recipe` names instead; they are told of the run
+that comes before."""
+
+DISTILL_RECIPES: dict[str, Recipe] = {
+    "distill": distill,
+    "distill_match": distill_match,
+    "vit_distill": vit_distill,
+    "vit_distill_full": vit_distill_full,
+    "convnext_distill": convnext_distill,
+    "sat_distill": sat_distill,
+}
 """Of `opendino distill`: they are told of a teacher."""
+
+ADAPT_RECIPES: dict[str, Recipe] = {"adapt": adapt}
+"""Of `opendino adapt`: they are told of a start."""
 
 
 def find_recipe(name: str, recipes: Mapping[str, Recipe] = RECIPES) -> Recipe:

@@ -17,29 +17,43 @@ from opendino.recipes.small import small
 from opendino.train.config import ModelConfig, RunConfig
 from opendino.train.methods.distillation import DistillConfig
 
+OF_TEACHER = "as the teacher's heads were trained"
+CONVNEXT_STRIDE = 32
+
 
 def distill(situation: Situation) -> RunConfig:
     """The objective of pretraining against the teacher's prototypes."""
     base, teacher = _common(situation), situation.teacher or TeacherFacts()
-    reasons = dict(base.reasons)
-    method = dataclasses.replace(base.method, ibot_weight=0.0)
-    reasons["method.ibot_weight"] = "the teacher has no head for patches"
+    config = with_heads_of(dataclasses.replace(base, recipe="distill"), teacher)
+    if teacher.heads is None:
+        return config
+    temperature = teacher.heads.teacher_temperature
+    method = dataclasses.replace(config.method, teacher_temperature_start=temperature, teacher_temperature=temperature)
+    names = ("method.teacher_temperature_start", "method.teacher_temperature")
+    return dataclasses.replace(config, method=method, reasons=dict(config.reasons) | dict.fromkeys(names, OF_TEACHER))
+
+
+def with_heads_of(config: RunConfig, teacher: TeacherFacts | None) -> RunConfig:
+    """The config with as many prototypes as the teacher's heads have; as it is where the teacher is not known yet."""
+    if teacher is None:
+        return config
+    reasons, method = dict(config.reasons), config.method
     if teacher.heads is not None:
         method = dataclasses.replace(
             method,
             prototypes=teacher.heads.prototypes,
             ibot_prototypes=teacher.heads.ibot_prototypes,
-            teacher_temperature_start=teacher.heads.teacher_temperature,
-            teacher_temperature=teacher.heads.teacher_temperature,
             target_spread=teacher.heads.target_spread,
         )
-        of_teacher = "as the teacher's heads were trained"
-        names = ("prototypes", "ibot_prototypes", "teacher_temperature_start", "teacher_temperature", "target_spread")
-        reasons |= {f"method.{name}": of_teacher for name in names}
-    if teacher.ibot:
-        method = dataclasses.replace(method, ibot_weight=1.0)
-        reasons["method.ibot_weight"] = "the teacher has a head for patches; the student sees all of them"
-    return dataclasses.replace(base, recipe="distill", method=method, reasons=reasons)
+        names = ("method.prototypes", "method.ibot_prototypes", "method.target_spread")
+        reasons |= dict.fromkeys(names, OF_TEACHER)
+    method = dataclasses.replace(method, ibot_weight=1.0 if teacher.ibot else 0.0)
+    reasons["method.ibot_weight"] = (
+        "the teacher has a head for patches; the student sees all of them"
+        if teacher.ibot
+        else "the teacher has no head for patches"
+    )
+    return dataclasses.replace(config, method=method, reasons=reasons)
 
 
 def distill_match(situation: Situation) -> RunConfig:
@@ -89,13 +103,15 @@ def _common(situation: Situation) -> RunConfig:
     """`small` with crops that follow from the pictures and from what all students and the teacher can take."""
     teacher = situation.teacher or TeacherFacts()
     base = small(dataclasses.replace(situation, model=situation.model or "vit_tiny"))
-    multiple = math.lcm(*teacher.patches)
+    # A ConvNeXt sees crops at twice their side, as published, so that its map of stride 32 is as fine as one of 16.
+    sides = [side // 2 if side == CONVNEXT_STRIDE else side for side in teacher.patches]
+    multiple, finest = math.lcm(*sides), min(sides)
     largest = min(32 if situation.device == "cpu" else 64, situation.short_side_px)
     global_px = max(1, largest // multiple) * multiple
     local_px = max(1, global_px // 2 // multiple) * multiple
-    finest = min(teacher.patches)
     # A grid as fine as the finest student's, if need be from enlarged crops; one finer than that is averaged.
     teacher_px = max(global_px // teacher.patch, global_px // finest if teacher.patch > finest else 1) * teacher.patch
+    convnext = situation.model in FAMILY and FAMILY[situation.model].kind == "convnext"
     reasons = dict(base.reasons) | {
         "data.crops.global_px": f"pictures of {situation.short_side_px} px on {situation.device}; a multiple of every "
         "student's patch side",
@@ -104,15 +120,18 @@ def _common(situation: Situation) -> RunConfig:
         "data.std": "as the teacher was trained",
         "distill.teacher_px": "so that the teacher's map is as fine as the finest student's",
     }
+    student_px = 2 * global_px if convnext else 0
+    if convnext:
+        reasons["distill.student_px"] = "crops at twice their side, as published: the map of a ConvNeXt has stride 32"
     return dataclasses.replace(
         base,
-        distill=DistillConfig(teacher_px=0 if teacher_px == global_px else teacher_px),
+        distill=DistillConfig(teacher_px=0 if teacher_px == global_px else teacher_px, student_px=student_px),
         data=dataclasses.replace(
             base.data,
             mean=teacher.mean,
             std=teacher.std,
             crops=dataclasses.replace(base.data.crops, global_px=global_px, local_px=local_px),
         ),
-        read_px=2 * global_px,
+        read_px=2 * (student_px or global_px),
         reasons=reasons,
     )

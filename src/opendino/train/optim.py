@@ -13,7 +13,7 @@ from torch import nn
 
 from opendino.errors import UsageError
 from opendino.train.muon import MuonAdamW
-from opendino.train.schedules import Length, Schedule, to_steps
+from opendino.train.schedules import Length, Rise, Schedule, rising, to_steps
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,21 @@ class OptimConfig:
     """At the end of the cosine."""
     muon_lr: float = 0.0
     """Above 0: peak rate of Muon's step for matrices and convolutions, on the schedule of `lr`; not of the paper."""
-    schedule: Literal["cosine", "open cosine", "constant"] = "cosine"
-    """After the warm-up; an open cosine would reach lr_final one step after the last."""
+    lr_start: float = 0.0
+    """At step 0."""
+    schedule: Literal["cosine", "open cosine", "constant", "cosine rise"] = "cosine"
+    """After the warm-up; an open cosine would reach lr_final one step after the last. A cosine rise is a warm-up along
+    half a cosine, and constant after."""
     warmup: Length = 0.1
-    """Length of the linear rise from 0."""
+    """Length of the rise from lr_start, a line otherwise."""
+    hold: Length = 0
+    """Length of the stay at the peak between the warm-up and the cosine."""
     weight_decay: float = 0.04
     """At the start, on matrices and tokens."""
     weight_decay_final: float = 0.04
-    """At the end; a cosine between."""
+    """At the end."""
+    weight_decay_rise: Rise = "cosine"
+    """The way between the two."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Memory of AdamW's two moments; SGD's momentum is the first."""
     eps: float = 1e-8
@@ -65,11 +72,11 @@ class OptimConfig:
     def __post_init__(self) -> None:
         if not 0 < self.lr < math.inf:
             raise UsageError("optim.lr", f"must be above 0, got {self.lr}")
-        positive = ("lr_final", "muon_lr", "weight_decay", "weight_decay_final", "eps", "clip", "patch_embed_lr")
-        for name in (*positive, "backbone_lr"):
+        rates = ("lr_start", "lr_final", "muon_lr", "patch_embed_lr", "backbone_lr")
+        for name in (*rates, "weight_decay", "weight_decay_final", "eps", "clip"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"optim.{name}", f"must be 0 or more, got {getattr(self, name)}")
-        for name in ("warmup", "freeze_last_layer", "freeze_backbone"):
+        for name in ("warmup", "hold", "freeze_last_layer", "freeze_backbone"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"optim.{name}", f"must be steps or a share of the run, got {getattr(self, name)}")
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -81,12 +88,14 @@ class OptimConfig:
 
     @property
     def lr_schedule(self) -> Schedule:
+        if self.schedule == "cosine rise":
+            return Schedule(self.lr_start, self.lr_start, self.lr, cosine=self.warmup)
         end = self.lr if self.schedule == "constant" else self.lr_final
-        return Schedule(0.0, self.lr, end, self.warmup, open=self.schedule == "open cosine")
+        return Schedule(self.lr_start, self.lr, end, self.warmup, hold=self.hold, open=self.schedule == "open cosine")
 
     @property
     def weight_decay_schedule(self) -> Schedule:
-        return Schedule(self.weight_decay, self.weight_decay, self.weight_decay_final)
+        return rising(self.weight_decay, self.weight_decay_final, self.weight_decay_rise)
 
 
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")

@@ -14,11 +14,10 @@ from opendino.errors import UsageError
 from opendino.losses import dino_loss, ibot_loss, koleo_loss
 from opendino.losses.match import MatchKind, match_loss
 from opendino.models.contract import Features
-from opendino.models.heads import ProjectionHead
 from opendino.models.stochastic_depth import Part
 from opendino.monitor.health import Probe
 from opendino.train.method import LossTerms
-from opendino.train.methods.self_distillation import SelfDistillationConfig
+from opendino.train.methods.self_distillation import SelfDistillationConfig, build_heads
 from opendino.train.teacher import Grid, Taught, Teacher, resize_images
 
 
@@ -111,7 +110,7 @@ class Distillation(nn.Module):
         dim, teacher_dim = int(backbone.dim), int(teacher.backbone.dim)  # type: ignore[arg-type]
         student: dict[str, nn.Module] = {"backbone": backbone}
         if config.objective == "heads":
-            student |= _heads(dim, method)
+            student |= build_heads(dim, method)
         else:
             student |= {"cls_projector": nn.Linear(dim, teacher_dim), "patch_projector": nn.Linear(dim, teacher_dim)}
         self.student = nn.ModuleDict(student)
@@ -239,18 +238,3 @@ def _grid(patches: Tensor) -> Grid:
 def _of(crops: Tensor, part: Part) -> Tensor:
     """The crops of the pictures in `part`, all views: [V * B, ...] -> [V * count, ...]."""
     return crops.unflatten(0, (-1, part.batch))[:, part.start : part.stop].flatten(0, 1)
-
-
-def _heads(dim: int, method: SelfDistillationConfig) -> dict[str, nn.Module]:
-    unit = method.unit_prototypes
-    heads: dict[str, nn.Module] = {
-        "dino_head": ProjectionHead(
-            *(dim, method.hidden, method.bottleneck, method.prototypes),
-            batch_norm=method.head_batch_norm,
-            unit_prototypes=unit,
-        )
-    }
-    if method.ibot_weight > 0:
-        width = method.ibot_prototypes
-        heads["ibot_head"] = ProjectionHead(dim, method.hidden, method.bottleneck, width, unit_prototypes=unit)
-    return heads

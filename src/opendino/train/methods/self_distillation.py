@@ -23,7 +23,7 @@ from opendino.models.stochastic_depth import Part
 from opendino.monitor.health import Probe
 from opendino.train.method import LossTerms
 from opendino.train.methods.gram_teacher import GramConfig, GramTeacher
-from opendino.train.schedules import Length, Schedule
+from opendino.train.schedules import Length, Rise, Schedule, rising
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class SelfDistillationConfig:
     prototypes: int = 65_536
     """Outputs of the DINO head."""
     hidden: int = 2048
-    """Width of the heads."""
+    """Width of the DINO head."""
     bottleneck: int = 256
     """Width before the prototypes."""
     head_batch_norm: bool = False
@@ -46,6 +46,10 @@ class SelfDistillationConfig:
     """0: no masks, no iBOT head."""
     ibot_prototypes: int = 65_536
     """Outputs of the iBOT head."""
+    ibot_hidden: int | None = None
+    """Width of the iBOT head; None: as the DINO head's."""
+    ibot_bottleneck: int | None = None
+    """Its width before the prototypes; None: as the DINO head's."""
     koleo_weight: float = 0.1
     """Per global crop, so twice this weighs on their mean."""
     koleo_group: int = 16
@@ -65,7 +69,9 @@ class SelfDistillationConfig:
     momentum: float = 0.992
     """The teacher keeps so much of itself in a step."""
     momentum_final: float = 1.0
-    """The same at the end; a cosine between."""
+    """The same at the end."""
+    momentum_rise: Rise = "cosine"
+    """The way between the two."""
     micro_batch: int = 0
     """Pictures per backward pass; 0: the whole batch at once. The step is that of the whole batch all the same."""
     gram: GramConfig = field(default_factory=GramConfig)
@@ -108,7 +114,7 @@ class SelfDistillationConfig:
 
     @property
     def momentum_schedule(self) -> Schedule:
-        return Schedule(self.momentum, self.momentum, self.momentum_final)
+        return rising(self.momentum, self.momentum_final, self.momentum_rise)
 
     @property
     def temperature_schedule(self) -> Schedule:
@@ -118,6 +124,22 @@ class SelfDistillationConfig:
             self.teacher_temperature,
             self.teacher_temperature_warmup,
         )
+
+
+def build_heads(dim: int, config: SelfDistillationConfig) -> dict[str, nn.Module]:
+    """Fresh heads on a backbone of width `dim`: dino_head, and ibot_head where patches have a loss."""
+    unit = config.unit_prototypes
+    heads: dict[str, nn.Module] = {
+        "dino_head": ProjectionHead(
+            *(dim, config.hidden, config.bottleneck, config.prototypes),
+            batch_norm=config.head_batch_norm,
+            unit_prototypes=unit,
+        )
+    }
+    if config.ibot_weight > 0:
+        hidden, bottleneck = config.ibot_hidden or config.hidden, config.ibot_bottleneck or config.bottleneck
+        heads["ibot_head"] = ProjectionHead(dim, hidden, bottleneck, config.ibot_prototypes, unit_prototypes=unit)
+    return heads
 
 
 @dataclass(frozen=True)
@@ -141,22 +163,7 @@ class SelfDistillation(nn.Module):
         super().__init__()
         self.config, self.total_steps = config, total_steps
         dim: Any = backbone.dim
-        student: dict[str, nn.Module] = {
-            "backbone": backbone,
-            "dino_head": ProjectionHead(
-                dim,
-                config.hidden,
-                config.bottleneck,
-                config.prototypes,
-                batch_norm=config.head_batch_norm,
-                unit_prototypes=config.unit_prototypes,
-            ),
-        }
-        if config.ibot_weight > 0:
-            student["ibot_head"] = ProjectionHead(
-                dim, config.hidden, config.bottleneck, config.ibot_prototypes, unit_prototypes=config.unit_prototypes
-            )
-        self.student = nn.ModuleDict(student)
+        self.student = nn.ModuleDict({"backbone": backbone, **build_heads(dim, config)})
         self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
         gram = config.gram.weight > 0
         self.gram_teacher = GramTeacher(self.teacher["backbone"], config.gram, total_steps) if gram else None
