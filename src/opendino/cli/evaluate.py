@@ -158,7 +158,7 @@ def _write(
     record, _ = output.file(RESULTS), output.file(UNITS)
     write_record(output.path, scored, failures, run)
     lines, names = to_lines([read_record(output.path)])
-    warnings = [warning for one in scored for warning in one.outcome.warnings]
+    warnings = list(dict.fromkeys(warning for one in scored for warning in one.outcome.warnings))
     page = write_results_page(
         output.file("results.html"),
         lines,

@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from opendino.data import images
 from opendino.data.sources import Skipped
 from opendino.errors import DataError
 from opendino.evaluation.datasets.depths import DepthPair, Depths
 from opendino.evaluation.dense import patch_map, to_native, whole_input
 from opendino.evaluation.metrics.depth import DepthScore, score_depth
 from opendino.evaluation.protocol import Choice, Job, Outcome, Subject, mean_score
+from opendino.evaluation.reading import read_each
 from opendino.evaluation.segmentation import GRID, HELD_OUT_EVERY
 from opendino.losses.scale_invariant import scale_invariant_loss
 from opendino.models.depth_bins import depth_of_bins
@@ -50,24 +52,20 @@ def look(
     subject: Subject, data: Depths, pairs: list[DepthPair], job: Job, what: str
 ) -> tuple[list[SeenDepth], list[Skipped]]:
     """Patches of whole pictures; files that cannot be read and maps without a valid pixel are skipped by name."""
-    seen, skipped = [], []
-    for done, pair in enumerate(pairs, 1):
-        try:
-            picture = data.picture(pair)
-            depth, valid = data.read(pair)
-        except DataError as error:
-            skipped.append(Skipped(pair.id, error.cause))
-            continue
+    seen: list[SeenDepth] = []
+    skipped: list[Skipped] = []
+
+    def read(pair: DepthPair) -> tuple[images.Image, NDArray[np.float64], NDArray[np.bool_]]:
+        depth, valid = data.read(pair)
         if not valid.any():
-            skipped.append(Skipped(pair.id, "no valid depth"))
-            continue
+            raise DataError(pair.id, "no valid depth")
+        return data.picture(pair), depth, valid
+
+    for pair, (picture, depth, valid) in read_each(pairs, read, skipped, job, f"{what} pictures"):
         image = whole_input(subject, picture, int(job.settings["rows"]))
         patches = patch_map(subject, image, int(job.settings["layer"]))
         height, width = patches.shape[:2]
         seen.append(SeenDepth(pair, patches, patch_depth(depth, valid, height, width)))
-        job.progress(what, done, len(pairs))
-    if not seen:
-        raise DataError(data.name, f"no {what} picture could be read ({skipped[0].id}: {skipped[0].reason})")
     return seen, skipped
 
 

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from opendino.data import images
-from opendino.data.sources import Skipped
-from opendino.errors import DataError
 from opendino.evaluation.datasets.boxes import Boxes
 from opendino.evaluation.dense import native_input, patch_map, whole_input
 from opendino.evaluation.metrics.boxes import is_localised
 from opendino.evaluation.protocol import Choice, Job, Outcome, Subject, mean_score
+from opendino.evaluation.reading import read_each
 
 WEAK = 1e-5
 """Weight of an edge below the threshold: the graph stays connected."""
@@ -85,12 +84,7 @@ def evaluate_discovery(subject: Subject, data: Boxes, job: Job) -> Outcome:
     hits: list[list[float]] = []
     ids: list[str] = []
     skipped = list(data.skipped)
-    for done, one in enumerate(data.pictures, 1):
-        try:
-            picture = images.read(one.image)
-        except DataError as error:
-            skipped.append(Skipped(one.id, error.cause))
-            continue
+    for one, picture in read_each(data.pictures, lambda one: images.read(one.image), skipped, job, "pictures"):
         image = native_input(subject, picture) if rows == 0 else whole_input(subject, picture, rows)
         patches = patch_map(subject, image, int(job.settings["layer"]))
         height, width = picture.array.shape[:2]
@@ -100,9 +94,6 @@ def evaluate_discovery(subject: Subject, data: Boxes, job: Job) -> Outcome:
         boxes = [_to_pixels(token_cut(patches, tau), scale, width, height) for tau in taus]
         hits.append([100.0 * is_localised(box, one.boxes) for box in boxes])
         ids.append(one.id)
-        job.progress("pictures", done, len(data.pictures))
-    if not hits:
-        raise DataError(data.name, "no picture could be read")
     table = np.array(hits)
     fixed = taus.index(float(job.settings["tau"]))
     scores = [mean_score("corloc", table[:, fixed], ids)]

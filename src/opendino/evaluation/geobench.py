@@ -24,6 +24,7 @@ from opendino.evaluation.dense import patch_map
 from opendino.evaluation.metrics.multilabel import f1_counts, micro_f1
 from opendino.evaluation.metrics.segmentation import mean_iou
 from opendino.evaluation.protocol import Choice, Job, Outcome, Score, Statistic, Subject, set_score
+from opendino.evaluation.reading import read_each
 from opendino.evaluation.segmentation import Seen, class_shares, fit_patch_classes
 from opendino.features.extract import NO_LABEL, Bank, Inputs, extract_inputs
 from opendino.models.linear_heads import LinearHeads
@@ -128,16 +129,10 @@ def _score_pictures(subject: Subject, task: Task, job: Job) -> tuple[Scored, lis
 
 def _part(subject: Subject, task: Task, part: str, job: Job) -> Part:
     """CLS and truth of a part; CLS is kept in the cache."""
-    truths: dict[str, NDArray[np.int64]] = {}
     skipped: list[Skipped] = []
-    for name in task.parts[part]:
-        try:
-            truths[name] = task.read_truth(name)
-        except DataError as error:
-            skipped.append(Skipped(f"{task.name}/{name}", error.cause))
-    if not truths:
-        raise DataError(task.folder, f"no {part} label could be read ({skipped[0].reason})")
     what = f"{task.name} {part}"
+    named = f"{task.name}/{{}}".format
+    truths = dict(read_each(task.parts[part], task.read_truth, skipped, job, f"{what} labels", name=named))
 
     def compute() -> Bank:
         return extract_inputs(
@@ -171,21 +166,19 @@ def _batches(subject: Subject, task: Task, names: Sequence[str], job: Job) -> It
 def _score_masks(subject: Subject, task: Task, job: Job) -> tuple[Scored, list[Skipped]]:
     """By linear maps of patches, the best one on valid."""
     skipped: list[Skipped] = []
+    named = f"{task.name}/{{}}".format
 
     def look(part: str) -> list[Seen]:
         seen = []
-        for done, name in enumerate(task.parts[part], 1):
-            try:
-                bands, truth = task.read_bands(name), task.read_truth(name)
-            except DataError as error:
-                skipped.append(Skipped(f"{task.name}/{name}", error.cause))
-                continue
+
+        def read(name: str) -> tuple[Tensor, NDArray[np.int64]]:
+            return task.read_bands(name), task.read_truth(name)
+
+        pictures, what = task.parts[part], f"{task.name} {part}"
+        for name, (bands, truth) in read_each(pictures, read, skipped, job, what, name=named):
             patches = patch_map(subject, _input(subject, bands, job))
             mask, (height, width) = truth.astype(np.uint8), patches.shape[:2]
             seen.append(Seen(name, patches, class_shares(mask, height, width, task.num_classes), mask))
-            job.progress(f"{task.name} {part}", done, len(task.parts[part]))
-        if not seen:
-            raise DataError(task.folder, f"no {part} picture could be read ({skipped[-1].reason})")
         return seen
 
     train, valid, test = (look(part) for part in PARTS)

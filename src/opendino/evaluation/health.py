@@ -7,19 +7,21 @@ something beside a baseline, such as an earlier checkpoint of the same run.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from opendino.data import images
 from opendino.data.sources import Skipped, Source, open_source
-from opendino.errors import DataError
 from opendino.evaluation.cache import limited
 from opendino.evaluation.datasets.units import hash_ids
 from opendino.evaluation.dense import whole_input
 from opendino.evaluation.metrics.interval import Estimate
 from opendino.evaluation.protocol import Job, Outcome, Score, Subject, mean_score
+from opendino.evaluation.reading import read_each
 
 LAYOUT = "a folder or tar of any pictures"
 OUTLIER_MADS = 6.0
@@ -37,6 +39,11 @@ class Pictures:
     def words(self) -> str:
         """How many."""
         return f"{len(self.source):,} pictures"
+
+    def read_each(self, skipped: list[Skipped], job: Job) -> Iterator[tuple[int, images.Image]]:
+        """Number and picture of all that can be read; the others go to `skipped`."""
+        numbers = range(len(self.source))
+        return read_each(numbers, self.source.read, skipped, job, "pictures", name=self.source.id)
 
 
 def open_pictures(job: Job) -> Pictures:
@@ -110,12 +117,8 @@ def evaluate_health(subject: Subject, data: Pictures, job: Job) -> Outcome:
     ids: list[str] = []
     skipped: list[Skipped] = []
     generator = torch.Generator().manual_seed(job.seed)
-    for index in range(len(data.source)):
-        try:
-            image = whole_input(subject, data.source.read(index), rows)
-        except DataError as error:
-            skipped.append(Skipped(data.source.id(index), error.cause))
-            continue
+    for index, picture in data.read_each(skipped, job):
+        image = whole_input(subject, picture, rows)
         with torch.no_grad():
             batch = image[None].to(subject.device)
             normed = subject.model(batch)
@@ -129,9 +132,6 @@ def evaluate_health(subject: Subject, data: Pictures, job: Job) -> Outcome:
         peaks.append(peak)
         near.append(locality(normed.patches[0].float().cpu()))
         ids.append(data.source.id(index))
-        job.progress("pictures", len(ids), len(data.source))
-    if not ids:
-        raise DataError(data.name, "no picture could be read")
     tokens = torch.cat(cls)
     values = {"rank_me": rank_me(tokens), **spectrum(torch.cat(samples))}
     scores = [

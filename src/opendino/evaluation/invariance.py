@@ -20,7 +20,6 @@ from torch import Tensor
 
 from opendino.data.images import Image
 from opendino.data.sources import Skipped
-from opendino.errors import DataError
 from opendino.evaluation.health import Pictures, gram_drift
 from opendino.evaluation.protocol import Job, Outcome, Subject, mean_score
 
@@ -118,21 +117,13 @@ def evaluate_invariance(subject: Subject, data: Pictures, job: Job) -> Outcome:
     drifts: dict[str, list[list[float]]] = {name: [] for name in CHANGES}
     ids: list[str] = []
     skipped: list[Skipped] = []
-    for index in range(len(data.source)):
-        try:
-            clean = data.source.read(index)
-        except DataError as error:
-            skipped.append(Skipped(data.source.id(index), error.cause))
-            continue
+    for index, clean in data.read_each(skipped, job):
         cls, patches = _look(subject, clean, [clean.array])
         for name, (change, strengths) in CHANGES.items():
             seen, maps = _look(subject, clean, [change(clean.array, strength) for strength in strengths])
             cosines[name].append(F.cosine_similarity(cls, seen).tolist())
             drifts[name].append([gram_drift(one, patches[0]) for one in maps])
         ids.append(data.source.id(index))
-        job.progress("pictures", index + 1, len(data.source))
-    if not ids:
-        raise DataError(data.name, "no picture could be read")
     scores = [
         mean_score(f"cls_cosine_{name}", np.mean(values, axis=1), ids, measure="1") for name, values in cosines.items()
     ]

@@ -20,7 +20,7 @@ from torch import Tensor
 from opendino.data import images
 from opendino.evaluation.datasets.keypoints import Keypoints
 from opendino.evaluation.dense import patch_map
-from opendino.evaluation.metrics.correspondence import PCK_ALPHA, keypoints_right
+from opendino.evaluation.metrics.correspondence import PCK_ALPHA, keypoints_right, pck_by_pair, pck_per_point
 from opendino.evaluation.protocol import Job, Outcome, Subject, mean_score, set_score
 
 WHITE = 255
@@ -79,12 +79,13 @@ def evaluate_keypoints(subject: Subject, data: Keypoints, job: Job) -> Outcome:
         asked = points @ times
         return 100 * float(np.mean((strict_hits @ times)[asked > 0] / asked[asked > 0]))
 
+    def of_points(times: NDArray[np.int64]) -> float:
+        return 100 * pck_per_point(hits, counts, times)
+
     scores = [
         set_score("recall", recall, ids, unit="pair", sizes=sizes, variant="paper"),
-        mean_score("pck_pair", 100 * hits / counts, ids, unit="pair"),
-        set_score(
-            "pck_point", lambda times: 100 * float(times @ hits / (times @ counts)), ids, unit="pair", sizes=sizes
-        ),
+        mean_score("pck_pair", 100 * pck_by_pair(hits, counts), ids, unit="pair"),
+        set_score("pck_point", of_points, ids, unit="pair", sizes=sizes),
     ]
     by_class = 100 * strict_hits.sum(1) / points.sum(1)
     breakdown = {"recall_by_class": {name: float(value) for name, value in zip(groups, by_class, strict=True)}}

@@ -21,6 +21,7 @@ from opendino.evaluation.datasets.navi import Navi, View, ViewPair
 from opendino.evaluation.dense import patch_map
 from opendino.evaluation.metrics.correspondence import NAVI_THRESHOLDS_M, recall_below
 from opendino.evaluation.protocol import Choice, Job, Outcome, Score, Subject, mean_score
+from opendino.evaluation.reading import read_each
 
 STEP_PX = 4
 """Of the model's input between the points that are matched."""
@@ -90,23 +91,19 @@ def evaluate_navi(subject: Subject, data: Navi, job: Job) -> Outcome:
     """
     rows, layer = int(job.settings["rows"]), int(job.settings["layer"])
     found: dict[str, list[list[float]]] = {name: [] for name in NORMS}
-    kept, skipped = [], []
-    for done, pair in enumerate(data.pairs, 1):
-        try:
-            source, target = (look(subject, view, rows, layer) for view in (pair.source, pair.target))
-        except DataError as error:
-            skipped.append(Skipped(pair.id, str(error)))
-            continue
+    kept: list[ViewPair] = []
+    skipped: list[Skipped] = []
+
+    def both(pair: ViewPair) -> tuple[Places, Places]:
+        return look(subject, pair.source, rows, layer), look(subject, pair.target, rows, layer)
+
+    for pair, (source, target) in read_each(data.pairs, both, skipped, job, "pairs"):
         moved = pair.move(source.points)
         for name in NORMS:
             one, other = match(source.units[name], target.units[name])
             errors = np.linalg.norm(moved[one] - target.points[other], axis=1)
             found[name].append([100 * share for share in recall_below(errors, NAVI_THRESHOLDS_M)])
         kept.append(pair)
-        job.progress("pairs", done, len(data.pairs))
-    if not kept:
-        why = f" ({skipped[0].id}: {skipped[0].reason})" if skipped else ""
-        raise DataError(data.name, f"no pair could be read{why}")
     recalls = {name: np.array(values) for name, values in found.items()}
     ids, objects = [pair.id for pair in kept], [pair.object for pair in kept]
 

@@ -30,6 +30,7 @@ from opendino.evaluation.metrics.segmentation import (
     pixel_accuracy,
 )
 from opendino.evaluation.protocol import Choice, Job, Outcome, Score, Subject, set_score
+from opendino.evaluation.reading import read_each
 from opendino.models.linear_heads import LinearHeads
 from opendino.train.methods.head_fitting import Recipe, Setting, fit_heads
 
@@ -72,20 +73,17 @@ def _overlap(pixels: int, cells: int) -> Tensor:
 
 def look(subject: Subject, data: Masks, pairs: list[Pair], job: Job, what: str) -> tuple[list[Seen], list[Skipped]]:
     """Patches of whole pictures; a file that cannot be read is skipped by name."""
-    seen, skipped = [], []
+    seen: list[Seen] = []
+    skipped: list[Skipped] = []
     rows, layer = int(job.settings["rows"]), int(job.settings["layer"])
-    for done, pair in enumerate(pairs, 1):
-        try:
-            picture, mask = images.read(pair.image), data.read(pair)
-        except DataError as error:
-            skipped.append(Skipped(pair.id, error.cause))
-            continue
+
+    def read(pair: Pair) -> tuple[images.Image, NDArray[np.uint8]]:
+        return images.read(pair.image), data.read(pair)
+
+    for pair, (picture, mask) in read_each(pairs, read, skipped, job, f"{what} pictures"):
         patches = patch_map(subject, whole_input(subject, picture, rows), layer)
         height, width = patches.shape[:2]
         seen.append(Seen(pair.id, patches, class_shares(mask, height, width, data.num_classes), mask))
-        job.progress(what, done, len(pairs))
-    if not seen:
-        raise DataError(data.name, f"no {what} picture could be read ({skipped[0].id}: {skipped[0].reason})")
     return seen, skipped
 
 

@@ -12,7 +12,7 @@ from opendino.evaluation.cache import features
 from opendino.evaluation.datasets.objectnet import BORDER_PX, ObjectNet
 from opendino.evaluation.datasets.variants import SEVERITIES, Corrupted, Variants
 from opendino.evaluation.linear import LinearChoice, fit_best_linear
-from opendino.evaluation.metrics.robustness import ALEXNET_ERROR, mapped_correct, mean_corruption_error
+from opendino.evaluation.metrics.robustness import ALEXNET_ERROR, mapped_correct, mean_corruption_error, real_correct
 from opendino.evaluation.protocol import Choice, Job, Outcome, Score, Subject, mean_score, set_score
 from opendino.features.extract import Bank
 
@@ -32,9 +32,8 @@ def evaluate_ood(subject: Subject, data: Variants, job: Job) -> Outcome:
             outside = np.ones(logits.shape[1], bool)
             outside[columns] = False
             logits[:, outside] = -np.inf
-        guesses = dict(zip(bank.ids, logits.argmax(1).tolist(), strict=True))
         scored = [picture for picture in bank.ids if allowed[picture]]
-        right = [100.0 * (guesses[picture] in allowed[picture]) for picture in scored]
+        right = 100.0 * real_correct(logits.argmax(1), [allowed[picture] for picture in bank.ids])
         if not scored:
             raise DataError(name, "holds no picture with a class")
         scores.append(mean_score(f"top1_{name}", right, scored, config={"columns": columns}, choice=_choice(fit)))

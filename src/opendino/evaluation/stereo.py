@@ -16,9 +16,10 @@ from torch import Tensor
 
 from opendino.data.sources import Skipped
 from opendino.errors import DataError
-from opendino.evaluation.datasets.stereo import Stereo
+from opendino.evaluation.datasets.stereo import Scene, Stereo
 from opendino.evaluation.dense import patch_map, whole_input
 from opendino.evaluation.protocol import Job, Outcome, Statistic, Subject, set_score
+from opendino.evaluation.reading import read_each
 
 RADII = (1, 2)
 """Patches that an answer may lie off."""
@@ -65,23 +66,16 @@ def evaluate_stereo(subject: Subject, data: Stereo, job: Job) -> Outcome:
     """
     rows, layer = int(job.settings["rows"]), int(job.settings["layer"])
     units: list[tuple[str, Errors]] = []
-    skipped = []
-    for done, scene in enumerate(data.scenes, 1):
-        try:
-            left, right, disparity, seen = scene.read()
-        except DataError as error:
-            skipped.append(Skipped(scene.id, error.cause))
-            continue
+    skipped: list[Skipped] = []
+    for scene, (left, right, disparity, seen) in read_each(data.scenes, Scene.read, skipped, job, "scenes"):
         one, other = (patch_map(subject, whole_input(subject, picture, rows), layer) for picture in (left, right))
         errors = match_errors(one, other, disparity, seen)
         for row in np.unique(errors.row).tolist():
             mine = errors.row == row
             part = Errors(errors.row[mine], errors.anywhere[mine], errors.along[mine])
             units.append((f"{scene.id}/{row}", part))
-        job.progress("scenes", done, len(data.scenes))
     if not units:
-        why = f" ({skipped[0].id}: {skipped[0].reason})" if skipped else ""
-        raise DataError(data.name, f"no patch is seen by both eyes{why}")
+        raise DataError(data.name, "no patch is seen by both eyes")
     ids = [name for name, _ in units]
     counts = np.array([len(one.row) for _, one in units])
 

@@ -19,7 +19,7 @@ from opendino.evaluation.metrics.canopy import (
 from opendino.evaluation.metrics.correspondence import (
     NAVI_THRESHOLDS_M,
     keypoints_right,
-    pck_per_pair,
+    pck_by_pair,
     pck_per_point,
     recall_below,
 )
@@ -251,8 +251,9 @@ def test_correspondence():
     points, truth = [(10, 10), (50, 50), (90, 20)], [(12, 10), (50, 60), (90, 45)]
     assert keypoints_right(points, truth, 100, inclusive=False).mean() == pytest.approx(1 / 3)
     assert keypoints_right(points, truth, 100).mean() == pytest.approx(2 / 3)
-    pairs = [np.array([True, False]), np.ones(4, bool)]
-    assert pck_per_pair(pairs) == 0.75 and pck_per_point(pairs) == pytest.approx(0.8333, abs=1e-4)
+    assert pck_by_pair([1, 4], [2, 4]).mean() == 0.75
+    assert pck_per_point([1, 4], [2, 4]) == pytest.approx(0.8333, abs=1e-4)
+    assert pck_per_point([1, 4], [2, 4], [2, 0]) == 0.5
 
 
 @pytest.mark.oracle

@@ -28,11 +28,12 @@ def keypoints_right(
     return distance <= alpha * box_side if inclusive else distance < alpha * box_side
 
 
-def pck_per_pair(right: Sequence[NDArray[np.bool_]]) -> float:
-    """Mean over pairs of the share of right keypoints; pairs without keypoints are left out."""
-    return float(np.mean([pair.mean() for pair in right if len(pair)]))
+def pck_by_pair(hits: ArrayLike, points: ArrayLike) -> NDArray[np.float64]:
+    """[pairs] share of right keypoints of each, from how many were right and how many there are; PCK is their mean."""
+    return np.asarray(hits, np.float64) / np.asarray(points)
 
 
-def pck_per_point(right: Sequence[NDArray[np.bool_]]) -> float:
-    """Share of right keypoints over all pairs together."""
-    return float(np.concatenate(list(right)).mean())
+def pck_per_point(hits: ArrayLike, points: ArrayLike, times: ArrayLike | None = None) -> float:
+    """Share of right keypoints over all pairs together; a pair counts `times`."""
+    count = np.ones(np.shape(points)) if times is None else np.asarray(times)
+    return float(count @ np.asarray(hits) / (count @ np.asarray(points)))
