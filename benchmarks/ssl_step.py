@@ -30,7 +30,7 @@ from opendino.data.masks import block_masks
 from opendino.losses import balanced_targets, prototype_loss
 from opendino.models.family import build_model
 from opendino.parallel import checkpoint_blocks, compile_blocks
-from opendino.recipes import STAGES, find_recipe
+from opendino.recipes import STAGE_RECIPES, find_recipe
 from opendino.recipes.situation import Situation
 from opendino.train.config import RunConfig
 from opendino.train.methods.self_distillation import SelfDistillation
@@ -61,7 +61,7 @@ def configure(arguments: argparse.Namespace, device: str) -> RunConfig:
     if arguments.stage == "pretrain":
         return config
     situation = Situation(14_000, 4 * crops.global_px, 1000, device, before=config)
-    staged = STAGES[arguments.stage](situation)
+    staged = STAGE_RECIPES[arguments.stage][arguments.stage](situation)
     return dataclasses.replace(staged, data=dataclasses.replace(staged.data, batch_size=arguments.batch))
 
 
@@ -271,7 +271,7 @@ def report(step: Step, flop: Mapping[str, float], seconds: Mapping[str, float], 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stage", choices=["pretrain", *STAGES], default="pretrain")
+    parser.add_argument("--stage", choices=["pretrain", *STAGE_RECIPES], default="pretrain")
     parser.add_argument("--recipe", default="small")
     parser.add_argument("--model", default="conv_kmeans")
     parser.add_argument("--batch", type=int, default=64)

@@ -13,6 +13,7 @@ _PUBLIC = {
     "read": "opendino.data.images",
     "check": "opendino.cli.check",
     "pretrain": "opendino.cli.pretrain",
+    "adapt": "opendino.cli.adapt",
     "distill": "opendino.cli.distill",
     "demo": "opendino.cli.demo",
     "show": "opendino.cli.show",

@@ -125,6 +125,20 @@ def test_high_resolution_in_one_line_shows_sizes_before_and_after(pictures, run,
     assert began["value"] == knn["value"]  # its step 0 is the end of the run before
 
 
+def test_high_resolution_of_a_model_begins_with_fresh_heads_and_its_licence(pictures, run, tmp_path, capsys):
+    out = tmp_path / "high"
+    assert stage(pictures, "highres", run / "model", "--steps", "10", "--out", str(out)) == 0
+    assert "student, average and Gram teacher, fresh heads" in capsys.readouterr().err
+    config = json.loads((out / "config.json").read_text())
+    assert config["model"]["dim"] == 32 and config["data"]["crops"]["mix"].startswith("32/8/48")
+    assert config["optim"]["freeze_backbone"] == 0.1 and "fresh ones" in config["reasons"]["optim.freeze_backbone"]
+    before, start = (load(path).state_dict() for path in (run / "model", out / "model-start"))
+    assert all((before[name] == start[name]).all() for name in before)
+    assert load(out).card["licence"] == load(run).card["licence"]
+    assert stage(pictures, "highres", run / "model", "--out", str(tmp_path / "other")) == 2
+    assert "has no length after a model; add --steps" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -133,10 +147,11 @@ def test_high_resolution_in_one_line_shows_sizes_before_and_after(pictures, run,
         (["--gram-teacher", "2"], "--gram-teacher 2: is of a stage"),
         (["--stage", "grams", "--from", "RUN"], "--stage grams: no such stage; did you mean gram?"),
         (["--stage", "gram", "--from", "RUN", "--model", "vits16"], "the run decides the model"),
-        (["--stage", "gram", "--from", "RUN/model"], "is no run with checkpoints"),
+        (["--stage", "gram", "--from", "RUN/model"], "is no run with checkpoints, and Gram"),
+        (["--stage", "highres", "--from", "RUN/model", "--gram-teacher", "2"], "the model is its Gram teacher"),
         (["--stage", "gram", "--from", "RUN", "--gram-teacher", "7"], "step 7: was not kept; kept are 1, 2, 3, 4"),
         (["--stage", "gram", "--from", "RUN", "--gram-teacher", "nothing"], "--gram-teacher nothing: cannot be opened"),
-        (["--stage", "gram", "--from", "RUN", "--model.dim", "64"], "model: differs from that of the run"),
+        (["--stage", "gram", "--from", "RUN", "--model.dim", "64"], "model: differs from that of the start"),
         (["--stage", "gram", "--from", "RUN", "--data.crops.gram-px", "36"], "gram_px: must be a positive multiple"),
         (["--stage", "gram", "--from", "RUN", "--data.crops.gram-px", "0"], "has no crops for the Gram teacher"),
         (["--recipe", "gram"], "goes on from a run; use --stage gram --from RUN"),

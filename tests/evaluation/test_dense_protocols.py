@@ -19,6 +19,7 @@ from opendino.evaluation.protocol import Job
 from opendino.evaluation.segmentation import class_shares, knn_shares, shares_loss
 from opendino.evaluation.vos import propagate
 from tests.evaluation import layouts
+from tests.oracles.token_cut import slow_token_cut
 
 
 def object_map() -> torch.Tensor:
@@ -36,6 +37,22 @@ def test_token_cut_boxes_the_object_with_the_known_eigenvalue():
     # The 20 ground patches and the 4 of the object: 20 * 4 weak edges over each side's volume.
     exact = 80e-5 / (4 * 4 + 80e-5) + 80e-5 / (20 * 20 + 80e-5)
     assert cut.eigenvalue == pytest.approx(exact, rel=1e-6) == pytest.approx(5.19975e-5, rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_token_cut_equals_its_slow_form(seed):
+    """Noisy pictures of a ground, an object and a lone patch, at thresholds where the cut is no matter of rounding."""
+    generator = np.random.default_rng(seed)
+    height, width = generator.integers(4, 8, 2)
+    kind = np.zeros((height, width), int)
+    top, left = generator.integers(0, (height - 2, width - 2))
+    kind[top : top + 2, left : left + 3] = 1
+    kind[generator.integers(height), generator.integers(width)] = 2
+    patches = generator.normal(size=(3, 8))[kind] + 0.35 * generator.normal(size=(height, width, 8))
+    for tau in (0.2, 0.4):
+        box, value, mask = slow_token_cut(patches.tolist(), tau)
+        cut = token_cut(torch.from_numpy(patches), tau)
+        assert cut.box == box and np.array_equal(cut.mask, mask) and cut.eigenvalue == pytest.approx(value, abs=1e-9)
 
 
 def test_lanczos_and_the_dense_solver_agree(monkeypatch):

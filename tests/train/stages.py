@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from opendino.recipes import STAGES
+from opendino.recipes import STAGE_RECIPES
 from opendino.recipes.situation import Situation
 from opendino.train.checkpoint import list_checkpoints
 from opendino.train.config import RunConfig
@@ -16,7 +16,7 @@ from tests.train.runs import build
 
 
 def stage_config(name: str, before: RunConfig, steps: int, picture_px: int = 72) -> RunConfig:
-    return STAGES[name](Situation(10, picture_px, steps, "cpu", before=before))
+    return STAGE_RECIPES[name][name](Situation(10, picture_px, steps, "cpu", before=before))
 
 
 def run_stage(config: RunConfig, out: Path, run: Path, anchor_step: int, **kwargs) -> SelfDistillation:

@@ -12,7 +12,7 @@ import torch
 
 from opendino.data.config import CropConfig
 from opendino.errors import DataError, UsageError
-from opendino.recipes import STAGES
+from opendino.recipes import STAGE_RECIPES
 from opendino.recipes.highres import highres_sizes
 from opendino.recipes.situation import Situation
 from opendino.recipes.vitl16_imagenet import vitl16_imagenet
@@ -91,7 +91,7 @@ def test_high_resolution_starts_from_the_average_on_both_sides_without_moments(b
             torch.testing.assert_close(began[name], value, msg=name)
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", STAGE_RECIPES)
 def test_killed_and_gone_on_equals_an_unbroken_stage(before, tmp_path, name):
     """Sizes that take turns, refreshes and the frozen teacher included, though the run before is gone by then."""
     config, run = short_stage(name, before), before[1]
@@ -145,7 +145,7 @@ def published(batch=4096):
 
 
 def test_the_gram_stage_of_a_published_run_is_the_published_one():
-    config = STAGES["gram"](Situation(10**9, 1200, 0, "cuda", before=published()))
+    config = STAGE_RECIPES["gram"]["gram"](Situation(10**9, 1200, 0, "cuda", before=published()))
     assert config.steps == 200_000 and config.optim.lr == pytest.approx(2.4e-4)
     assert config.method.momentum == config.method.momentum_final == pytest.approx(0.999)
     assert config.method.temperature_schedule.at(0, config.steps) == 0.07
@@ -164,7 +164,7 @@ def test_the_gram_stage_of_a_published_run_is_the_published_one():
 
 def test_the_high_resolution_stage_of_a_published_run_is_the_published_one():
     situation = Situation(10**9, 1200, 30_000, "cuda", before=published())
-    config = STAGES["highres"](situation)
+    config = STAGE_RECIPES["highres"]["highres"](situation)
     assert config.data.batch_size == 2048
     assert config.optim.lr == pytest.approx(7.0711e-5, rel=1e-4)
     schedule = config.optim.lr_schedule
@@ -202,7 +202,7 @@ def hundred_steps(folder):
     )
     run_to(config, folder / "run")
     curves = {}
-    for name in STAGES:
+    for name in STAGE_RECIPES:
         results = []
         stage = dataclasses.replace(
             stage_config(name, config, STEPS, picture_px=48), save=SaveConfig(minutes=0, milestones=0)
@@ -222,7 +222,7 @@ def test_a_hundred_steps_of_each_stage_equal_the_committed_ones(tmp_path):
     finally:
         torch.set_num_threads(threads)
     golden = json.loads(GOLDEN.read_text())
-    for name in STAGES:
+    for name in STAGE_RECIPES:
         assert len(curves[name]) == len(golden[name]) == STEPS
         for step, (row, expected) in enumerate(zip(curves[name], golden[name], strict=True)):
             # Rounding grows from step to step; a mistake in a term shows in the first ones.

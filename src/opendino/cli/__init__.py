@@ -20,6 +20,7 @@ VERBS = {
     "demo": "see it learn on real photographs in under 3 minutes, no data needed",
     "check": "what is in a folder of pictures, broken or twice, and what to do about it",
     "pretrain": "learn from a folder of pictures without labels",
+    "adapt": "go on from trained weights on your pictures, and keep what they knew",
     "distill": "teach small models what a large one knows",
     "show": "PCA, similarity and attention pictures of a model",
     "evaluate": "score frozen backbones by the protocols of the paper",
@@ -44,6 +45,7 @@ EXTRAS = {
     "av": "video",
     "huggingface_hub": "hub",
     "skimage": "demo",
+    "peft": "adapt",
 }
 """Which extra brings a library that may be missing."""
 

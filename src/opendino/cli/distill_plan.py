@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import time
 from collections.abc import Sequence
@@ -16,7 +17,6 @@ from torch import nn
 
 from opendino.cli.plan import Plan, build_student
 from opendino.cli.watchers import read_evenly
-from opendino.data.config import CropConfig
 from opendino.data.loader import Loader
 from opendino.data.sources import Source
 from opendino.data.transform import Transform
@@ -54,7 +54,7 @@ class NamedTeacher:
     def name(self) -> str:
         return str(self.backbone.card["name"])
 
-    @property
+    @functools.cached_property
     def hash(self) -> str:
         """Of all weights that a student learns from."""
         digest = hashlib.sha256(model_hash(self.backbone).encode())
@@ -154,15 +154,14 @@ def check_fit(config: RunConfig, named: NamedTeacher) -> None:
         cause = f"the teacher's patch side is {patch}, and {teacher_px} px are no multiple of it"
         raise UsageError("distill.teacher_px", cause, f"the nearest is --distill.teacher-px {near}")
     (side,) = patch_sides([config.model.name]) if config.model.patch is None else (config.model.patch,)
-    _student_crops(config).check_patch(side)
-
-
-def _student_crops(config: RunConfig) -> CropConfig:
-    """Crops at the sides at which the student sees them."""
-    crops, px = config.data.crops, config.distill.student_px
-    if not px:
-        return crops
-    return dataclasses.replace(crops, global_px=px, local_px=max(1, round(crops.local_px * px / crops.global_px)))
+    for name, px in (("global_px", crops.global_px), ("local_px", crops.local_px)):
+        seen = round(px * (distill.student_px or crops.global_px) / crops.global_px)
+        if distill.student_px and seen % side:
+            cause = f"at student_px {distill.student_px} the student sees {px} px as {seen}, no multiple of its {side}"
+            near = max(1, round(seen / side)) * side * crops.global_px // distill.student_px
+            raise UsageError(f"data.crops.{name}", cause, f"the nearest is --data.crops.{name} {near}")
+    if not distill.student_px:
+        crops.check_patch(side)
 
 
 def check_shared(configs: Sequence[RunConfig]) -> None:
@@ -191,7 +190,8 @@ def check_shared(configs: Sequence[RunConfig]) -> None:
 
 def student_grid(config: RunConfig, student: nn.Module) -> Grid:
     """(h, w) of its map of a global crop."""
-    side = _student_crops(config).global_px // int(student.patch)  # type: ignore[arg-type]
+    px = config.distill.student_px or config.data.crops.global_px
+    side = px // int(student.patch)  # type: ignore[arg-type]
     return side, side
 
 

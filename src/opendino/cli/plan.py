@@ -28,6 +28,7 @@ from opendino.recipes import Recipe, find_recipe
 from opendino.recipes.situation import Situation
 from opendino.train.config import RunConfig, StageConfig, flatten, to_dict
 from opendino.train.loop import measure_seconds_per_step
+from opendino.train.methods.adaptation import AdaptConfig
 from opendino.train.methods.distillation import DistillConfig
 from opendino.train.methods.self_distillation import SelfDistillation
 
@@ -60,7 +61,7 @@ class Length:
 def choose_length(recipe: str, steps: int | None, epochs: float | None, minutes: float | None) -> Length:
     """What the command says; half an hour of `small`, which has no length of its own, when it says nothing."""
     length = Length(steps, epochs, minutes)
-    return Length(minutes=30.0) if length == Length() and recipe == "small" else length
+    return Length(minutes=30.0) if length == Length() and recipe in ("small", "adapt") else length
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,8 @@ class Plan:
 
     def filled(self, config: RunConfig) -> RunConfig:
         """The config with what the command itself knows. Raises UsageError for fields of other commands."""
+        if config.adapt != AdaptConfig():
+            raise UsageError("adapt", "needs a model to go on from", "use opendino adapt PICTURES --model MODEL")
         if config.distill != DistillConfig():
             fix = "use opendino distill PICTURES --teacher MODEL --student NAME"
             raise UsageError("distill", "needs a teacher", fix)

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import torch
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from opendino.cli.arguments import (
     OptionalCount,
@@ -30,8 +29,9 @@ from opendino.cli.drift_watch import MaskedPictures, open_masked
 from opendino.cli.fields import describe_fields, list_fields, split_fields
 from opendino.cli.pictures import PictureArgs
 from opendino.cli.plan import Plan, build_loader, build_method, choose_length
+from opendino.cli.progress import train_with_progress
 from opendino.cli.protocol_watch import Planned, plan_protocols
-from opendino.cli.stage_plan import StagePlan, check_stage, plan_stage
+from opendino.cli.stage_plan import StagePlan, check_stage, licence_of, plan_stage
 from opendino.cli.watchers import Watch, export_model
 from opendino.data.beside import stated_fields
 from opendino.data.images import Reading
@@ -45,9 +45,7 @@ from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import read_rows
 from opendino.monitor.verdict import verdict
 from opendino.pages.report import write_report
-from opendino.train.checkpoint import list_checkpoints
 from opendino.train.config import RunConfig
-from opendino.train.loop import StepResult, train
 from opendino.train.run import RunDirectory, open_run
 
 FEW_PICTURES, SMALL_PX = 300, 16
@@ -100,7 +98,7 @@ def pretrain(
         dir: folder of pictures, .tar of pictures, or folder of .tar files.
         recipe: a name, or a Python file with a function `recipe`.
         stage: "gram" or "highres": go on from the run `from_` in a new run, which keeps its model and heads.
-        from_: directory of a run, or one of its checkpoints.
+        from_: directory of a run, or one of its checkpoints; for highres also a model.
         gram_teacher: a kept step of that run, a model, or "ema", instead of what the run's looks at dense features say.
         model: family member instead of the recipe's own choice.
         steps, epochs, minutes: the length; at most one. `small` takes 30 minutes when none is given.
@@ -223,7 +221,7 @@ def _train(
         console.print(f"{found}: k-NN is skipped, health and pictures are not")
     card = {
         "name": config.model.name,
-        "licence": "yours: trained from random weights on your pictures",
+        "licence": licence_of(plan) or "yours: trained from random weights on your pictures",
         "source": f"opendino pretrain, recipe {config.recipe}, {config.steps} steps{_before(config)}",
         "pictures": len(source),
         "reading": stated_fields(source.reading),
@@ -232,31 +230,14 @@ def _train(
         console.print(remark)
     if not FAMILY[config.model.name].from_paper:
         console.print(f"student: {config.model.name} ({FAMILY[config.model.name].note})")
-    columns = (
-        TextColumn("[bold]{task.completed}/{task.total}"),
-        BarColumn(),
-        TextColumn("{task.fields[words]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+    watch, outcome = train_with_progress(
+        config,
+        method,
+        loader,
+        run,
+        console,
+        lambda say: Watch(config, run, source, transform, device, probe, card, say, protocols, masked),
     )
-    reached = max((step for step, _ in list_checkpoints(run.checkpoints)), default=0)
-    if reached >= config.steps:
-        console.print(f"{run.path} is complete: step {reached:,} of {config.steps:,}")
-    elif reached:
-        console.print(f"going on from step {reached:,} of {config.steps:,}")
-    with Progress(*columns, console=console, disable=console.quiet) as progress:
-        watch = Watch(config, run, source, transform, device, probe, card, progress.console.print, protocols, masked)
-        console.print(watch.measure_colours())
-        task = progress.add_task("", total=config.steps, completed=reached, words="starting")
-
-        def on_step(step: int, result: StepResult, images_per_s: float) -> None:
-            watch.on_step(step, result.loss, result.grad_norm)
-            terms = " ".join(f"{name} {value:.3f}" for name, value in result.values.items())
-            words = f"loss {result.loss:.3f} ({terms}) grad {result.grad_norm:.2f} {images_per_s:,.0f} images/s"
-            progress.update(task, completed=step, words=words)
-
-        outcome = train(config, method, loader, run, watchers=watch.watchers(), on_step=on_step, carry=watch.carry)
     export_model(run.model, watch.model(method), transform, {**card, "step": config.steps})
     report = watch.written("report", config.steps, lambda: write_report(run.path, running=False))
     rows = read_rows(run.metrics_file)
@@ -302,7 +283,7 @@ class _Arguments(PictureArgs):
     stage: OptionalText = None
     """gram (Gram anchoring) or highres (larger, mixed sizes): goes on from another run, in a run of its own."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from", metavar="RUN", help_behavior_hint="")] = None
-    """The run that a stage goes on from, or one of its checkpoints."""
+    """The run that a stage goes on from, or one of its checkpoints; for highres also a model."""
     gram_teacher: OptionalText = None
     """A kept step of that run, a model, or ema (the average as it is); by default what its dense features say."""
     model: OptionalText = None
@@ -342,7 +323,20 @@ def run(argv: Sequence[str]) -> int:
     own, fields = split_fields(argv, flag_names(_Arguments))
     arguments = parse_arguments(_Arguments, own, "pretrain")
     if arguments.fields:
-        _print_fields(arguments, fields)
+        folder = arguments.dir
+        plan = Plan(
+            arguments.recipe,
+            arguments.model,
+            folder,
+            None if folder is None else open_source(folder, **arguments.chosen(folder)),
+            choose_length(arguments.recipe, arguments.steps, arguments.epochs, arguments.minutes),
+            choose_device(arguments.device),
+            fields=tuple(fields),
+        )
+        if arguments.stage is not None:
+            check_stage(arguments.recipe, arguments.stage, arguments.from_, arguments.gram_teacher, arguments.model)
+            plan = plan_stage(plan, arguments.stage, arguments.from_, arguments.gram_teacher)
+        print_fields(plan, as_json=arguments.json)
         return 0
     if arguments.dir is None:
         raise UsageError("opendino pretrain", "no pictures given", "for example: opendino pretrain photos/")
@@ -361,29 +355,16 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _print_fields(arguments: _Arguments, flags: Sequence[str]) -> None:
-    """Every field with the value that this command would train with."""
-    folder = arguments.dir
-    plan = Plan(
-        arguments.recipe,
-        arguments.model,
-        folder,
-        None if folder is None else open_source(folder, **arguments.chosen(folder)),
-        choose_length(arguments.recipe, arguments.steps, arguments.epochs, arguments.minutes),
-        choose_device(arguments.device),
-        fields=tuple(flags),
-    )
-    if arguments.stage is not None:
-        check_stage(arguments.recipe, arguments.stage, arguments.from_, arguments.gram_teacher, arguments.model)
-        plan = plan_stage(plan, arguments.stage, arguments.from_, arguments.gram_teacher)
+def print_fields(plan: Plan, *, as_json: bool) -> None:
+    """Every field with the value that a command would train with; without a folder, those of its recipe."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     config = plan.config()
-    if folder is None:
+    if plan.folder is None:
         console.print(f"as for {plan.images:,} pictures of {plan.short_side} px; name a folder for its own values")
     elif config.steps == 0:
         config = plan.measured(console)
     fields = list_fields(config)
-    if arguments.json:
+    if as_json:
         print(json.dumps([vars(one) for one in fields], indent=1))
     else:
         print(describe_fields(fields))

@@ -7,26 +7,28 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from torch import Tensor
 
-from opendino.cli.plan import Plan
+from opendino.cli.plan import Length, Plan
 from opendino.errors import UsageError, WeightsError
 from opendino.features.identity import model_hash
-from opendino.models.family import patch_side
+from opendino.models.family import FAMILY, nearest, patch_side
 from opendino.monitor.drift import judge_drift
 from opendino.monitor.metrics import read_rows
-from opendino.recipes import STAGE_RECIPES, STAGES, Recipe, find_recipe
+from opendino.recipes import STAGE_RECIPES, Recipe, find_recipe
+from opendino.recipes.highres import before_model
 from opendino.recipes.situation import Situation
 from opendino.train.checkpoint import list_checkpoints
-from opendino.train.config import RunConfig, StageConfig
+from opendino.train.config import ModelConfig, RunConfig, StageConfig
 from opendino.train.methods.distillation import DistillConfig
 from opendino.train.methods.self_distillation import SelfDistillation
 from opendino.train.run import RunDirectory
 from opendino.train.start import (
     Checkpoint,
+    begin_from_model,
     begin_stage,
     checkpoint_at,
     choose_anchor,
@@ -62,17 +64,48 @@ class Anchor:
         return None if self.model is None else self.model.state_dict()
 
 
+@dataclass(frozen=True)
+class ModelStart:
+    """A trained backbone to go on from, and what opens it again."""
+
+    model: Any
+    named: str
+
+    @property
+    def hash(self) -> str:
+        return model_hash(self.model)
+
+    def before(self, situation: Situation) -> RunConfig:
+        """What stands for the run before. Raises UsageError for a model that no name of the family says."""
+        name, config, transform = str(self.model.card["name"]), self.model.config, self.model.transform
+        if name not in FAMILY:
+            raise UsageError(
+                f"--from {self.named}", f"is called {name}, no model of the family", nearest(name, list(FAMILY))
+            )
+        family = FAMILY[name].config
+        changes = {
+            field.name: getattr(config, field.name)
+            for field in dataclasses.fields(ModelConfig)
+            if getattr(config, field.name, None) != getattr(family, field.name, None)
+        }
+        return before_model(situation, ModelConfig(name, **changes), transform.size, transform.mean, transform.std)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StagePlan(Plan):
     """The plan of a stage: its recipe starts from the config of the run before."""
 
     stage: str
-    start: Checkpoint
-    before: RunConfig
+    start: Checkpoint | ModelStart
+    before: RunConfig | None
+    """Of the run; None for a model."""
     anchor: Anchor
 
     def situation(self, steps: int) -> Situation:
-        return dataclasses.replace(super().situation(steps), before=self.before)
+        situation = super().situation(steps)
+        if isinstance(self.start, Checkpoint):
+            return dataclasses.replace(situation, before=self.before)
+        return dataclasses.replace(situation, before=self.start.before(situation))
 
     def recipe_function(self) -> Recipe:
         return find_recipe(self.recipe, STAGE_RECIPES[self.stage])
@@ -81,13 +114,14 @@ class StagePlan(Plan):
         """With start and Gram teacher. Raises UsageError where the fields make another stage of it."""
         stage = StageConfig(
             self.stage,  # type: ignore[arg-type]
-            start=str(self.start.path.resolve()),
+            start=str(self.start.path.resolve()) if isinstance(self.start, Checkpoint) else self.start.named,
             start_hash=self.start.hash,
             gram_teacher=self.anchor.words,
             gram_teacher_hash=self.anchor.hash,
         )
-        if config.model != self.before.model:
-            raise UsageError("model", "differs from that of the run", "leave it out: a stage keeps the model")
+        before = self.situation(config.steps).before
+        if before is None or config.model != before.model:
+            raise UsageError("model", "differs from that of the start", "leave it out: a stage keeps the model")
         config.data.crops.check_patch(patch_side(config.model.name, config.model.patch))
         return dataclasses.replace(config, stage=stage)
 
@@ -98,11 +132,22 @@ class StagePlan(Plan):
         """Write step 0 of a run that has no checkpoint yet, and say what it is made of."""
         if list_checkpoints(run.checkpoints):
             return
+        if isinstance(self.start, ModelStart):
+            begin_from_model(run, config, method, self.start.model)
+            console.print(f"{self.stage} stage of {self.start.named}: student, average and Gram teacher, fresh heads")
+            return
         # Published: Gram anchoring resumes the training state, high resolution starts from the average.
-        student = "student" if self.stage == "gram" else "teacher"
+        student: Literal["student", "teacher"] = "student" if self.stage == "gram" else "teacher"
         begin_stage(run, config, method, self.start, student=student, anchor=self.anchor.tensors())
-        console.print(f"{self.stage} stage of {self.start.run}, from step {self.start.step:,} ({student})")
+        took = "training goes on" if student == "student" else "its average is student and teacher"
+        console.print(f"{self.stage} stage of {self.start.run}, from step {self.start.step:,}: {took}")
         console.print(f"Gram teacher: {self.anchor.words}")
+
+
+def licence_of(plan: Plan) -> str | None:
+    """Of the model that a stage goes on from; None for a run, whose weights are its owner's."""
+    model = plan.start.model if isinstance(plan, StagePlan) and isinstance(plan.start, ModelStart) else None
+    return None if model is None else str(model.card.get("licence", "not stated"))
 
 
 def check_stage(
@@ -130,15 +175,14 @@ def plan_stage(plan: Plan, stage: str, start: Path | str | None, gram_teacher: s
         plan: what else the command says. start: a run directory or one of its checkpoints.
         gram_teacher: a step of the run, a model, or "ema"; None chooses by what the run measured.
     """
-    if stage not in STAGES:
-        near = difflib.get_close_matches(stage, STAGES, n=1)
+    if stage not in STAGE_RECIPES:
+        near = difflib.get_close_matches(stage, STAGE_RECIPES, n=1)
         raise UsageError(f"--stage {stage}", "no such stage", f"did you mean {near[0]}?" if near else "gram or highres")
     if start is None:
         raise UsageError(f"--stage {stage}", "needs the run that it goes on from", "add --from RUN")
     where = Path(start)
     if not is_run(where):
-        cause = "is no run with checkpoints, and a stage goes on with heads and average, which no model holds"
-        raise UsageError(f"--from {start}", cause, "name a run directory, as pretrain writes it")
+        return _from_model(plan, stage, str(start), gram_teacher)
     checkpoint = newest_checkpoint(where)
     before = RunDirectory(checkpoint.run).config()
     if before is None:
@@ -158,6 +202,33 @@ def plan_stage(plan: Plan, stage: str, start: Path | str | None, gram_teacher: s
         start=checkpoint,
         before=before,
         anchor=_anchor(stage, checkpoint, gram_teacher),
+    )
+
+
+def _from_model(plan: Plan, stage: str, start: str, gram_teacher: str | None) -> StagePlan:
+    """High resolution from a model. Raises UsageError for another stage, or when it needs more than a model says."""
+    if stage != "highres":
+        cause = "is no run with checkpoints, and Gram anchoring goes on with heads and average, which no model holds"
+        raise UsageError(f"--from {start}", cause, "name a run directory, as pretrain writes it")
+    if gram_teacher is not None:
+        cause = "and --from a model: the model is its Gram teacher"
+        raise UsageError(f"--gram-teacher {gram_teacher}", cause, "leave it out, or go on from a run")
+    if plan.length == Length() and plan.folder is not None:
+        raise UsageError("--stage highres", "has no length after a model", "add --steps, --epochs or --minutes")
+    opened = ModelStart(load(start), str(Path(start).resolve()) if Path(start).exists() else start)
+    return StagePlan(
+        stage if plan.recipe == "small" else plan.recipe,
+        None,
+        plan.folder,
+        plan.source,
+        plan.length,
+        plan.device,
+        plan.save,
+        plan.fields,
+        stage=stage,
+        start=opened,
+        before=None,
+        anchor=Anchor("what the stage starts from (as published)", model=opened.model),
     )
 
 

@@ -108,6 +108,10 @@ class Watch:
             found.append(Watcher(total, self._sizes))
         return [*found, Watcher(every["health"], self._report)]
 
+    def shown(self) -> Sequence[str]:
+        """Words for the progress bar, before the losses."""
+        return ()
+
     def on_step(self, step: int, loss: float, grad_norm: float) -> None:
         """Say it when loss or gradient jump."""
         for spikes, value in zip(self.spikes, (loss, grad_norm), strict=True):
@@ -217,9 +221,14 @@ class Watch:
 
 def export_model(final: Path, model: nn.Module, transform: Transform, card: dict[str, Any]) -> None:
     """Write a model folder in place of an earlier one, so that a whole one is there at any moment but a rename."""
+    replace_folder(final, lambda fresh: write_model(fresh, model, transform, card))
+
+
+def replace_folder(final: Path, write: Callable[[Path], Any]) -> None:
+    """`write` a folder under another name, then put it in the place of an earlier one."""
     fresh = final.with_name(f"{final.name}.tmp-new")
     shutil.rmtree(fresh, ignore_errors=True)
-    write_model(fresh, model, transform, card)
+    write(fresh)
     old = final.with_name(f"{final.name}.tmp-old")
     if final.exists():
         final.rename(old)

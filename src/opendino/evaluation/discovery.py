@@ -92,7 +92,7 @@ def evaluate_discovery(subject: Subject, data: Boxes, job: Job) -> Outcome:
             skipped.append(Skipped(one.id, error.cause))
             continue
         image = native_input(subject, picture) if rows == 0 else whole_input(subject, picture, rows)
-        patches = patch_map(subject, image)
+        patches = patch_map(subject, image, int(job.settings["layer"]))
         height, width = picture.array.shape[:2]
         # At full resolution the grid covers the padded picture, else the picture itself.
         seen = image.shape[1:] if rows == 0 else (height, width)

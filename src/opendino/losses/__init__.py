@@ -12,4 +12,12 @@ from opendino.losses.koleo import koleo_loss
 from opendino.losses.prototypes import balanced_targets, prototype_loss
 from opendino.losses.sinkhorn import sinkhorn
 
-__all__ = ["balanced_targets", "dino_loss", "gram_loss", "ibot_loss", "koleo_loss", "prototype_loss", "sinkhorn"]
+__all__ = [
+    "balanced_targets",
+    "dino_loss",
+    "gram_loss",
+    "ibot_loss",
+    "koleo_loss",
+    "prototype_loss",
+    "sinkhorn",
+]

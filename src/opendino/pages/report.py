@@ -14,6 +14,7 @@ from opendino.pages.charts import RANDOM_START, Chart, Level, knn_chart, line_ch
 from opendino.pages.dense import dense_charts, dense_words, is_stage
 from opendino.pages.page import Tile, data_uri, write_page
 from opendino.pages.record import RunRecord, number, read_record
+from opendino.pages.retention import Retention, read_retention
 from opendino.pages.words import TONES, duration
 
 MAX_PICTURES = 12
@@ -52,7 +53,8 @@ def write_report(run_dir: Path, running: bool) -> Path:
     record = read_record(run_dir)
     knn = record.of_kind("knn")
     health = record.of_kind("health")
-    start = "start of the stage" if is_stage(record) else RANDOM_START
+    retention = _retention(record, running)
+    start = "start of the stage" if is_stage(record) else "start" if retention else RANDOM_START
     return write_page(
         run_dir / "report.html",
         "report.html",
@@ -61,12 +63,13 @@ def write_report(run_dir: Path, running: bool) -> Path:
         written=time.time(),
         written_words=time.strftime("%Y-%m-%d %H:%M:%S"),
         status=_status(record, running),
-        verdict=_verdict(record),
+        verdict=retention.verdict if retention else _verdict(record),
         tones=TONES,
         health_words=str(health[-1].get("words", "")) if health else "",
         share=100 * record.step / record.total_steps if record.total_steps else 0,
         tiles=list(_tiles(record, running, start)),
         knn=knn_chart(knn, record.total_steps, _teachers(record), start) if knn else None,
+        retention=retention,
         protocols=list(protocol_charts(record.of_kind("protocol"), record.total_steps, start)),
         dense_words=dense_words(record),
         dense=list(dense_charts(record)),
@@ -93,7 +96,15 @@ def _uri(png: bytes | None) -> str | None:
 def _status(record: RunRecord, running: bool) -> str:
     if running:
         return "running"
-    return "finished" if record.total_steps and record.step >= record.total_steps else "stopped"
+    ended = any(row.get("ended") for row in record.of_kind("retention"))
+    return "finished" if ended or (record.total_steps and record.step >= record.total_steps) else "stopped"
+
+
+def _retention(record: RunRecord, running: bool) -> Retention | None:
+    try:
+        return read_retention(record.rows, record.config, running)
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration):
+        return None  # rows of another version must not keep a page from being written
 
 
 def _verdict(record: RunRecord) -> Verdict:
@@ -146,6 +157,10 @@ LOSS_WORDS: Mapping[str, tuple[str, str]] = {
     "koleo": (
         "Spreads the features of a batch apart, so they do not crowd together.",
         "Normal: falls quickly, then stays nearly level.",
+    ),
+    "anchor": (
+        "Keeps the features of whole pictures near those of the model that this run started from.",
+        "Normal: rises a little when the backbone begins to move, then stays small.",
     ),
     "match_cls": (
         "Distance of the student's answer for a whole picture to the teacher's.",

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from opendino.errors import OpendinoError, UsageError
+from opendino.recipes.adapt import adapt
 from opendino.recipes.convnext_distill import convnext_distill
 from opendino.recipes.distill import distill, distill_match
 from opendino.recipes.gram import gram
@@ -39,14 +40,12 @@ RECIPES: dict[str, Recipe] = {
 """Of `opendino pretrain`."""
 
 
-STAGES: dict[str, Recipe] = {"gram": gram, "highres": highres}
-"""Of `opendino pretrain --stage`: they are told of the run that comes before."""
-
 STAGE_RECIPES: dict[str, dict[str, Recipe]] = {
     "gram": {"gram": gram, "vit7b16_gram": vit7b16_gram, "sat7b16_gram": sat7b16_gram},
     "highres": {"highres": highres, "vit7b16_highres": vit7b16_highres, "sat7b16_highres": sat7b16_highres},
 }
-"""By stage, its own and those that `--recipe` names instead."""
+"""Of `opendino pretrain --stage`, by stage: its own, and those that `--recipe` names instead; they are told of the run
+that comes before."""
 
 DISTILL_RECIPES: dict[str, Recipe] = {
     "distill": distill,
@@ -57,6 +56,9 @@ DISTILL_RECIPES: dict[str, Recipe] = {
     "sat_distill": sat_distill,
 }
 """Of `opendino distill`: they are told of a teacher."""
+
+ADAPT_RECIPES: dict[str, Recipe] = {"adapt": adapt}
+"""Of `opendino adapt`: they are told of a start."""
 
 
 def find_recipe(name: str, recipes: Mapping[str, Recipe] = RECIPES) -> Recipe:

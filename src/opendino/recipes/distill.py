@@ -18,6 +18,7 @@ from opendino.train.config import ModelConfig, RunConfig
 from opendino.train.methods.distillation import DistillConfig
 
 OF_TEACHER = "as the teacher's heads were trained"
+CONVNEXT_STRIDE = 32
 
 
 def distill(situation: Situation) -> RunConfig:
@@ -102,13 +103,15 @@ def _common(situation: Situation) -> RunConfig:
     """`small` with crops that follow from the pictures and from what all students and the teacher can take."""
     teacher = situation.teacher or TeacherFacts()
     base = small(dataclasses.replace(situation, model=situation.model or "vit_tiny"))
-    multiple = math.lcm(*teacher.patches)
+    # A ConvNeXt sees crops at twice their side, as published, so that its map of stride 32 is as fine as one of 16.
+    sides = [side // 2 if side == CONVNEXT_STRIDE else side for side in teacher.patches]
+    multiple, finest = math.lcm(*sides), min(sides)
     largest = min(32 if situation.device == "cpu" else 64, situation.short_side_px)
     global_px = max(1, largest // multiple) * multiple
     local_px = max(1, global_px // 2 // multiple) * multiple
-    finest = min(teacher.patches)
     # A grid as fine as the finest student's, if need be from enlarged crops; one finer than that is averaged.
     teacher_px = max(global_px // teacher.patch, global_px // finest if teacher.patch > finest else 1) * teacher.patch
+    convnext = situation.model in FAMILY and FAMILY[situation.model].kind == "convnext"
     reasons = dict(base.reasons) | {
         "data.crops.global_px": f"pictures of {situation.short_side_px} px on {situation.device}; a multiple of every "
         "student's patch side",
@@ -117,15 +120,18 @@ def _common(situation: Situation) -> RunConfig:
         "data.std": "as the teacher was trained",
         "distill.teacher_px": "so that the teacher's map is as fine as the finest student's",
     }
+    student_px = 2 * global_px if convnext else 0
+    if convnext:
+        reasons["distill.student_px"] = "crops at twice their side, as published: the map of a ConvNeXt has stride 32"
     return dataclasses.replace(
         base,
-        distill=DistillConfig(teacher_px=0 if teacher_px == global_px else teacher_px),
+        distill=DistillConfig(teacher_px=0 if teacher_px == global_px else teacher_px, student_px=student_px),
         data=dataclasses.replace(
             base.data,
             mean=teacher.mean,
             std=teacher.std,
             crops=dataclasses.replace(base.data.crops, global_px=global_px, local_px=local_px),
         ),
-        read_px=2 * global_px,
+        read_px=2 * (student_px or global_px),
         reasons=reasons,
     )

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import dataclasses
 
-from opendino.data.config import CropSizes
+from opendino.data.config import CropSizes, Triple
 from opendino.errors import UsageError
 from opendino.models.family import patch_side
 from opendino.recipes.gram import run_before, stage_momentum, stage_optim, stage_steps
 from opendino.recipes.situation import Situation
-from opendino.train.config import RunConfig, StageConfig
+from opendino.recipes.small import small
+from opendino.train.config import ModelConfig, RunConfig, StageConfig
 from opendino.train.methods.gram_teacher import GramConfig
 
 SHARE = 0.1
 """Steps of the stage as a share of the run's. Published: 1 %, which of a run of thousands would be nothing."""
+FRESH_HEADS = "heads are no part of a model: fresh ones learn its features first"
 RATE = 0.25
 """Published: 5e-5 -> 1.25e-5, then times the root of the smaller batch."""
 SIZES = ((2.0, 1.0, 3.0, 0.3), (3.0, 1.0, 4.5, 0.3), (3.0, 1.5, 4.5, 0.3), (3.0, 2.0, 4.5, 0.05), (3.0, 3.0, 4.5, 0.05))
@@ -50,6 +52,24 @@ def highres_sizes(global_px: int, local_px: int, patch: int, short_side_px: int)
     return fitting
 
 
+def before_model(situation: Situation, model: ModelConfig, size: int, mean: Triple, std: Triple) -> RunConfig:
+    """What stands for the run before where there is a model alone: `small`, at half the side that the model reads at.
+
+    Its heads are not part of a model. Fresh ones learn its features first, then it moves at a tenth of their rate.
+    """
+    base = small(dataclasses.replace(situation, model=model.name))
+    patch = patch_side(model.name, model.patch)
+    global_px = max(1, size // 2 // (2 * patch)) * 2 * patch
+    crops = dataclasses.replace(base.data.crops, global_px=global_px, local_px=global_px // 2)
+    return dataclasses.replace(
+        base,
+        model=model,
+        optim=dataclasses.replace(base.optim, backbone_lr=0.1, freeze_backbone=0.1),
+        data=dataclasses.replace(base.data, crops=crops, mean=mean, std=std),
+        read_px=size,
+    )
+
+
 def mix_of(sizes: tuple[CropSizes, ...]) -> str:
     """As `CropConfig.mix` has them."""
     return " ".join(f"{one.global_px}/{one.local_px}/{one.gram_px}:{one.share:g}" for one in sizes)
@@ -65,7 +85,12 @@ def highres(situation: Situation) -> RunConfig:
     momentum = stage_momentum(before, steps)
     patch = patch_side(before.model.name, before.model.patch)
     mix = mix_of(highres_sizes(crops.global_px, crops.local_px, patch, situation.short_side_px))
-    optim = dataclasses.replace(stage_optim(before.optim, rate), schedule="constant", warmup=1 / 3)
+    optim = dataclasses.replace(
+        stage_optim(before.optim, rate),
+        schedule="constant",
+        warmup=1 / 3,
+        freeze_backbone=before.optim.freeze_backbone,
+    )
     return dataclasses.replace(
         before,
         recipe="highres",
@@ -95,5 +120,6 @@ def highres(situation: Situation) -> RunConfig:
             "method.gram.weight": "published; the teacher is what the stage starts from, never refreshed",
             "method.gram.local_weight": "published",
             "method.teacher_temperature_start": "it is warm already",
+            **({"optim.freeze_backbone": FRESH_HEADS} if optim.freeze_backbone else {}),
         },
     )

@@ -15,6 +15,7 @@ import cattrs
 from opendino.data.config import DataConfig
 from opendino.errors import UsageError
 from opendino.files import read_json
+from opendino.train.methods.adaptation import AdaptConfig
 from opendino.train.methods.distillation import DistillConfig
 from opendino.train.methods.self_distillation import SelfDistillationConfig
 from opendino.train.optim import OptimConfig
@@ -177,6 +178,8 @@ class RunConfig:
     """The student's blocks compute their activations anew in the backward pass: less memory, a third more compute."""
     model: ModelConfig = field(default_factory=ModelConfig)
     method: SelfDistillationConfig = field(default_factory=SelfDistillationConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    """Of `opendino adapt` alone."""
     distill: DistillConfig = field(default_factory=DistillConfig)
     """Of `opendino distill` alone."""
     stage: StageConfig = field(default_factory=StageConfig)

@@ -11,9 +11,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from opendino.errors import DataError, UsageError
 from opendino.files import check_directory
@@ -101,7 +102,7 @@ def begin_stage(
     method: SelfDistillation,
     start: Checkpoint,
     *,
-    student: str,
+    student: Literal["student", "teacher"],
     anchor: Mapping[str, Tensor] | None,
 ) -> None:
     """Write step 0 of `run`: the state of `start`, heads included, under the new config.
@@ -132,6 +133,21 @@ def begin_stage(
     if student == "student":
         load_optimizer(optimizer, tensors)
     save_checkpoint(run.checkpoints, 0, method, optimizer, FRESH)
+
+
+def begin_from_model(run: RunDirectory, config: RunConfig, method: SelfDistillation, backbone: nn.Module) -> None:
+    """Write step 0 of `run`: a trained backbone as student, average and Gram teacher, under fresh heads.
+
+    Raises UsageError when the backbone is not of the config's shape.
+    """
+    state = backbone.state_dict()
+    places = [method.student["backbone"], method.teacher["backbone"]]
+    if method.gram_teacher is not None and config.method.gram.teacher == "frozen":
+        places.append(method.gram_teacher.backbone)
+    for place in places:
+        _check_same(place.state_dict(), state, "the model")
+        place.load_state_dict(state)
+    save_checkpoint(run.checkpoints, 0, method, build_optimizer(method.trained(), config.optim), FRESH)
 
 
 def _check_same(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], where: object) -> None:

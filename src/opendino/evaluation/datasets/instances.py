@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from opendino.data.listing import has_picture_ending
-from opendino.data.sources import Source, open_source
+from opendino.data.sources import Source, open_source, subset
 from opendino.errors import DataError
 from opendino.evaluation.cache import limited
 from opendino.evaluation.datasets.listed import ListSource
@@ -79,7 +79,7 @@ def open_instances(job: Job) -> Instances:
 
 
 def _labelled(source: Source, name: str, job: Job) -> Instances:
-    source = limited(source, job)
+    source = _with_mates(source, job)
     labels = labels_of(source)
     questions = []
     for index, label in enumerate(labels.tolist()):
@@ -89,6 +89,16 @@ def _labelled(source: Source, name: str, job: Job) -> Instances:
     if not questions:
         raise DataError(name, "no two pictures share a label", f"expected: {LAYOUT}")
     return Instances(name, hash_ids([question.id for question in questions]), "any", source, None, questions)
+
+
+def _with_mates(source: Source, job: Job) -> Source:
+    """At most `job.limit` pictures, of so few classes that every class can have two."""
+    if job.limit is None or len(source) <= job.limit:
+        return source
+    labels = labels_of(source)
+    many = [label for label, count in enumerate(np.bincount(labels[labels >= 0])) if count > 1]
+    kept = evenly(many, max(1, job.limit // 2))
+    return limited(subset(source, np.flatnonzero(np.isin(labels, kept))), job)
 
 
 def _from_csv(root: Path, table: Path, job: Job) -> Source:
