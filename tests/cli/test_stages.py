@@ -155,6 +155,8 @@ def test_high_resolution_of_a_model_begins_with_fresh_heads_and_its_licence(pict
         (["--stage", "gram", "--from", "RUN", "--data.crops.gram-px", "36"], "gram_px: must be a positive multiple"),
         (["--stage", "gram", "--from", "RUN", "--data.crops.gram-px", "0"], "has no crops for the Gram teacher"),
         (["--recipe", "gram"], "goes on from a run; use --stage gram --from RUN"),
+        (["--recipe", "vit7b16_gram"], "use --stage gram --recipe vit7b16_gram --from RUN"),
+        (["--stage", "gram", "--recipe", "vit7b16_grm", "--from", "RUN"], "did you mean vit7b16_gram?"),
         (["--watch.masks", "nowhere"], "watch.masks nowhere: is no folder"),
     ],
 )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -144,9 +145,9 @@ def build_heads(dim: int, config: SelfDistillationConfig) -> dict[str, nn.Module
 
 @dataclass(frozen=True)
 class _Targets:
-    """dino [2, B, K]; ibot: of the M masked positions of all crops in order, or None."""
+    """Rows by index. dino: of the 2B global crops; ibot: of the M masked positions of all crops in order, or None."""
 
-    dino: Tensor
+    dino: Tensor | BalancedTargets
     ibot: BalancedTargets | None
 
 
@@ -262,22 +263,26 @@ class SelfDistillation(nn.Module):
     def _targets(self, crops: Crops, step: int) -> _Targets:
         batch = crops.global_crops.shape[0] // 2
         size = self.config.micro_batch or batch
+        dino_head: Any = self.teacher["dino_head"]
         ibot_head: Any = self.teacher["ibot_head"] if self.config.ibot_weight > 0 else None
-        cls_logits, patches = [], []
+        tokens, patches = [], []
         masks = crops.masks if self.config.ibot_weight > 0 else None
         # Chunks run along the 2B crops: order is kept, so masked positions stay in the order of the masks.
         for start in range(0, 2 * batch, 2 * size):
             chunk = slice(start, start + 2 * size)
             features = self.teacher["backbone"](crops.global_crops[chunk])
-            cls_logits.append(self.teacher["dino_head"](features.cls).float())
+            tokens.append(dino_head.bottleneck(features.cls))
             if masks is not None:
                 patches.append(ibot_head.bottleneck(features.patches[masks[chunk]]))
         temperature = self._temperature(step)
-        logits = torch.cat(cls_logits)
-        filled = self.queue[~self.queue[:, 0].isnan()] if self.config.queue else logits[:0]
-        probs = sinkhorn(self._spread(torch.cat([logits, filled])), temperature)[: 2 * batch]
-        if self.config.queue:
+        dino: Tensor | BalancedTargets
+        if self.config.queue or self.config.target_spread:
+            logits = F.linear(torch.cat(tokens), dino_head.prototypes()).float()
+            filled = self.queue[~self.queue[:, 0].isnan()]
+            dino = sinkhorn(self._spread(torch.cat([logits, filled])), temperature)
             self.queue.copy_(torch.cat([logits, self.queue])[: self.config.queue])
+        else:
+            dino = balanced_targets(torch.cat(tokens), dino_head.prototypes(), temperature)
         ibot = None
         if masks is not None and masks.any():
             ibot = balanced_targets(
@@ -285,7 +290,7 @@ class SelfDistillation(nn.Module):
                 ibot_head.prototypes(),
                 temperature,
             )
-        return _Targets(probs.unflatten(0, (2, batch)), ibot)
+        return _Targets(dino, ibot)
 
     def _micro_losses(self, crops: Crops, targets: _Targets, part: Part, step: int) -> LossTerms:
         config, batch, gram = self.config, part.batch, self.gram_teacher
@@ -308,7 +313,7 @@ class SelfDistillation(nn.Module):
         dino = dino_loss(
             torch.cat([head.bottleneck(group.cls).unflatten(0, (-1, count)) for group in features]),
             head.prototypes(),
-            targets.dino[:, part.start : part.stop],
+            targets.dino[select(torch.arange(2 * batch, device=crops.device))].unflatten(0, (2, count)),
             batch,
             temperature=config.student_temperature,
             local_weight=1.0 if gram is None else gram.local_weight(step),
