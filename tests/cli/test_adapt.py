@@ -139,7 +139,7 @@ def test_python_and_machines_get_the_same(pictures, start, tmp_path, capsys):
     assert [one["after"] for one in told["changes"]] == [one.after for one in result.changes]
 
 
-def test_convolutions_go_on_too(pictures, tmp_path):
+def test_convolutions_go_on_too_and_what_their_norms_give_is_told_apart(pictures, tmp_path, capsys):
     write_model(
         tmp_path / "conv",
         build_model("conv_mini"),
@@ -148,6 +148,8 @@ def test_convolutions_go_on_too(pictures, tmp_path):
     )
     assert adapt(pictures, tmp_path / "conv", tmp_path / "run", "--steps", "2") == 0
     assert load(tmp_path / "run").card["name"] == "conv_mini"
+    said = capsys.readouterr().err
+    assert "its norms set to your pictures alone" in said and "the same by new norms alone" in said
 
 
 def test_pictures_without_classes_have_no_gain_but_keep(start, tmp_path, capsys):

@@ -80,6 +80,20 @@ def test_a_decision_depends_on_the_looks_alone():
     assert [decide(looks[: n + 1], LIMITS).best.step for n in range(7)] == [0, 10, 10, 30, 30, 30, 30]
 
 
+def test_what_norms_alone_give_is_told_apart():
+    looks = run((50, 0), (58, -1))
+    norms = {**own(0, 55), "kind": "norms"}
+    found = decide(looks, LIMITS)
+    assert "of this +5.0 by setting its norms to your pictures, without training" in guard_verdict(
+        looks, found, "", [norms]
+    )
+    table = changes(looks, found.best, [norms])
+    assert [(row.name, row.after) for row in table[:2]] == [
+        ("your pictures, k-NN", 58),
+        ("the same by new norms alone", 55),
+    ]
+
+
 def test_verdicts_say_what_is_known():
     looks = run((50, 0), (58, -1))
     found = decide(looks, LIMITS)

@@ -270,10 +270,11 @@ def _train(
         chosen = run.path / "model-last"
     replace_folder(run.model, lambda fresh: shutil.copytree(chosen, fresh))
     report = watch.written("report", outcome.steps, lambda: write_report(run.path, running=False))
-    looks = looks_of(watch.metrics.rows())
-    table = tuple(changes(looks, best))
+    rows = watch.metrics.rows()
+    looks = looks_of(rows)
+    table = tuple(changes(looks, best, rows))
     ended = str(watch.carry.get(ENDED, ""))
-    sentence = guard_verdict(looks, decision, ended)
+    sentence = guard_verdict(looks, decision, ended, rows)
     console.print(f"\n[bold]{sentence}[/bold]")
     for line in change_lines(table):
         console.print(line)

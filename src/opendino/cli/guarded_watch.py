@@ -13,6 +13,7 @@ from opendino.cli.watchers import LEAST_STEPS, Watch
 from opendino.evaluation.agreement import AgreementProbe
 from opendino.evaluation.probes import KnnProbe, knn_row
 from opendino.evaluation.results import Result
+from opendino.models.batch_norm import batch_norms
 from opendino.monitor.guard import Decision, Limits, Look, decide, looks_of, pair_in_words
 from opendino.train.config import RunConfig
 from opendino.train.loop import ENDED, Watcher
@@ -58,6 +59,12 @@ class GuardedWatch(Watch):
         if self.knn is not None:
             (own,) = self.knn(model)
             self.metrics.append("knn", step, **knn_row(own))
+            if step == 0 and batch_norms(model):
+                # What training is then measured against: this much comes without it.
+                (free,) = self.knn(super().model(method))
+                self.metrics.append("norms", step, **knn_row(free))
+                gain = f"{free.config['gain']:+.1f} [{free.config['gain_low']:.1f}, {free.config['gain_high']:.1f}]"
+                self.say(f"step 0: its norms set to your pictures alone, no training: {gain} (k-NN {free.value:.1f} %)")
         kept = self._retention(model)
         looks = looks_of([*self.metrics.rows(), {"kind": "retention", "step": step, **kept}])
         decision = decide(looks, limits_of(self.config))

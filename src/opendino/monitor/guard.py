@@ -101,11 +101,14 @@ class Change:
     high: float | None = None
 
 
-def changes(looks: Sequence[Look], best: Look) -> list[Change]:
-    """From the start to the model that is kept."""
+def changes(looks: Sequence[Look], best: Look, rows: Sequence[Row] = ()) -> list[Change]:
+    """From the start to the model that is kept, and what BatchNorm statistics of the user's pictures alone give, where
+    `rows` say it.
+    """
     start, found = looks[0], list[Change]()
     if best.own is not None and start.own is not None:
         found.append(_change("your pictures, k-NN", start.own, best.own))
+        found += [_change("the same by new norms alone", start.own, row) for row in rows if row["kind"] == "norms"]
     if best.kept["measure"] == "knn":
         found.append(_change("what is to be kept, k-NN", start.kept, best.kept))
     else:
@@ -121,8 +124,10 @@ def _change(name: str, before: Row, after: Row) -> Change:
     return Change(name, after["n"], "%", before["value"], after["value"], *gains)
 
 
-def guard_verdict(looks: Sequence[Look], decision: Decision, ended: str) -> str:
-    """The sentence about an adaptation that is over. ended: why it ended early, "" when it did not."""
+def guard_verdict(looks: Sequence[Look], decision: Decision, ended: str, rows: Sequence[Row] = ()) -> str:
+    """The sentence about an adaptation that is over. ended: why it ended early, "" when it did not; rows: of the log,
+    for what new norms give without training.
+    """
     best, count = decision.best, len(looks) - 1
     early = f"; it ended early: {ended}" if ended else ""
     if count < 1:
@@ -136,7 +141,9 @@ def guard_verdict(looks: Sequence[Look], decision: Decision, ended: str) -> str:
     numbers = f"{own['gain']:+.1f} [{own['gain_low']:.1f}, {own['gain_high']:.1f}] points of k-NN on your pictures"
     state = "gained" if own["gain_low"] > 0 else "no sure gain"
     chosen = f"best of {count} looks on the same pictures, which flatters it a little" if count > 1 else "one look"
-    return f"{state}: {numbers} at step {best.step:,} ({chosen}); {kept}{early}"
+    free = next((row for row in rows if row["kind"] == "norms"), None)
+    norms = f"; of this {free['gain']:+.1f} by setting its norms to your pictures, without training" if free else ""
+    return f"{state}: {numbers} at step {best.step:,} ({chosen}){norms}; {kept}{early}"
 
 
 def change_lines(found: Sequence[Change]) -> list[str]:

@@ -31,12 +31,12 @@ def read_retention(rows: Sequence[Row], config: Mapping[str, Any], running: bool
     last = looks[-1]
     best = next(look for look in looks if look.step == last.kept["best"])
     ended = str(last.kept["ended"])
-    words = pair_in_words(last) if running else guard_verdict(looks, Decision(best, ended), ended)
+    words = pair_in_words(last) if running else guard_verdict(looks, Decision(best, ended), ended, rows)
     sure = best.own is not None and best.step > 0 and best.own["gain_low"] > 0
     kind = "learning" if sure else "unlabelled" if best.own is None else "no gain"
     adapt = config.get("adapt")
     limits: Mapping[str, Any] = adapt if isinstance(adapt, Mapping) else {}
-    return Retention(Verdict(kind, words), _chart(rows, limits), changes(looks, best), best.step)  # type: ignore[arg-type]
+    return Retention(Verdict(kind, words), _chart(rows, limits), changes(looks, best, rows), best.step)  # type: ignore[arg-type]
 
 
 def _chart(rows: Sequence[Row], limits: Mapping[str, Any]) -> Chart:
