@@ -2,6 +2,7 @@
 not be written, slow storage, settings that changed (F5, F20, F23, F34, F52, F91).
 """
 
+import copy
 import dataclasses
 import logging
 import multiprocessing
@@ -180,12 +181,10 @@ OTHER_VALUES = {"recipe": "another", "minutes": 7.0, "precision": "bf16", "model
 
 
 def changed(config, name):
-    """The config with another value in one field, by dotted name."""
+    """The config with another value in one field, by dotted name, past what checks would refuse."""
     first, _, rest = name.partition(".")
     value = getattr(config, first)
-    if rest:
-        return dataclasses.replace(config, **{first: changed(value, rest)})
-    other = OTHER_VALUES.get(name)
+    other = changed(value, rest) if rest else OTHER_VALUES.get(name)
     if other is None:
         if isinstance(value, bool) or value is None:
             other = not value
@@ -195,7 +194,7 @@ def changed(config, name):
             other = tuple(item * 0.9 for item in value)
         else:
             other = value + 1 if isinstance(value, int) else value * 0.9 or 0.5
-    object.__setattr__(fresh := dataclasses.replace(config), first, other)  # also past what checks would refuse
+    object.__setattr__(fresh := copy.copy(config), first, other)
     return fresh
 
 

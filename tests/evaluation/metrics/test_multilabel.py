@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score
 
@@ -20,6 +20,7 @@ def test_all_points_and_eleven_points_differ():
 rows = st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.integers(0, 3)), min_size=1, max_size=25)
 
 
+@settings(deadline=None)
 @given(rows.filter(lambda rows: any(truth and weight for _, truth, weight in rows)))
 def test_weighted_ap_agrees_with_scikit_learn_also_at_ties(rows):
     scores, truth, weights = zip(*rows, strict=True)
@@ -27,6 +28,7 @@ def test_weighted_ap_agrees_with_scikit_learn_also_at_ties(rows):
     assert weighted_ap(scores, truth, weights) == pytest.approx(peer)
 
 
+@settings(deadline=None)
 @given(rows.filter(lambda rows: any(truth and weight for _, truth, weight in rows)))
 def test_a_weight_is_a_repetition(rows):
     repeated = [(score, truth) for score, truth, weight in rows for _ in range(weight)]
