@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import functools
 import shutil
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,10 +17,7 @@ from torch import nn
 
 from opendino.cli.adapt_plan import AdaptPlan, build_adaptation
 from opendino.cli.arguments import (
-    OptionalCount,
-    OptionalNumber,
     OptionalPath,
-    Switch,
     flag_names,
     parse_arguments,
 )
@@ -30,18 +26,16 @@ from opendino.cli.device import choose_device
 from opendino.cli.fields import split_fields
 from opendino.cli.guarded_watch import GuardedWatch, decision_of
 from opendino.cli.model import ModelArgs, choose_model, model_changes
-from opendino.cli.pictures import PictureArgs
 from opendino.cli.plan import build_loader, choose_length
 from opendino.cli.pretrain import left_out, print_fields
 from opendino.cli.progress import train_with_progress
+from opendino.cli.training import TrainingArgs, answer, build_probe, open_labelled, require_apart, save_fields
 from opendino.cli.watchers import export_model, replace_folder
 from opendino.data.beside import stated_fields
 from opendino.data.images import Reading
 from opendino.data.sources import Source, open_source, split_stratified, subset
-from opendino.data.transform import Transform
-from opendino.errors import DataError, StoppedError, UsageError
+from opendino.errors import DataError, UsageError
 from opendino.evaluation.agreement import AgreementProbe
-from opendino.evaluation.probes import KnnProbe, baseline_from_rows
 from opendino.monitor.guard import Change, change_lines, changes, guard_verdict, looks_of
 from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import read_rows
@@ -139,16 +133,14 @@ def adapt(
     console.print(f"{len(source):,} pictures in {folder}{left_out(source)}")
     start: Any = choose_model(model, **opening).model
     _check_start(start)
-    save = {"minutes": save_minutes, "steps": save_steps, "grace_s": grace}
-    save = {name: value for name, value in save.items() if value is not None}
+    save = save_fields(save_minutes, save_steps, grace)
     kept = " ".join(part.fingerprint for part in judges.keep or ())
     plan = AdaptPlan(
         recipe, None, folder, judges.learned, length, where, save, tuple(fields), start=start, keep=kept, lora=lora
     )
     plan.config()  # what is wrong with the command is said before anything is written
     out = Path(out) if out is not None else plan.default_out()
-    if folder.is_dir() and folder.resolve() in (out.resolve(), *out.resolve().parents):
-        raise UsageError(f"--out {out}", "lies among the pictures, so they would be learned from too", "choose another")
+    require_apart(out, folder)
     with open_run(out, take_over=take_over) as run:
         saved = run.config()
         config = plan.config(saved.steps if saved is not None and saved.minutes == length.minutes else 0)
@@ -160,17 +152,15 @@ def adapt(
 
 def _judges(source: Source, folder: Path, val: Path | None, keep: Path | None, skip: bool) -> _Judges:
     """Open and part everything that is scored on, before a model is opened. Raises UsageError or DataError."""
-    if val is not None:
-        learned, queries = source, open_source(val, skip=skip, reading=source.reading)
+    labelled = open_labelled(val, source, folder, skip=skip)
+    if labelled is not None:
+        learned, queries = source, labelled
     elif len(source) >= 5:
         learned, queries = (subset(source, part) for part in split_stratified(source, HELD_OUT, seed=0))
     else:
         source.read(0)  # what is no picture is said to be none
         fix = "give at least 5, better some hundreds"
         raise DataError(folder, f"holds {len(source)} picture{'s' if len(source) > 1 else ''}", fix)
-    if val is not None and not (queries.classes and source.classes):
-        lacking = val if not queries.classes else folder
-        raise UsageError(f"--val {val}", f"{lacking} has no class subfolders to score by", "leave --val out")
     bank = learned if len(source.classes) > 1 else None
     return _Judges(learned, bank, queries, _open_keep(keep, skip) if keep is not None else None)
 
@@ -197,28 +187,6 @@ def _check_start(start: Any) -> None:
         raise UsageError("--stride", "is for reading", "leave it out, and open what comes out with it")
 
 
-def _probe(
-    bank: Source,
-    queries: Source,
-    config: RunConfig,
-    transform: Transform,
-    device: torch.device,
-    dataset: str,
-    rows: Iterable[Mapping[str, Any]],
-) -> KnnProbe:
-    """k-NN whose baseline is the start's, from the first of `rows` where a run is resumed."""
-    return KnnProbe(
-        bank,
-        queries,
-        transform,
-        device=device,
-        bank_limit=config.watch.knn_bank,
-        query_limit=config.watch.knn_queries,
-        dataset=dataset,
-        baseline=baseline_from_rows(rows),
-    )
-
-
 def _train(
     config: RunConfig, start: Any, judges: _Judges, device: torch.device, run: RunDirectory, console: Console
 ) -> AdaptResult:
@@ -235,12 +203,12 @@ def _train(
     own, keep = None, None
     if judges.bank is not None:
         name = Path(config.data.path).name
-        own = _probe(judges.bank, judges.queries, config, transform, device, name, rows)
+        own = build_probe(judges.bank, judges.queries, config.watch, transform, device, name, rows)
     else:
         console.print("no class subfolders: gain cannot be told, what is kept can")
     if judges.keep is not None:
         earlier = [{**row, "kind": "knn"} for row in rows if row["kind"] == "retention"]
-        keep = _probe(*judges.keep, config, transform, device, "keep", earlier)
+        keep = build_probe(*judges.keep, config.watch, transform, device, "keep", earlier)
     else:
         console.print("no --keep: what stays is told by the start's neighbours on your pictures, not by what it knew")
     agreement = AgreementProbe(start, judges.queries, transform, device)
@@ -295,7 +263,7 @@ def _train(
 
 
 @dataclass(frozen=True)
-class _Arguments(PictureArgs, ModelArgs):
+class _Arguments(TrainingArgs, ModelArgs):
     """Go on from trained weights on your own pictures, and keep what they knew.
 
     Example: opendino adapt photos/ --model dinov2_vits14 --keep other-photos/ --minutes 30
@@ -315,32 +283,6 @@ class _Arguments(PictureArgs, ModelArgs):
     """Train low-rank changes of this rank instead of all weights (ViTs; needs the extra adapt); 0: all weights."""
     recipe: str = "adapt"
     """Name of a recipe, or a Python file with a function `recipe`."""
-    steps: OptionalCount = None
-    """Optimizer updates."""
-    epochs: OptionalNumber = None
-    """Passes over the pictures."""
-    minutes: OptionalNumber = None
-    """Time to spend; measured once, then a fixed number of steps. 30 when no length is given."""
-    out: OptionalPath = None
-    """Run directory; by default it follows from the command."""
-    save_minutes: OptionalNumber = None
-    """Save every so many minutes; 10 by default."""
-    save_steps: OptionalCount = None
-    """Save every so many steps."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    allow: Switch = False
-    """Go on with the run in --out although length or optimizer changed; the change is recorded."""
-    data_changed: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """Go on although pictures came or went: continue (same place in the order) or restart-epoch (a new pass)."""
-    grace: OptionalNumber = None
-    """Seconds from a signal to the end, 60 by default; what cannot be saved by then is left."""
-    take_over: Switch = False
-    """Of a run directory that another machine holds and was not heard of for ten minutes."""
-    json: Switch = False
-    """Print the result as one JSON object."""
-    fields: Switch = False
-    """List every config field with the value it would have here and its reason, and stop; works without DIR too."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -354,22 +296,12 @@ def run(argv: Sequence[str]) -> int:
         example = "for example: opendino adapt photos/ --model dinov2_vits14"
         raise UsageError("opendino adapt", "no pictures given", example)
     opening = model_changes(arguments)
-    theirs = {field.name for part in (PictureArgs, ModelArgs) for field in dataclasses.fields(part)} | {
-        "dir",
-        "json",
-        "fields",
-    }
-    named = {key: value for key, value in vars(arguments).items() if key not in theirs}
-    named |= arguments.chosen(arguments.dir)
-    try:
-        result = adapt(arguments.dir, model=arguments.model, fields=flags, quiet=arguments.json, **named, **opening)
-    except StoppedError as stopped:
-        if arguments.json:
-            print(json.dumps({"run": str(stopped.thing), "stopped": stopped.cause}))
-        raise
-    if arguments.json:
-        json.dump({k: str(v) if isinstance(v, Path) else v for k, v in asdict(result).items()}, sys.stdout)
-        print()
+    of_model = (field.name for field in dataclasses.fields(ModelArgs))
+    named = arguments.options(arguments.dir, "dir", "json", "fields", *of_model)
+    call = functools.partial(
+        adapt, arguments.dir, model=arguments.model, fields=flags, quiet=arguments.json, **named, **opening
+    )
+    answer(call, as_json=arguments.json)
     return 0
 
 

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,6 @@ from rich.console import Console
 from torch import nn
 
 from opendino.cli.arguments import (
-    OptionalCount,
-    OptionalNumber,
     OptionalPath,
     OptionalText,
     Switch,
@@ -41,16 +38,16 @@ from opendino.cli.distill_plan import (
 from opendino.cli.distill_watch import TeacherScore, watch_student
 from opendino.cli.fields import describe_fields, list_fields, split_fields
 from opendino.cli.model import choose_model
-from opendino.cli.pictures import PictureArgs
 from opendino.cli.plan import FEWEST_STEPS, WORKING_SHARE, Length
 from opendino.cli.pretrain import knn_probe, left_out
 from opendino.cli.progress import add_training, training_bars
 from opendino.cli.protocol_watch import plan_protocols
 from opendino.cli.teacher_heads import HeadsPlan, fit_teacher_heads, with_heads
+from opendino.cli.training import TrainingArgs, answer, open_labelled, require_apart, save_fields
 from opendino.cli.watchers import export_model
 from opendino.data.images import Reading
 from opendino.data.sources import Source, open_source
-from opendino.errors import DataError, StoppedError, UsageError
+from opendino.errors import DataError, UsageError
 from opendino.monitor.metrics import read_rows
 from opendino.monitor.verdict import verdict
 from opendino.pages.report import write_report
@@ -150,16 +147,11 @@ def distill(
         source.read(0)  # what is no picture is said to be none
         raise DataError(folder, "holds one picture", "learning compares pictures: give at least 2, better 1,000")
     console.print(f"{len(source):,} pictures in {folder}{left_out(source)}")
-    labelled = open_source(Path(val), skip=skip is not False, reading=source.reading) if val else None
-    if labelled is not None and not (labelled.classes and source.classes):
-        lacking = val if not labelled.classes else folder
-        raise UsageError(f"--val {val}", f"{lacking} has no class subfolders to score by", "leave --val out")
+    labelled = open_labelled(val, source, folder, skip=skip is not False)
     named = _open_teacher(teacher, accept_licence)
     out = Path(out) if out is not None else _default_out(folder, named, recipe, length, fields)
-    if folder.is_dir() and folder.resolve() in (out.resolve(), *out.resolve().parents):
-        raise UsageError(f"--out {out}", "lies among the pictures, so they would be learned from too", "choose another")
-    save = {"minutes": save_minutes, "steps": save_steps, "grace_s": grace}
-    save = {name: value for name, value in save.items() if value is not None}
+    require_apart(out, folder)
+    save = save_fields(save_minutes, save_steps, grace)
 
     def plans(named: NamedTeacher) -> list[StudentPlan]:
         return [
@@ -298,7 +290,7 @@ def _train(
 
 
 @dataclass(frozen=True)
-class _Arguments(PictureArgs):
+class _Arguments(TrainingArgs):
     """Teach small models what a large one knows.
 
     Example: opendino distill photos/ --teacher runs/photos-small-1a2b3c --student vit_tiny --student conv_mini
@@ -307,8 +299,6 @@ class _Arguments(PictureArgs):
     run directory below --out, resumes and exports on its own. Config fields are flags, as for opendino pretrain.
     """
 
-    dir: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
-    """Folder of pictures (searched through), a .tar of pictures, or a folder of .tar files."""
     teacher: OptionalText = None
     """A run (its heads come along), a model folder, a weights file, or a name (`opendino models`)."""
     student: Annotated[
@@ -321,34 +311,8 @@ class _Arguments(PictureArgs):
     """Run whose heads the teacher has; without any, they are trained first, below --out."""
     heads_steps: int = HEADS_STEPS
     """How long heads are trained, where the teacher has none."""
-    steps: OptionalCount = None
-    """Optimizer updates."""
-    epochs: OptionalNumber = None
-    """Passes over the pictures."""
-    minutes: OptionalNumber = None
-    """Time to spend on the students; measured once, then a fixed number of steps. 30 when no length is given."""
-    val: OptionalPath = None
-    """Folder with class subfolders to score on; else a fixed fifth of DIR is."""
-    out: OptionalPath = None
-    """Directory of the job; by default it follows from the command."""
-    save_minutes: OptionalNumber = None
-    """Save every so many minutes; 10 by default."""
-    save_steps: OptionalCount = None
-    """Save every so many steps."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
     accept_licence: Switch = False
     """Accept the licence of an open mirror without being asked."""
-    allow: Switch = False
-    """Go on with the runs in --out although length or optimizer changed; the change is recorded."""
-    data_changed: OptionalText = None
-    """Go on although pictures came or went: continue (same place in the order) or restart-epoch (a new pass)."""
-    grace: OptionalNumber = None
-    """Seconds from a signal to the end, 60 by default; what cannot be saved by then is left."""
-    take_over: Switch = False
-    """Of a run directory that another machine holds and was not heard of for ten minutes."""
-    json: Switch = False
-    """Print the result as one JSON object."""
     fields: Switch = False
     """List every config field with the value it would have for the first student and its reason, and stop."""
 
@@ -366,15 +330,8 @@ def run(argv: Sequence[str]) -> int:
         _print_fields(arguments, fields)
         return 0
     named = arguments.options(arguments.dir, "dir", "json", "fields")
-    try:
-        result = distill(arguments.dir, fields=fields, quiet=arguments.json, **named)
-    except StoppedError as stopped:
-        if arguments.json:
-            print(json.dumps({"out": str(stopped.thing), "stopped": stopped.cause}))
-        raise
-    if arguments.json:
-        json.dump(dataclasses.asdict(result), sys.stdout, default=str)
-        print()
+    call = functools.partial(distill, arguments.dir, fields=fields, quiet=arguments.json, **named)
+    answer(call, as_json=arguments.json, where="out")
     return 0
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,7 @@ import tyro
 from rich.console import Console
 
 from opendino.cli.arguments import (
-    OptionalCount,
-    OptionalNumber,
-    OptionalPath,
     OptionalText,
-    Switch,
     flag_names,
     parse_arguments,
 )
@@ -27,18 +22,18 @@ from opendino.cli.claim import check_policy, claim
 from opendino.cli.device import choose_device
 from opendino.cli.drift_watch import MaskedPictures, open_masked
 from opendino.cli.fields import describe_fields, list_fields, split_fields
-from opendino.cli.pictures import PictureArgs
 from opendino.cli.plan import Plan, build_loader, build_method, choose_length
 from opendino.cli.progress import train_with_progress
 from opendino.cli.protocol_watch import Planned, plan_protocols
 from opendino.cli.stage_plan import StagePlan, check_stage, licence_of, plan_stage
+from opendino.cli.training import TrainingArgs, answer, build_probe, open_labelled, require_apart, save_fields
 from opendino.cli.watchers import Watch, export_model
 from opendino.data.beside import stated_fields
 from opendino.data.images import Reading
 from opendino.data.sources import Source, open_source, split_stratified, subset
 from opendino.data.transform import Transform
-from opendino.errors import DataError, StoppedError, UsageError
-from opendino.evaluation.probes import KnnProbe, baseline_from_rows
+from opendino.errors import DataError, UsageError
+from opendino.evaluation.probes import KnnProbe
 from opendino.models.family import FAMILY
 from opendino.monitor.drift import stage_change
 from opendino.monitor.incidents import IncidentLog
@@ -128,8 +123,7 @@ def pretrain(
         source.read(0)  # what is no picture is said to be none
         raise DataError(folder, "holds one picture", "learning compares pictures: give at least 2, better 1,000")
     console.print(f"{len(source):,} pictures in {folder}{left_out(source)}")
-    save = {"minutes": save_minutes, "steps": save_steps, "grace_s": grace}
-    save = {name: value for name, value in save.items() if value is not None}
+    save = save_fields(save_minutes, save_steps, grace)
     plan = Plan(recipe, model, folder, source, length, where, save, tuple(fields))
     if stage is not None:
         plan = plan_stage(plan, stage, from_, gram_teacher)
@@ -137,13 +131,9 @@ def pretrain(
     first = plan.config()
     protocols = plan_protocols(first.watch.protocols, first.watch.protocols_limit, first.seed)
     masked = open_masked(first.watch, first.seed)
-    labelled = open_source(Path(val), skip=skip is not False, reading=source.reading) if val else None
-    if labelled is not None and not (labelled.classes and source.classes):
-        lacking = val if not labelled.classes else folder
-        raise UsageError(f"--val {val}", f"{lacking} has no class subfolders to score by", "leave --val out")
+    labelled = open_labelled(val, source, folder, skip=skip is not False)
     out = Path(out) if out is not None else plan.default_out()
-    if folder.is_dir() and folder.resolve() in (out.resolve(), *out.resolve().parents):
-        raise UsageError(f"--out {out}", "lies among the pictures, so they would be learned from too", "choose another")
+    require_apart(out, folder)
     if len(source) < FEW_PICTURES:
         console.print(f"few pictures: {len(source)} teach little; from about 1,000 on it was seen to learn")
     if plan.short_side < SMALL_PX:
@@ -182,16 +172,8 @@ def knn_probe(
         bank, queries = subset(source, bank_indices), subset(source, query_indices)
     else:
         return None
-    return KnnProbe(
-        bank,
-        queries,
-        transform,
-        device=device,
-        bank_limit=config.watch.knn_bank,
-        query_limit=config.watch.knn_queries,
-        dataset=Path(config.data.path).name,
-        baseline=baseline_from_rows(read_rows(run.metrics_file)),
-    )
+    dataset, rows = Path(config.data.path).name, read_rows(run.metrics_file)
+    return build_probe(bank, queries, config.watch, transform, device, dataset, rows)
 
 
 def _train(
@@ -266,7 +248,7 @@ def _train(
 
 
 @dataclass(frozen=True)
-class _Arguments(PictureArgs):
+class _Arguments(TrainingArgs):
     """Learn from pictures without labels.
 
     Example: opendino pretrain photos/ --minutes 30
@@ -275,8 +257,6 @@ class _Arguments(PictureArgs):
     or --method.prototypes 512; --fields lists them. The same command again goes on where it stopped.
     """
 
-    dir: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
-    """Folder of pictures (searched through), a .tar of pictures, or a folder of .tar files."""
     recipe: str = "small"
     """Name of a recipe, or a Python file with a function `recipe`. A stage has its own; --stage gram --recipe
     vit7b16_gram takes the published numbers."""
@@ -288,34 +268,6 @@ class _Arguments(PictureArgs):
     """A kept step of that run, a model, or ema (the average as it is); by default what its dense features say."""
     model: OptionalText = None
     """Student instead of the recipe's choice; `opendino models` lists them. vit_tiny is a ViT of the paper's kind."""
-    steps: OptionalCount = None
-    """Optimizer updates."""
-    epochs: OptionalNumber = None
-    """Passes over the pictures."""
-    minutes: OptionalNumber = None
-    """Time to spend; measured once, then a fixed number of steps. 30 when no length is given."""
-    val: OptionalPath = None
-    """Folder with class subfolders to score on; else a fixed fifth of DIR is."""
-    out: OptionalPath = None
-    """Run directory; by default it follows from the command."""
-    save_minutes: OptionalNumber = None
-    """Save every so many minutes; 10 by default."""
-    save_steps: OptionalCount = None
-    """Save every so many steps."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    allow: Switch = False
-    """Go on with the run in --out although length or optimizer changed; the change is recorded."""
-    data_changed: OptionalText = None
-    """Go on although pictures came or went: continue (same place in the order) or restart-epoch (a new pass)."""
-    grace: OptionalNumber = None
-    """Seconds from a signal to the end, 60 by default; what cannot be saved by then is left."""
-    take_over: Switch = False
-    """Of a run directory that another machine holds and was not heard of for ten minutes."""
-    json: Switch = False
-    """Print the result as one JSON object."""
-    fields: Switch = False
-    """List every config field with the value it would have here and its reason, and stop; works without DIR too."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -340,18 +292,9 @@ def run(argv: Sequence[str]) -> int:
         return 0
     if arguments.dir is None:
         raise UsageError("opendino pretrain", "no pictures given", "for example: opendino pretrain photos/")
-    theirs = {field.name for field in dataclasses.fields(PictureArgs)} | {"dir", "json", "fields"}
-    named = {key: value for key, value in vars(arguments).items() if key not in theirs}
-    named |= arguments.chosen(arguments.dir)
-    try:
-        result = pretrain(arguments.dir, fields=fields, quiet=arguments.json, **named)
-    except StoppedError as stopped:
-        if arguments.json:
-            print(json.dumps({"run": str(stopped.thing), "stopped": stopped.cause}))
-        raise
-    if arguments.json:
-        json.dump({k: str(v) if isinstance(v, Path) else v for k, v in vars(result).items()}, sys.stdout)
-        print()
+    named = arguments.options(arguments.dir, "dir", "json", "fields")
+    call = functools.partial(pretrain, arguments.dir, fields=fields, quiet=arguments.json, **named)
+    answer(call, as_json=arguments.json)
     return 0
 
 
