@@ -167,8 +167,11 @@ class Watch:
         self.metrics.append("drift", step, **row)
         if step:
             rows = self.metrics.rows()
-            words = stage_change(rows) if self.config.stage.start else judge_drift(rows).words
-            self.say(f"step {step:,}: {words}")
+            drift = judge_drift(rows)
+            if self.config.stage.start:
+                self.say(f"step {step:,}: {stage_change(rows)}")
+            elif drift.kind != "unknown":  # after the first looks there is nothing to say yet
+                self.say(f"step {step:,}: {drift.words}")
 
     def _sizes(self, step: int, method: BackboneMethod) -> None:
         """Before and after of a high-resolution stage: dense quality by input size."""

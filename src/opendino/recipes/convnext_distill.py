@@ -1,7 +1,7 @@
 """The published distillation of ConvNeXt T, S, B, L from the frozen 7B, as its released test configuration has it.
 
-command:   opendino distill PICTURES --teacher RUN --recipe convnext_distill --student convnext_tiny convnext_small
-           convnext_base convnext_large, or one of them
+command:   opendino distill PICTURES --teacher RUN --recipe convnext_distill --student convnext_tiny
+           --student convnext_small --student convnext_base --student convnext_large, or some of them
 hardware:  16 nodes of 8 GPUs in the original
 hours:     625,000 steps of batch 4096
 scores:    published: ADE20k linear T 42.7, S 44.8, B 46.3, L 47.8; NYU depth RMSE .448, .432, .420, .403 (not

@@ -9,7 +9,9 @@ scores:    published for 7B: ADE20k linear 50.3 without, 53.6 to 55.7 with; LOG.
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
+from opendino.data.config import DataConfig
 from opendino.recipes.situation import Situation
 from opendino.recipes.small import small
 from opendino.train.config import RunConfig, StageConfig
@@ -58,6 +60,32 @@ def stage_momentum(before: RunConfig, steps: int) -> float:
     return 1 - 1 / max(window, min(WINDOW * window, WINDOW_SHARE * steps))
 
 
+def stage_config(
+    before: RunConfig, name: Literal["gram", "highres"], steps: int, gram: GramConfig, data: DataConfig
+) -> RunConfig:
+    """The run's own config as a stage: a longer memory, a teacher that is warm already, no pictures yet."""
+    momentum = stage_momentum(before, steps)
+    return dataclasses.replace(
+        before,
+        recipe=name,
+        steps=steps,
+        minutes=None,
+        stage=StageConfig(name=name),
+        method=dataclasses.replace(
+            before.method,
+            teacher_temperature_start=before.method.teacher_temperature,
+            teacher_temperature_warmup=0,
+            momentum=momentum,
+            momentum_final=momentum,
+            gram=gram,
+        ),
+        data=data,
+        pictures="",
+        reading="",
+        data_ahead_steps=0,
+    )
+
+
 def gram(situation: Situation) -> RunConfig:
     """The run's own config with the published differences of the Gram stage, scaled to its length."""
     before = run_before(situation)
@@ -65,32 +93,13 @@ def gram(situation: Situation) -> RunConfig:
     crops = before.data.crops
     momentum = stage_momentum(before, steps)
     decayed = "" if before.optim.schedule == "constant" else "; it had decayed, so it warms up over 5 % again"
+    data = dataclasses.replace(before.data, crops=dataclasses.replace(crops, gram_px=2 * crops.global_px))
+    schedule = GramConfig(
+        weight=2.0, ramp=0.005, refresh_every=0.05, first_refresh=0.05, max_refreshes=3, local_weight=0.5
+    )
     return dataclasses.replace(
-        before,
-        recipe="gram",
-        steps=steps,
-        minutes=None,
-        stage=StageConfig(name="gram"),
-        method=dataclasses.replace(
-            before.method,
-            teacher_temperature_start=before.method.teacher_temperature,
-            teacher_temperature_warmup=0,
-            momentum=momentum,
-            momentum_final=momentum,
-            gram=GramConfig(
-                weight=2.0,
-                ramp=0.005,
-                refresh_every=0.05,
-                first_refresh=0.05,
-                max_refreshes=3,
-                local_weight=0.5,
-            ),
-        ),
+        stage_config(before, "gram", steps, schedule, data),
         optim=stage_optim(before.optim, RATE),
-        data=dataclasses.replace(before.data, crops=dataclasses.replace(crops, gram_px=2 * crops.global_px)),
-        pictures="",
-        reading="",
-        data_ahead_steps=0,
         reasons={
             "steps": "a fifth of the run, as published (200,000 after 1,000,000)",
             "optim.lr": f"0.6 of the run's peak, as published{decayed}",

@@ -13,10 +13,10 @@ import dataclasses
 from opendino.data.config import CropSizes, Triple
 from opendino.errors import UsageError
 from opendino.models.family import patch_side
-from opendino.recipes.gram import run_before, stage_momentum, stage_optim, stage_steps
+from opendino.recipes.gram import run_before, stage_config, stage_momentum, stage_optim, stage_steps
 from opendino.recipes.situation import Situation
 from opendino.recipes.small import small
-from opendino.train.config import ModelConfig, RunConfig, StageConfig
+from opendino.train.config import ModelConfig, RunConfig
 from opendino.train.methods.gram_teacher import GramConfig
 
 SHARE = 0.1
@@ -91,25 +91,10 @@ def highres(situation: Situation) -> RunConfig:
         warmup=1 / 3,
         freeze_backbone=before.optim.freeze_backbone,
     )
+    data = dataclasses.replace(before.data, batch_size=batch, crops=dataclasses.replace(crops, mix=mix, gram_px=0))
     return dataclasses.replace(
-        before,
-        recipe="highres",
-        steps=steps,
-        minutes=None,
-        stage=StageConfig(name="highres"),
-        method=dataclasses.replace(
-            before.method,
-            teacher_temperature_start=before.method.teacher_temperature,
-            teacher_temperature_warmup=0,
-            momentum=momentum,
-            momentum_final=momentum,
-            gram=GramConfig(weight=1.5, local_weight=0.5),
-        ),
+        stage_config(before, "highres", steps, GramConfig(weight=1.5, local_weight=0.5), data),
         optim=optim,
-        data=dataclasses.replace(before.data, batch_size=batch, crops=dataclasses.replace(crops, mix=mix, gram_px=0)),
-        pictures="",
-        reading="",
-        data_ahead_steps=0,
         reasons={
             "steps": "a tenth of the run (published: 1 %)",
             "optim.lr": "a quarter of the run's peak times the root of the batches' ratio, as published",
