@@ -173,6 +173,20 @@ def test_pictures_too_small_for_high_resolution_are_refused(run, tmp_path, capsy
     assert "have 24 px, and the smallest high resolution of a run at 16 px is 32 px" in capsys.readouterr().err
 
 
+def test_folders_of_the_run_before_are_found_from_elsewhere(pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(pictures.parent)
+    shown = ("--watch.picture-dir", pictures.name)
+    before = tmp_path / "before"
+    command = ["pretrain", str(pictures), "--model", "vit_tiny", "--out", str(before), *QUICK, *shown]
+    assert main([*command, "--steps", "2", "--save-steps", "2", "--watch.picture-px", "32"]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert stage(pictures, "gram", before, "--steps", "1", "--gram-teacher", "2", "--out", "gram") == 0
+    gone = ("--watch.picture-dir", "gone", "--out", "never")
+    assert stage(pictures, "gram", before, "--steps", "1", "--gram-teacher", "2", *gone) == 3
+    assert "gone: no such file or folder" in capsys.readouterr().err
+    assert not (tmp_path / "never").exists()
+
+
 def test_fields_of_a_stage_are_listed_with_their_reasons(pictures, run, capsys):
     assert stage(pictures, "gram", run, "--fields") == 0
     listed = capsys.readouterr().out

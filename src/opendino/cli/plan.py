@@ -108,8 +108,14 @@ class Plan:
         if self.folder is None or self.source is None:
             return config
         data = dataclasses.replace(config.data, path=str(self.folder.resolve()))
+        # A stage takes these folders over from its run, wherever it is started; what is not there keeps its words.
+        named = {name: getattr(config.watch, name) for name in ("picture_dir", "masks")}
+        found: dict[str, Any] = {
+            name: str(Path(text).resolve()) for name, text in named.items() if text and Path(text).exists()
+        }
+        watch = dataclasses.replace(config.watch, **found)
         reading = json.dumps(stated_fields(self.source.reading), sort_keys=True)
-        return dataclasses.replace(config, data=data, pictures=self.source.fingerprint, reading=reading)
+        return dataclasses.replace(config, data=data, watch=watch, pictures=self.source.fingerprint, reading=reading)
 
     def situation(self, steps: int) -> Situation:
         """What the recipe is told."""

@@ -131,6 +131,8 @@ def pretrain(
     first = plan.config()
     protocols = plan_protocols(first.watch.protocols, first.watch.protocols_limit, first.seed)
     masked = open_masked(first.watch, first.seed)
+    if first.watch.picture_dir:
+        open_source(Path(first.watch.picture_dir))
     labelled = open_labelled(val, source, folder, skip=skip is not False)
     out = Path(out) if out is not None else plan.default_out()
     require_apart(out, folder)
