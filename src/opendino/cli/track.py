@@ -24,6 +24,7 @@ from opendino.cli.device import choose_device
 from opendino.cli.model import ModelArgs, choose_model, model_changes, model_inputs
 from opendino.cli.output import OutputFolder, claim_folder
 from opendino.data import images
+from opendino.data.beside import read_declared
 from opendino.data.images.video import read_frames
 from opendino.data.listing import has_picture_ending
 from opendino.errors import DataError, UsageError
@@ -131,7 +132,7 @@ def _frames(source: Path) -> Iterator[images.Image]:
     if not paths:
         raise DataError(source, "holds no picture", "give a video file, or a folder of frames")
     for path in paths:
-        yield images.read(path)
+        yield read_declared(path)
 
 
 def _overlay_writer(folder: OutputFolder, stack: ExitStack) -> tuple[Path, Callable[[TrackedFrame], None]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import cattrs
 
-from opendino.data.images import Reading, patiently
+from opendino.data.images import Image, Reading, patiently, read
 from opendino.data.listing import decode_id, encode_id
 from opendino.errors import DataError, OpendinoError, UsageError
 from opendino.files import write_atomic
@@ -100,6 +100,11 @@ def reading_of_file(path: Path) -> Reading:
     above = (folder / READING_NAME for folder in path.absolute().parents)
     found = next((one for one in above if patiently(one.exists)), None)
     return Reading() if found is None else read_reading(found)
+
+
+def read_declared(path: Path) -> Image:
+    """One picture file as the nearest folder above it declares. Raises DataError as `images.read`."""
+    return read(path, reading=reading_of_file(path))
 
 
 def stated_fields(reading: Reading) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from opendino.data import images
+from opendino.data.beside import read_declared
 from opendino.data.images.video import read_frames
 from opendino.data.listing import has_picture_ending
 from opendino.data.sources import Skipped
@@ -43,7 +44,7 @@ def clip_tokens(subject: Subject, path: Path, frames: int, rows: int, grid: int)
     """[frames * grid * grid, D + 3]: pooled patches of even frames, then seconds, row and column in [-1, 1]."""
     if path.is_dir():
         names = sorted(one for one in path.iterdir() if has_picture_ending(one.name.encode()))
-        seen = [images.read(one) for one in names]
+        seen = [read_declared(one) for one in names]
     else:
         seen = list(read_frames(path))
     if not seen:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from opendino.data import images
+from opendino.data.beside import read_declared
 from opendino.evaluation.datasets.boxes import Boxes
 from opendino.evaluation.dense import native_input, patch_map, whole_input
 from opendino.evaluation.metrics.boxes import is_localised
@@ -84,7 +84,7 @@ def evaluate_discovery(subject: Subject, data: Boxes, job: Job) -> Outcome:
     hits: list[list[float]] = []
     ids: list[str] = []
     skipped = list(data.skipped)
-    for one, picture in read_each(data.pictures, lambda one: images.read(one.image), skipped, job, "pictures"):
+    for one, picture in read_each(data.pictures, lambda one: read_declared(one.image), skipped, job, "pictures"):
         image = native_input(subject, picture) if rows == 0 else whole_input(subject, picture, rows)
         patches = patch_map(subject, image, int(job.settings["layer"]))
         height, width = picture.array.shape[:2]

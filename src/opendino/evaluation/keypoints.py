@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from opendino.data import images
+from opendino.data.beside import read_declared
 from opendino.evaluation.datasets.keypoints import Keypoints
 from opendino.evaluation.dense import patch_map
 from opendino.evaluation.metrics.correspondence import PCK_ALPHA, keypoints_right, pck_by_pair, pck_per_point
@@ -55,7 +56,7 @@ def evaluate_keypoints(subject: Subject, data: Keypoints, job: Job) -> Outcome:
 
     @lru_cache(maxsize=128)
     def look(path: Path) -> tuple[Tensor, int]:
-        picture = square_picture(images.read(path))
+        picture = square_picture(read_declared(path))
         return patch_map(subject, transform.apply(picture), layer), picture.array.shape[0]
 
     strict: list[NDArray[np.bool_]] = []

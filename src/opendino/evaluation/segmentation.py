@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from opendino.data import images
+from opendino.data.beside import read_declared
 from opendino.data.sources import Skipped
 from opendino.errors import DataError
 from opendino.evaluation.datasets.masks import IGNORE, Masks, Pair
@@ -78,7 +79,7 @@ def look(subject: Subject, data: Masks, pairs: list[Pair], job: Job, what: str) 
     rows, layer = int(job.settings["rows"]), int(job.settings["layer"])
 
     def read(pair: Pair) -> tuple[images.Image, NDArray[np.uint8]]:
-        return images.read(pair.image), data.read(pair)
+        return read_declared(pair.image), data.read(pair)
 
     for pair, (picture, mask) in read_each(pairs, read, skipped, job, f"{what} pictures"):
         patches = patch_map(subject, whole_input(subject, picture, rows), layer)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from opendino.data import images
+from opendino.data.beside import read_declared
 from opendino.errors import DataError
 from opendino.evaluation.datasets.videos import Video, Videos, read_objects
 from opendino.evaluation.dense import argmax, patch_map, to_native, whole_input
@@ -118,7 +118,7 @@ def track(subject: Subject, video: Video, job: Job) -> tuple[NDArray[np.uint8], 
 
     def maps() -> Iterator[Tensor]:
         for done, frame in enumerate(video.frames, 1):
-            yield patch_map(subject, whole_input(subject, images.read(frame), rows), int(job.settings["layer"]))
+            yield patch_map(subject, whole_input(subject, read_declared(frame), rows), int(job.settings["layer"]))
             job.progress(video.name, done, len(video.frames))
 
     features = maps()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from opendino.data import images
+from opendino.data.beside import read_declared
 from opendino.data.listing import has_picture_ending
 from opendino.errors import DataError
 from opendino.evaluation.datasets.units import evenly, hash_ids
@@ -74,7 +75,7 @@ class Depths:
 
     def picture(self, pair: DepthPair) -> images.Image:
         """What the model is shown. Raises DataError."""
-        picture = images.read(pair.image)
+        picture = read_declared(pair.image)
         return replace(picture, array=_kitti_cut(pair, picture.array)) if self.rule == "kitti" else picture
 
     def read(self, pair: DepthPair) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

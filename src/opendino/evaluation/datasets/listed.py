@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from opendino.data import images
+from opendino.data.beside import declared_reading
 from opendino.data.sources import Skipped, Source
 from opendino.errors import DataError
 from opendino.evaluation.datasets.units import hash_ids
@@ -29,7 +30,6 @@ class ListSource(Source):
 
     skipped: tuple[Skipped, ...] = ()
     parts: tuple[str, ...] = ()
-    reading = images.Reading()
 
     def __init__(
         self,
@@ -38,14 +38,16 @@ class ListSource(Source):
         labels: Sequence[str] | None = None,
         classes: Sequence[str] | None = None,
     ) -> None:
-        self.root, self.names = root, list(names)
+        self.root, self.names, self.reading = root, list(names), declared_reading(root)
         if bad := next((name for name in names if Path(name).is_absolute() or ".." in Path(name).parts), None):
             raise DataError(root, f"a list names {bad}, which lies outside of it")
         self.classes = tuple(classes if classes is not None else sorted(set(labels or ())))
         numbers = {name: number for number, name in enumerate(self.classes)}
         self._labels = None if labels is None else [numbers[label] for label in labels]
         self.skip_counts: dict[str, int] = {}
-        self.fingerprint = hash_ids([f"{name} {self.stamp(index)[0]}" for index, name in enumerate(self.names)])
+        read_as = [f"{self.reading}"] if self.reading != images.Reading() else []
+        stamps = [f"{name} {self.stamp(index)[0]}" for index, name in enumerate(self.names)]
+        self.fingerprint = hash_ids(stamps + read_as)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -64,7 +66,7 @@ class ListSource(Source):
 
     def read(self, index: int) -> images.Image:
         """Decode."""
-        return images.read(self.path(index))
+        return images.read(self.path(index), reading=self.reading)
 
     def load(self, index: int) -> bytes:
         """Bytes of the file."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opendino.data import images
+from opendino.data.beside import read_declared
 from opendino.errors import DataError
 from opendino.evaluation.datasets.depths import read_depth_16
 from opendino.evaluation.datasets.units import evenly, hash_ids
@@ -47,7 +48,7 @@ class View:
 
     def read(self) -> tuple[images.Image, NDArray[np.float64]]:
         """Picture and depth [H, W] in metres, 0 off the object. Raises DataError."""
-        picture, stored = images.read(self.image), read_depth_16(self.depth)
+        picture, stored = read_declared(self.image), read_depth_16(self.depth)
         if picture.array.shape[:2] != stored.shape:
             raise DataError(self.id, "picture and depth differ in size", "give both as published")
         depth = np.divide(MILLIMETRES_AT_1 / 1000, stored, out=np.zeros_like(stored), where=stored > 0)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from opendino.data import images
+from opendino.data.beside import read_declared
 from opendino.errors import DataError
 from opendino.evaluation.datasets.units import evenly, hash_ids
 from opendino.evaluation.protocol import Job
@@ -44,7 +45,7 @@ class Scene:
 
         Left pixel (x, y) is (x - d, y) of the right. Raises DataError.
         """
-        left, right = images.read(self.left), images.read(self.right)
+        left, right = read_declared(self.left), read_declared(self.right)
         disparity = read_disparity(self.disparity, self.scale)
         if not left.array.shape == right.array.shape == (*disparity.shape, 3):
             raise DataError(self.id, "pictures and disparity differ in size", "give the scene as published")
