@@ -1,7 +1,7 @@
 """One training step by part, next to the ideal from counted FLOP at this device's own GEMM rate.
 
     python -m benchmarks.ssl_step [--model conv_kmeans] [--batch 64] [--px 32] [--rounds 9]
-    python -m benchmarks.ssl_step --model vit_tiny --batch 16 --stage gram
+    python -m benchmarks.ssl_step --model vit_tiny --batch 16 --stage gram              (or highres, adapt)
     python -m benchmarks.ssl_step --model vits16 --batch 2 --px 224 --local-px 96 --num-locals 8 \\
         --prototypes 65536 --adamw
     python -m benchmarks.ssl_step --recipe vitl16_imagenet --model vitb16 --batch 64        (on a GPU)
@@ -19,6 +19,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,11 +29,13 @@ from benchmarks.clock import gemm, interleaved
 from opendino.data.loader import Crops
 from opendino.data.masks import block_masks
 from opendino.losses import balanced_targets, prototype_loss
-from opendino.models.family import build_model
+from opendino.models.family import FAMILY, build_model
 from opendino.parallel import checkpoint_blocks, compile_blocks
 from opendino.recipes import STAGE_RECIPES, find_recipe
-from opendino.recipes.situation import Situation
+from opendino.recipes.adapt import adapt
+from opendino.recipes.situation import Situation, Start
 from opendino.train.config import RunConfig
+from opendino.train.methods.adaptation import Adaptation
 from opendino.train.methods.self_distillation import SelfDistillation
 from opendino.train.optim import build_optimizer, clip_gradients
 
@@ -43,6 +46,8 @@ WARM_STEPS, TIMED_STEPS = 10, 100
 
 def configure(arguments: argparse.Namespace, device: str) -> RunConfig:
     """The recipe with what the command says, then its stage."""
+    if arguments.stage == "adapt":
+        return _adaptation(arguments, device)
     config = find_recipe(arguments.recipe)(Situation(14_000, 4 * arguments.px, 1000, device, arguments.model))
     method, crops = config.method, config.data.crops
     if arguments.prototypes:
@@ -63,6 +68,14 @@ def configure(arguments: argparse.Namespace, device: str) -> RunConfig:
     situation = Situation(14_000, 4 * crops.global_px, 1000, device, before=config)
     staged = STAGE_RECIPES[arguments.stage][arguments.stage](situation)
     return dataclasses.replace(staged, data=dataclasses.replace(staged.data, batch_size=arguments.batch))
+
+
+def _adaptation(arguments: argparse.Namespace, device: str) -> RunConfig:
+    model: Any = build_model(arguments.model)
+    kind, size = FAMILY[arguments.model].kind, 2 * arguments.px  # a CPU trains at half of what the model reads
+    start = Start(name=arguments.model, kind=kind, patch=model.patch, num_layers=model.num_layers, size=size)
+    config = adapt(Situation(14_000, size, 1000, device, start=start))
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=arguments.batch))
 
 
 def draw_crops(config: RunConfig, patch: int, device: str) -> Crops:
@@ -97,7 +110,12 @@ class Step:
         torch.manual_seed(0)
         backbone = build_model(config.model.name, **config.model.changes)
         self.config, self.device = config, device
-        self.method = SelfDistillation(backbone, config.method, 1000).to(device)
+        method = (
+            Adaptation(backbone, config.method, config.adapt, 1000)
+            if config.recipe == "adapt"
+            else SelfDistillation(backbone, config.method, 1000)
+        )
+        self.method = method.to(device)
         self.crops = draw_crops(config, int(backbone.patch), device)  # type: ignore[arg-type]
         self.optimizer = build_optimizer(self.method.trained(), config.optim)
         self.groups = [group for group in (self.crops.global_crops, self.crops.local_crops) if group is not None]
@@ -108,6 +126,8 @@ class Step:
             parts = [*self.method.student.values(), *self.method.teacher.values()]
             if self.method.gram_teacher is not None:
                 parts.append(self.method.gram_teacher.backbone)
+            if isinstance(self.method, Adaptation):
+                parts.append(self.method.anchor)
             for part in parts:
                 compile_blocks(part)
 
@@ -115,6 +135,8 @@ class Step:
         found: dict[str, Callable[[], object]] = {"teacher": self.teacher}
         if self.method.gram_teacher is not None:
             found["Gram teacher"] = self.gram_teacher
+        if isinstance(self.method, Adaptation):
+            found["anchor"] = self.anchor
         return found | {
             "student, forward alone": self.student,
             "balance and loss over prototypes": self.prototypes,
@@ -136,6 +158,12 @@ class Step:
         assert self.method.gram_teacher is not None
         with self.autocast():
             self.method.gram_teacher.backbone(self.crops.gram_crops)
+
+    @torch.no_grad()
+    def anchor(self) -> None:
+        assert isinstance(self.method, Adaptation)
+        with self.autocast():
+            self.method.anchor(self.crops.global_crops)
 
     @torch.no_grad()
     def student(self) -> None:
@@ -187,6 +215,8 @@ class Step:
         flop = 3 * counted(forward) + counted(self.teacher)
         if self.method.gram_teacher is not None:
             flop += counted(self.gram_teacher)
+        if isinstance(self.method, Adaptation):
+            flop += counted(self.anchor)
         widths = {
             "dino_head": method.bottleneck * method.prototypes,
             "ibot_head": (method.ibot_bottleneck or method.bottleneck) * method.ibot_prototypes,
@@ -271,7 +301,7 @@ def report(step: Step, flop: Mapping[str, float], seconds: Mapping[str, float], 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stage", choices=["pretrain", *STAGE_RECIPES], default="pretrain")
+    parser.add_argument("--stage", choices=["pretrain", *STAGE_RECIPES, "adapt"], default="pretrain")
     parser.add_argument("--recipe", default="small")
     parser.add_argument("--model", default="conv_kmeans")
     parser.add_argument("--batch", type=int, default=64)

@@ -156,13 +156,20 @@ def test_pictures_without_classes_have_no_gain_but_keep(start, tmp_path, capsys)
     plain = draw_pictures(tmp_path / "pictures", 10, px=24)
     assert adapt(plain, start, tmp_path / "run", "--steps", "2") == 0
     said = capsys.readouterr().err
-    assert "gain cannot be told" in said and "% of the start's neighbours" in said
+    assert "no class subfolders: gain cannot be told" in said and "% of the start's neighbours" in said
+
+
+def test_folders_of_one_picture_each_are_no_classes_to_score_by(start, tmp_path, capsys):
+    for name in "abcdefgh":
+        draw_pictures(tmp_path / "pictures" / name, 1, px=24)
+    assert adapt(tmp_path / "pictures", start, tmp_path / "run", "--steps", "2") == 0
+    assert "no class folder with two pictures: gain cannot be told" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--model", "START", "--keep", "FLAT"], 2, "has no class subfolders, so what is kept cannot be scored"),
+        (["--model", "START", "--keep", "FLAT"], 2, "no class subfolders, so what is kept cannot be scored"),
         (["--model", "START", "--val", "FLAT"], 2, "has no class subfolders to score by"),
         (["--model", "nowhere/model"], 3, "nowhere/model"),
         ([], 2, "no model to go on from"),

@@ -246,6 +246,13 @@ def test_c11_one_class_is_no_class(tmp_path, capsys):
     assert "k-NN is skipped" in capsys.readouterr().err
 
 
+def test_class_folders_of_one_picture_each_are_learned_from_and_not_scored(tmp_path, capsys):
+    for name in "abcdef":
+        draw_pictures(tmp_path / "pictures" / name, 1, px=24)
+    assert pretrain(tmp_path / "pictures", tmp_path / "run", "--steps", "2") == 0
+    assert "no class folder with two pictures: k-NN is skipped" in capsys.readouterr().err
+
+
 def test_c13_a_batch_of_one_runs_finite(pictures, tmp_path, capsys):
     arguments = ("--steps", "3", "--data.batch-size", "1", "--data.crops.num-locals", "2", "--watch.log-every", "1")
     assert pretrain(pictures, tmp_path / "run", *arguments) == 0

@@ -410,6 +410,13 @@ def test_splits_work_without_classes(tmp_path: Path) -> None:
     assert len(train) == 7 and len(val) == 3
 
 
+def test_classes_of_one_picture_each_are_split_as_one_group(tmp_path: Path) -> None:
+    for name in "abcdefghij":
+        write_photos(tmp_path / name, 1)
+    train, val = split_stratified(open_source(tmp_path), 0.3, seed=4)
+    assert len(train) == 7 and len(val) == 3
+
+
 def test_folders_of_train_and_val_are_parts_and_no_classes(tmp_path: Path) -> None:
     for folder in ("train/cat", "train/dog", "Val/cat"):
         write_photos(tmp_path / folder, 2)

@@ -67,7 +67,8 @@ def test_a_declared_reading_is_followed_below_the_root_of_every_layout(tmp_path)
     assert not is_grey(read_declared(coloured))
     masks = open_masks(Job(declare_grey(layouts.plain_masks(tmp_path / "masks"))))
     assert all(is_grey(read_declared(one.image)) for one in (*masks.train, *masks.val))
-    scene = open_stereo(Job(declare_grey(layouts.middlebury_2003(tmp_path / "stereo")), settings={"scale": 4.0})).scenes[0]
+    stereo = declare_grey(layouts.middlebury_2003(tmp_path / "stereo"))
+    scene = open_stereo(Job(stereo, settings={"scale": 4.0})).scenes[0]
     assert all(is_grey(eye) for eye in scene.read()[:2])
     depths = open_depths(Job(declare_grey(layouts.plain_depth(tmp_path / "depth"))))
     assert is_grey(depths.picture(depths.val[0]))

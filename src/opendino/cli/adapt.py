@@ -29,7 +29,15 @@ from opendino.cli.model import ModelArgs, choose_model, model_changes
 from opendino.cli.plan import build_loader, choose_length
 from opendino.cli.pretrain import left_out, print_fields
 from opendino.cli.progress import train_with_progress
-from opendino.cli.training import TrainingArgs, answer, build_probe, open_labelled, require_apart, save_fields
+from opendino.cli.training import (
+    TrainingArgs,
+    answer,
+    build_probe,
+    open_labelled,
+    require_apart,
+    save_fields,
+    why_unscored,
+)
 from opendino.cli.watchers import export_model, replace_folder
 from opendino.data.beside import stated_fields
 from opendino.data.images import Reading
@@ -161,7 +169,7 @@ def _judges(source: Source, folder: Path, val: Path | None, keep: Path | None, s
         source.read(0)  # what is no picture is said to be none
         fix = "give at least 5, better some hundreds"
         raise DataError(folder, f"holds {len(source)} picture{'s' if len(source) > 1 else ''}", fix)
-    bank = learned if len(source.classes) > 1 else None
+    bank = learned if labelled is not None or not why_unscored(source) else None
     return _Judges(learned, bank, queries, _open_keep(keep, skip) if keep is not None else None)
 
 
@@ -169,12 +177,14 @@ def _open_keep(folder: Path, skip: bool) -> tuple[Source, Source]:
     """Bank and queries of what is to be kept."""
     if (folder / "train").is_dir() and (folder / "val").is_dir():
         bank, queries = (open_source(folder / part, skip=skip) for part in ("train", "val"))
+        why = "" if bank.classes and queries.classes else "no class subfolders"
     else:
         source = open_source(folder, skip=skip)
+        why = why_unscored(source)
         bank, queries = (subset(source, part) for part in split_stratified(source, HELD_OUT, seed=0))
-    if len(bank.classes) < 2 or len(queries.classes) < 2:
+    if why:
         fix = "one folder a class; or leave --keep out: the start's neighbours are then told"
-        raise UsageError(f"--keep {folder}", "has no class subfolders, so what is kept cannot be scored", fix)
+        raise UsageError(f"--keep {folder}", f"{why}, so what is kept cannot be scored", fix)
     return bank, queries
 
 
@@ -205,7 +215,7 @@ def _train(
         name = Path(config.data.path).name
         own = build_probe(judges.bank, judges.queries, config.watch, transform, device, name, rows)
     else:
-        console.print("no class subfolders: gain cannot be told, what is kept can")
+        console.print(f"{why_unscored(source)}: gain cannot be told, what is kept can")
     if judges.keep is not None:
         earlier = [{**row, "kind": "knn"} for row in rows if row["kind"] == "retention"]
         keep = build_probe(*judges.keep, config.watch, transform, device, "keep", earlier)

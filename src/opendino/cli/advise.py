@@ -16,6 +16,7 @@ from opendino.cli.adapt import adapt
 from opendino.cli.arguments import OptionalCount, OptionalPath, Switch, parse_arguments
 from opendino.cli.model import ModelArgs, as_flags, choose_model, model_changes
 from opendino.cli.pretrain import pretrain
+from opendino.cli.training import why_unscored
 from opendino.data.sources import open_source
 from opendino.errors import UsageError
 from opendino.evaluation.advice import Advice, Course, Option, Way, advise_from
@@ -67,9 +68,9 @@ def advise(
         raise UsageError("opendino advise", "no model to ask about", "add --model MODEL; opendino models lists names")
     if not (minutes > 0 and hours > 0):
         raise UsageError("--minutes, --hours", "must be above 0")
-    if len(open_source(folder).classes) < 2:
+    if why := why_unscored(open_source(folder)):
         fix = "put some pictures into one folder per class; a few dozen of each are enough"
-        raise UsageError(folder, "has no class subfolders, and without labels no way can be called better", fix)
+        raise UsageError(folder, f"{why}, and without labels no way can be called better", fix)
     console = Console(quiet=quiet, stderr=True, highlight=False, soft_wrap=True)
     chosen = choose_model(model, **opening)
     out = Path(out) if out is not None else Path("runs") / f"{folder.resolve().name}-advise"

@@ -8,6 +8,7 @@ from typing import Any
 
 from opendino.cli.distill_plan import Job
 from opendino.cli.pretrain import knn_probe
+from opendino.cli.training import why_unscored
 from opendino.cli.watchers import Watch
 from opendino.data.beside import stated_fields
 from opendino.data.transform import Transform
@@ -76,7 +77,7 @@ def watch_student(
     }
     probe = knn_probe(config, source, job.val, transform, run, job.device)
     if probe is None:
-        say("no class subfolders: k-NN is skipped, health and pictures are not")
+        say(f"{why_unscored(source)}: k-NN is skipped, health and pictures are not")
     if not FAMILY[name].from_paper:
         say(f"student: {name} ({FAMILY[name].note})")
     return StudentWatch(config, run, source, transform, job.device, probe, card, say, score=score)

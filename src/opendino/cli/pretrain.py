@@ -26,7 +26,15 @@ from opendino.cli.plan import Plan, build_loader, build_method, choose_length
 from opendino.cli.progress import train_with_progress
 from opendino.cli.protocol_watch import Planned, plan_protocols
 from opendino.cli.stage_plan import StagePlan, check_stage, licence_of, plan_stage
-from opendino.cli.training import TrainingArgs, answer, build_probe, open_labelled, require_apart, save_fields
+from opendino.cli.training import (
+    TrainingArgs,
+    answer,
+    build_probe,
+    open_labelled,
+    require_apart,
+    save_fields,
+    why_unscored,
+)
 from opendino.cli.watchers import Watch, export_model
 from opendino.data.beside import stated_fields
 from opendino.data.images import Reading
@@ -169,7 +177,7 @@ def knn_probe(
     """k-NN on the labels at hand: of `val`, or of a fixed fifth of the pictures; None where there are none."""
     if val is not None:
         bank, queries = source, val
-    elif len(source.classes) > 1:
+    elif not why_unscored(source):
         bank_indices, query_indices = split_stratified(source, 0.2, seed=0)
         bank, queries = subset(source, bank_indices), subset(source, query_indices)
     else:
@@ -201,8 +209,7 @@ def _train(
             incidents.append("skipped picture", 0, skipped.reason, ids=[skipped.id])
     probe = knn_probe(config, source, val, transform, run, device)
     if probe is None:
-        found = f"{' and '.join(source.parts)} are parts of a data set" if source.parts else "no class subfolders"
-        console.print(f"{found}: k-NN is skipped, health and pictures are not")
+        console.print(f"{why_unscored(source)}: k-NN is skipped, health and pictures are not")
     card = {
         "name": config.model.name,
         "licence": licence_of(plan) or "yours: trained from random weights on your pictures",

@@ -196,7 +196,7 @@ def split_stratified(source: Source, fraction: float, seed: int) -> tuple[np.nda
     Args:
         source: at least one picture.
         fraction: share of the second part, above 0 and below 1. A group of two or more gives at least one picture to
-            each part; a single picture goes to the first.
+            each part; a single picture goes to the first. Where every class is a single picture, all are one group.
         seed: the split is a function of it and of the order of the source.
     Returns:
         Indices (train, val), int64, ascending, together every picture once.
@@ -206,6 +206,8 @@ def split_stratified(source: Source, fraction: float, seed: int) -> tuple[np.nda
     if not 0 < fraction < 1:
         raise UsageError("fraction", f"must be above 0 and below 1, got {fraction}")
     labels = np.array([-1 if (label := source.label(index)) is None else label for index in range(len(source))])
+    if (np.unique(labels, return_counts=True)[1] == 1).all():
+        labels[:] = -1
     train, val = [], []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
