@@ -6,6 +6,7 @@ from opendino.errors import DataError
 from opendino.evaluation.planning import open_data
 from opendino.evaluation.protocol import Job
 from opendino.evaluation.suite import ENTRIES, PROTOCOLS
+from tests.evaluation import layouts
 
 SPECIFIED = {
     "3.1": {"knn": "ImageNet"},
@@ -63,3 +64,12 @@ def test_missing_data_are_one_line_with_the_layout_and_where_to_get_it(entry, tm
         words = str(caught.value)
         assert "\n" not in words and words.count("expected: ") == 1 and "get it: " in words, words
         assert entry.layout.split("{")[0].split(":")[0][:12] in words
+
+
+def test_pictures_with_masks_are_no_classes_no_videos_and_their_masks_no_pictures(tmp_path):
+    root = layouts.plain_masks(tmp_path)
+    for name, cause in (("knn", "no classes"), ("vos", "parts of a data set and no videos")):
+        with pytest.raises(DataError, match=cause):
+            open_data(PROTOCOLS[name], root, Job(root, settings=PROTOCOLS[name].settings))
+    pictures = open_data(PROTOCOLS["health"], root, Job(root, settings=PROTOCOLS["health"].settings))
+    assert len(pictures.data.source) == len(list((root / "val" / "images").iterdir()))

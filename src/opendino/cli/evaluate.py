@@ -26,7 +26,7 @@ from opendino.evaluation.protocol import Job, Subject
 from opendino.evaluation.record import RESULTS, UNITS, read_record, write_record
 from opendino.evaluation.results import Result, weights_hash
 from opendino.evaluation.side_by_side import to_lines
-from opendino.evaluation.suite import ENTRIES, find
+from opendino.evaluation.suite import BOTH, ENTRIES, find
 from opendino.evaluation.surroundings import Scored, scored
 from opendino.files import write_atomic
 from opendino.pages.results_page import Cell, cell_words, markdown_table, text_table, write_results_page
@@ -178,12 +178,15 @@ class EvaluateArgs(ModelChanges):
     """Score frozen backbones by the protocols of the paper.
 
     Example: opendino evaluate knn,linear --model runs/photos-small --data PICTURES/
+    All that fits: opendino evaluate --suite fast --model runs/photos-small --data PICTURES/
 
     Writes results.json, units.csv (a value a picture), results.html and results.md.
     """
 
     protocols: tyro.conf.Positional[str] = ""
-    """Names with commas between, or a suite: fast, full."""
+    """Names with commas between; --list shows them."""
+    suite: OptionalText = None
+    """A named set instead of protocols: fast or full; what has no data in --data is left out and listed."""
     model: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A run directory, a model folder, a weights file, or a name (`opendino models`); give it again for more models,
     the first is what others are compared with."""
@@ -219,18 +222,21 @@ def run(argv: Sequence[str]) -> int:
     if args.list:
         print_protocols(args.json)
         return 0
-    if not args.protocols:
+    if args.suite is not None and (args.protocols or args.suite not in BOTH):
+        raise UsageError(f"--suite {args.suite}", "is one of fast and full, and stands instead of protocols")
+    protocols = args.suite or args.protocols
+    if not protocols:
         raise UsageError("evaluate", "no protocol given", "try: opendino evaluate --list")
     data = _data_roots(args.data)
     settings = dict(_pair(f"--set {text}", text) for text in args.set)
     if args.dry_run:
-        planned, failures = plan(find(args.protocols), data, Job(Path(), args.limit, args.seed), settings)
+        planned, failures = plan(find(protocols), data, Job(Path(), args.limit, args.seed), settings)
         print_plan(planned, failures, args.json)
         return _say_failures(failures)
     if not args.model:
         raise UsageError("evaluate", "no model given", "add --model RUN")
     done = evaluate(
-        args.protocols,
+        protocols,
         model=args.model,
         data=data,
         out=args.out,

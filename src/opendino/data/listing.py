@@ -108,6 +108,8 @@ def has_picture_ending(name: bytes) -> bool:
 
 PARTS = frozenset((b"train", b"training", b"test", b"testing", b"val", b"valid", b"validation", b"dev", b"eval"))
 """Names of folders that hold a part of a data set. Taken for classes, they would be scored, and mean nothing."""
+LAYERS = frozenset((b"images", b"imgs", b"jpegimages", b"masks", b"labels", b"annotations", b"ground_truth", b"depth"))
+"""Names of folders that hold pictures and what is known of each: no classes either."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class Listing:
         sizes: [n] int64 bytes. labels: [n] int32, -1 where there is none.
         classes: names of the classes in byte order; () when the pictures are not sorted into any.
         skips: what was left out.
-        parts: first folders that are named as parts of a data set (train, val), where all are: these are no classes.
+        parts: first folders, where all are named as parts of a data set (train, val; images, masks): no classes.
     """
 
     names: bytes
@@ -153,7 +155,8 @@ def build_listing(names: Sequence[bytes], sizes: np.ndarray, folders: Sequence[b
     found = sorted({folder for folder in folders if folder is not None})
     if len(found) < 2 or sum(folder is None for folder in folders) > MAX_UNSORTED * len(names):
         found = []
-    parts = tuple(map(encode_id, found)) if all(folder.lower() in PARTS for folder in found) else ()
+    lowered = {folder.lower() for folder in found}
+    parts = tuple(map(encode_id, found)) if lowered <= PARTS or lowered <= LAYERS else ()
     if parts:
         found = []
     numbers: dict[bytes | None, int] = {folder: number for number, folder in enumerate(found)}

@@ -29,7 +29,7 @@ class Source(Protocol):
 
     Attributes:
         classes: names in byte order, () when the pictures are not sorted into classes.
-        parts: first folders that are named as parts of a data set (train, val) and therefore no classes; else ().
+        parts: first folders that are named as parts of a data set (train, val; images, masks), so no classes; else ().
         skipped: what the scan left out, at most 1,000 names of each reason.
         skip_counts: how many were left out, by reason, exact.
         fingerprint: hash of all ids and sizes, and of the reading where it is not the default.

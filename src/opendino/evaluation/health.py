@@ -47,11 +47,12 @@ class Pictures:
 
 
 def open_pictures(job: Job) -> Pictures:
-    """A fixed part of a folder's pictures, as many as the setting `pictures` says."""
+    """A fixed part of a folder's pictures, as many as the setting `pictures` says; masks beside them are left alone."""
     count = int(job.settings["pictures"])
     limit = count if job.limit is None else min(count, job.limit)
     root = job.data
-    whole = open_source(root)
+    masked = (root / part for part in ("", "val", "train") if (root / part / "masks").is_dir())
+    whole = open_source(next((part / "images" for part in masked if (part / "images").is_dir()), root))
     return Pictures(root.resolve().name, limited(whole, Job(root, limit, job.seed)))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from opendino.data.listing import has_picture_ending
+from opendino.data.listing import PARTS, has_picture_ending
 from opendino.errors import DataError
 from opendino.evaluation.datasets.units import hash_ids
 from opendino.evaluation.dense import read_mask
@@ -64,6 +64,8 @@ def open_videos(job: Job) -> Videos:
         names = sorted(path.name for path in (root / "Annotations").iterdir() if path.is_dir())
         return _build(root.resolve().name, root, "JPEGImages/{}", "Annotations/{}", names, job)
     names = sorted(path.parent.name for path in root.glob("*/masks") if path.is_dir())
+    if names and all(name.lower().encode() in PARTS for name in names):
+        raise DataError(root, f"holds {' and '.join(names)}, parts of a data set and no videos", f"expected: {LAYOUT}")
     return _build(root.resolve().name, root, "{}/images", "{}/masks", names, job)
 
 
