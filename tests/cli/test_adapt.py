@@ -19,6 +19,7 @@ from tests.train.runs import draw_pictures
 QUICK = [
     *("--data.batch-size", "4", "--data.crops.num-locals", "1", "--method.prototypes", "8", "--method.hidden", "16"),
     *("--watch.knn-every", "2", "--watch.health-every", "1.0", "--watch.picture-every", "1.0"),
+    "--watch.picture-px=32",
 ]
 
 

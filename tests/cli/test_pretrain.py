@@ -20,6 +20,7 @@ QUICK = [
     *("--data.batch-size", "4", "--data.crops.global-px", "16", "--data.crops.local-px", "8", "--read-px", "16"),
     *("--data.crops.num-locals", "1", "--method.prototypes", "8", "--method.hidden", "16"),
     *("--watch.knn-every", "0.5", "--watch.health-every", "0.5", "--watch.picture-every", "0.5"),
+    "--watch.picture-px=32",
 ]
 
 

@@ -44,7 +44,7 @@ def run(pictures, masked, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "before"
     looks = ("--watch.drift-every", "2", "--watch.masks", str(masked), "--watch.masks-ignore", "9")
     command = ["pretrain", str(pictures), "--model", "vit_tiny", "--out", str(out), *QUICK, *looks]
-    assert main([*command, "--steps", "4", "--save-steps", "2", "--watch.picture-px", "32"]) == 0
+    assert main([*command, "--steps", "4", "--save-steps", "2"]) == 0
     return out
 
 
@@ -178,7 +178,7 @@ def test_folders_of_the_run_before_are_found_from_elsewhere(pictures, tmp_path, 
     shown = ("--watch.picture-dir", pictures.name)
     before = tmp_path / "before"
     command = ["pretrain", str(pictures), "--model", "vit_tiny", "--out", str(before), *QUICK, *shown]
-    assert main([*command, "--steps", "2", "--save-steps", "2", "--watch.picture-px", "32"]) == 0
+    assert main([*command, "--steps", "2", "--save-steps", "2"]) == 0
     monkeypatch.chdir(tmp_path)
     assert stage(pictures, "gram", before, "--steps", "1", "--gram-teacher", "2", "--out", "gram") == 0
     gone = ("--watch.picture-dir", "gone", "--out", "never")

@@ -94,6 +94,16 @@ class Plan:
 
     def config(self, measured_steps: int = 0) -> RunConfig:
         """The recipe for this situation with the command's fields laid over it; steps 0 while they are unknown."""
+        # Parsing the fields takes a third of a second, and every command asks for its config twice.
+        if measured_steps not in self._made:
+            self._made[measured_steps] = self._make(measured_steps)
+        return self._made[measured_steps]
+
+    @functools.cached_property
+    def _made(self) -> dict[int, RunConfig]:
+        return {}
+
+    def _make(self, measured_steps: int) -> RunConfig:
         situation = self.situation(self.length.steps or measured_steps)
         config = self._overlaid(situation)
         if self.length.epochs is not None:

@@ -89,7 +89,8 @@ def png_bytes(picture: Image.Image | np.ndarray, text: Mapping[str, str] | None 
     buffer, info = io.BytesIO(), PngInfo()
     for name, words in (text or {}).items():
         info.add_text(name, words)
-    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(buffer, "PNG", pnginfo=info)
+    shown = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    shown.save(buffer, "PNG", pnginfo=info, compress_level=4)  # 3 % larger than at 6, in a third of the time
     return buffer.getvalue()
 
 
