@@ -30,6 +30,8 @@ def test_a_table_a_sentence_and_a_command(start, tmp_path, capsys):
     saved = json.loads((tmp_path / "out" / "advice.json").read_text())
     assert [option["way"] for option in saved["options"]] == ["frozen", "adapt", "pretrain"]
     assert saved["way"] in ("frozen", "adapt", "pretrain") and saved["options"][1]["hours"] == pytest.approx(1, rel=0.5)
+    page = (tmp_path / "out" / "advice.html").read_text()
+    assert saved["words"] in page and "expected gain over frozen after 1 h" in page and "my pictures" in page
     assert main([*command, "--json"]) == 0, "the same command finds its runs"
     again = json.loads(capsys.readouterr().out)
     assert again["words"] == saved["words"] and again["command"] == saved["command"]

@@ -23,6 +23,7 @@ from opendino.evaluation.advice import Advice, Course, Option, Way, advise_from
 from opendino.evaluation.probes import unpack
 from opendino.files import write_json
 from opendino.monitor.metrics import read_rows
+from opendino.pages.results_page import Cell, Line, write_results_page
 
 LOOKS = ("--watch.knn-every", "0.5", "--watch.health-every", "1.0", "--watch.picture-every", "1.0")
 """Halfway and at the end, and nothing else that takes time."""
@@ -30,11 +31,14 @@ LOOKS = ("--watch.knn-every", "0.5", "--watch.health-every", "1.0", "--watch.pic
 
 @dataclass(frozen=True)
 class AdviseResult:
-    """advice: what to do with the table behind it; command: to run next; out: folder of the short runs."""
+    """advice: what to do with the table behind it; command: to run next; out: folder of the short runs; page: the
+    table to look at.
+    """
 
     advice: Advice
     command: str
     out: Path
+    page: Path
 
 
 def advise(
@@ -87,9 +91,10 @@ def advise(
     flags = as_flags(chosen.named, ModelArgs(model=str(model), **opening))
     command = _command(advice.way, folder, flags, 60 * hours)
     write_json(out / "advice.json", {**asdict(advice), "command": command})
-    for line in [*table(advice.options), "", advice.words, f"next:   {command}"]:
+    page = _write_page(out / "advice.html", advice, folder.resolve().name, hours, len(frozen), command)
+    for line in [*table(advice.options), "", advice.words, f"page:   {page}", f"next:   {command}"]:
         console.print(line)
-    return AdviseResult(advice, command, out)
+    return AdviseResult(advice, command, out, page)
 
 
 def table(options: Sequence[Option]) -> list[str]:
@@ -100,6 +105,28 @@ def table(options: Sequence[Option]) -> list[str]:
         gain = "" if one.gain is None else f"{one.gain.value:+.1f} [{one.gain.low:.1f}, {one.gain.high:.1f}]"
         lines.append(f"{one.way:<10}{measured:<24}{gain:<24}{one.hours:<12.2g}".rstrip())
     return lines
+
+
+def _write_page(path: Path, advice: Advice, pictures: str, hours: float, scored: int, command: str) -> Path:
+    measured: dict[str, Cell] = {
+        one.way: Cell(one.measured.value, one.measured.low, one.measured.high) for one in advice.options
+    }
+    gains: dict[str, Cell] = {
+        one.way: Cell(one.gain.value, one.gain.low, one.gain.high) for one in advice.options if one.gain
+    }
+    lines = [
+        Line("k-NN", pictures, "accuracy after a short run, %", scored, "picture", measured),
+        Line("k-NN", pictures, f"expected gain over frozen after {hours:g} h, points", scored, "picture", gains),
+    ]
+    where = ", ".join(f"{one.way} {one.hours:.2g} h" for one in advice.options)
+    return write_results_page(
+        path,
+        lines,
+        [one.way for one in advice.options],
+        title=advice.words,
+        lead=f"Take the model as it is, adapt it, or train anew? Time that the long run takes here: {where}.",
+        command=command,
+    )
 
 
 def _looks(run: Path) -> list[dict[str, Any]]:
@@ -164,5 +191,6 @@ def run(argv: Sequence[str]) -> int:
     named = {name: getattr(arguments, name) for name in ("model", "val", "minutes", "hours", "steps", "out", "device")}
     result = advise(arguments.dir, quiet=arguments.json, **named, **model_changes(arguments))
     if arguments.json:
-        print(json.dumps({**asdict(result.advice), "command": result.command, "out": str(result.out)}))
+        said = {"command": result.command, "out": str(result.out), "page": str(result.page)}
+        print(json.dumps({**asdict(result.advice), **said}))
     return 0
