@@ -33,6 +33,7 @@ from opendino.cli.training import (
     TrainingArgs,
     answer,
     build_probe,
+    note_skipped,
     open_labelled,
     require_apart,
     save_fields,
@@ -45,7 +46,6 @@ from opendino.data.sources import Source, open_source, split_stratified, subset
 from opendino.errors import DataError, UsageError
 from opendino.evaluation.agreement import AgreementProbe
 from opendino.monitor.guard import Change, change_lines, changes, guard_verdict, looks_of
-from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import read_rows
 from opendino.pages.report import write_report
 from opendino.train.config import RunConfig
@@ -205,10 +205,7 @@ def _train(
     loader = build_loader(config, method, source, device)
     mode = start.transform.mode if start.transform.mode in ("square", "center") else "square"
     transform = replace(start.transform, size=config.read_px, mode=mode)
-    incidents = IncidentLog(run.incidents_file)
-    if not incidents.rows():
-        for skipped in source.skipped:
-            incidents.append("skipped picture", 0, skipped.reason, ids=[skipped.id])
+    note_skipped(run, source)
     rows = read_rows(run.metrics_file)
     own, keep = None, None
     if judges.bank is not None:

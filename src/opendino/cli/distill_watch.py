@@ -8,13 +8,12 @@ from typing import Any
 
 from opendino.cli.distill_plan import Job
 from opendino.cli.pretrain import knn_probe
-from opendino.cli.training import why_unscored
+from opendino.cli.training import note_skipped, why_unscored
 from opendino.cli.watchers import Watch
 from opendino.data.beside import stated_fields
 from opendino.data.transform import Transform
 from opendino.evaluation.probes import KnnProbe, knn_row
 from opendino.models.family import FAMILY
-from opendino.monitor.incidents import IncidentLog
 from opendino.train.config import RunConfig
 from opendino.train.method import BackboneMethod
 from opendino.train.run import RunDirectory
@@ -62,10 +61,7 @@ def watch_student(
     source, named = job.source, job.named
     patch: Any = method.export().patch
     transform = Transform(size=config.read_px, mode="square", mean=config.data.mean, std=config.data.std, patch=patch)
-    incidents = IncidentLog(run.incidents_file)
-    if not incidents.rows():
-        for skipped in source.skipped:
-            incidents.append("skipped picture", 0, skipped.reason, ids=[skipped.id])
+    note_skipped(run, source)
     name = config.model.name
     card = {
         "name": name,

@@ -30,6 +30,7 @@ from opendino.cli.training import (
     TrainingArgs,
     answer,
     build_probe,
+    note_skipped,
     open_labelled,
     require_apart,
     save_fields,
@@ -44,7 +45,6 @@ from opendino.errors import DataError, UsageError
 from opendino.evaluation.probes import KnnProbe
 from opendino.models.family import FAMILY
 from opendino.monitor.drift import stage_change
-from opendino.monitor.incidents import IncidentLog
 from opendino.monitor.metrics import read_rows
 from opendino.monitor.verdict import verdict
 from opendino.pages.report import write_report
@@ -203,10 +203,7 @@ def _train(
     loader = build_loader(config, method, source, device)
     patch: Any = method.export().patch
     transform = Transform(size=config.read_px, mode="square", mean=config.data.mean, std=config.data.std, patch=patch)
-    incidents = IncidentLog(run.incidents_file)
-    if not incidents.rows():
-        for skipped in source.skipped:
-            incidents.append("skipped picture", 0, skipped.reason, ids=[skipped.id])
+    note_skipped(run, source)
     probe = knn_probe(config, source, val, transform, run, device)
     if probe is None:
         console.print(f"{why_unscored(source)}: k-NN is skipped, health and pictures are not")

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -129,20 +129,9 @@ def plan_stage(plan: Plan, stage: str, start: Path | str | None, gram_teacher: s
         raise UsageError(checkpoint.run, "has no config.json", "name a whole run directory")
     if before.distill != DistillConfig():
         raise UsageError(checkpoint.run, "was made by distill, so it has another objective", "name a run of pretrain")
-    return StagePlan(
-        stage if plan.recipe == "small" else plan.recipe,
-        None,
-        plan.folder,
-        plan.source,
-        plan.length,
-        plan.device,
-        plan.save,
-        plan.fields + (_without_crops(before, stage) if gram_teacher == EMA else ()),
-        stage=stage,
-        start=checkpoint,
-        before=before,
-        anchor=choose_weights(stage, checkpoint, gram_teacher),
-    )
+    more = _without_crops(before, stage) if gram_teacher == EMA else ()
+    anchor = choose_weights(stage, checkpoint, gram_teacher)
+    return _staged(plan, stage, more, start=checkpoint, before=before, anchor=anchor)
 
 
 def _from_model(plan: Plan, stage: str, start: str, gram_teacher: str | None) -> StagePlan:
@@ -156,20 +145,15 @@ def _from_model(plan: Plan, stage: str, start: str, gram_teacher: str | None) ->
     if plan.length == Length() and plan.folder is not None:
         raise UsageError("--stage highres", "has no length after a model", "add --steps, --epochs or --minutes")
     opened = ModelStart(load(start), str(Path(start).resolve()) if Path(start).exists() else start)
-    return StagePlan(
-        stage if plan.recipe == "small" else plan.recipe,
-        None,
-        plan.folder,
-        plan.source,
-        plan.length,
-        plan.device,
-        plan.save,
-        plan.fields,
-        stage=stage,
-        start=opened,
-        before=None,
-        anchor=Anchor("what the stage starts from (as published)", model=opened.model),
-    )
+    anchor = Anchor("what the stage starts from (as published)", model=opened.model)
+    return _staged(plan, stage, (), start=opened, before=None, anchor=anchor)
+
+
+def _staged(plan: Plan, stage: str, more: tuple[str, ...], **parts: Any) -> StagePlan:
+    """The same command as a stage, with more fields than were typed."""
+    typed = {one.name: getattr(plan, one.name) for one in dataclasses.fields(Plan)}
+    typed |= {"recipe": stage if plan.recipe == "small" else plan.recipe, "model": None, "fields": plan.fields + more}
+    return StagePlan(**typed, stage=stage, **parts)
 
 
 def _without_crops(before: RunConfig, stage: str) -> tuple[str, ...]:

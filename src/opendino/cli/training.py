@@ -20,7 +20,9 @@ from opendino.data.sources import Source, open_source
 from opendino.data.transform import Transform
 from opendino.errors import StoppedError, UsageError
 from opendino.evaluation.probes import KnnProbe, baseline_from_rows
+from opendino.monitor.incidents import IncidentLog
 from opendino.train.config import WatchConfig
+from opendino.train.run import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,14 @@ def why_unscored(source: Source) -> str:
     counts = Counter(source.label(index) for index in range(len(source)))
     del counts[None]
     return "" if max(counts.values()) > 1 else "no class folder with two pictures"
+
+
+def note_skipped(run: RunDirectory, source: Source) -> None:
+    """List what the scan left out among the incidents of a run that begins."""
+    incidents = IncidentLog(run.incidents_file)
+    if not incidents.rows():
+        for skipped in source.skipped:
+            incidents.append("skipped picture", 0, skipped.reason, ids=[skipped.id])
 
 
 def build_probe(
