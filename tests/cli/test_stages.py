@@ -1,6 +1,7 @@
 """`opendino pretrain --stage`: one line goes on from a run, says what anchors it, and refuses what does not fit."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -76,6 +77,21 @@ def test_gram_in_one_line_names_its_teacher_resumes_and_opens(pictures, run, tmp
     assert load(out).transform.size == 16
 
 
+def test_a_stage_goes_on_with_the_pictures_of_its_run(pictures, run, tmp_path, capsys):
+    assert main(["pretrain", "--stage", "gram", "--from", str(run), "--steps", "1", "--out", str(tmp_path / "a")]) == 0
+    assert f"16 pictures in {pictures}" in capsys.readouterr().err
+    for name in ("model", "elsewhere"):
+        assert main(["pretrain", "--stage", "highres", "--from", str(run / name), "--steps", "1"]) == 2
+        assert "no pictures given" in capsys.readouterr().err
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved)
+    config = json.loads((moved / "config.json").read_text())
+    config["data"]["path"] = "/gone"
+    (moved / "config.json").write_text(json.dumps(config))
+    assert main(["pretrain", "--stage", "gram", "--from", str(moved)]) == 2
+    assert "learned from /gone, which is not there any more; name the pictures" in capsys.readouterr().err
+
+
 def test_the_teacher_can_be_named(pictures, run, tmp_path, capsys):
     for asked in ("2", str(run / "model"), "ema"):
         out = tmp_path / f"out-{asked[-5:].replace('/', '-')}"
@@ -86,8 +102,6 @@ def test_the_teacher_can_be_named(pictures, run, tmp_path, capsys):
 
 
 def test_by_default_the_teacher_is_the_step_with_the_best_dense_features(pictures, run, tmp_path, capsys):
-    import shutil
-
     other = tmp_path / "before"
     shutil.copytree(run, other)
     log = MetricsLog(other / "metrics.jsonl")

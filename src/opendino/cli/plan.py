@@ -149,7 +149,7 @@ class Plan:
             fix = "use opendino distill PICTURES --teacher MODEL --student NAME"
             raise UsageError("distill", "needs a teacher", fix)
         if config.stage != StageConfig():
-            fix = "use opendino pretrain PICTURES --stage gram --from RUN"
+            fix = "use opendino pretrain --stage gram --from RUN"
             raise UsageError("stage", "needs a run to go on from", fix)
         return config
 

@@ -25,7 +25,7 @@ from opendino.cli.fields import describe_fields, list_fields, split_fields
 from opendino.cli.plan import Plan, build_loader, build_method, choose_length
 from opendino.cli.progress import train_with_progress
 from opendino.cli.protocol_watch import Planned, plan_protocols
-from opendino.cli.stage_plan import StagePlan, check_stage, licence_of, plan_stage
+from opendino.cli.stage_plan import StagePlan, check_stage, learned_from, licence_of, plan_stage
 from opendino.cli.training import (
     TrainingArgs,
     answer,
@@ -71,7 +71,7 @@ class PretrainResult:
 
 
 def pretrain(
-    dir: Path | str,
+    dir: Path | str | None = None,
     *,
     recipe: str = "small",
     stage: str | None = None,
@@ -98,7 +98,7 @@ def pretrain(
     """Train a backbone on the pictures in `dir`; write model, report and checkpoints to `out`.
 
     Args:
-        dir: folder of pictures, .tar of pictures, or folder of .tar files.
+        dir: folder of pictures, .tar of pictures, or folder of .tar files. A stage goes on with those of its run.
         recipe: a name, or a Python file with a function `recipe`.
         stage: "gram" or "highres": go on from the run `from_` in a new run, which keeps its model and heads.
         from_: directory of a run, or one of its checkpoints; for highres also a model.
@@ -125,7 +125,9 @@ def pretrain(
     check_policy(data_changed)
     console = Console(quiet=quiet, stderr=True, highlight=False, soft_wrap=True)
     where = choose_device(device)
-    folder = Path(dir)
+    folder = Path(dir) if dir is not None else learned_from(from_)
+    if folder is None:
+        raise UsageError("opendino pretrain", "no pictures given", "for example: opendino pretrain photos/")
     source = open_source(folder, skip=skip, reading=reading)
     if len(source) < 2:
         source.read(0)  # what is no picture is said to be none
@@ -280,8 +282,8 @@ def run(argv: Sequence[str]) -> int:
     """Parse and run; what the command does not know itself is a config field."""
     own, fields = split_fields(argv, flag_names(_Arguments))
     arguments = parse_arguments(_Arguments, own, "pretrain")
+    folder = arguments.dir if arguments.dir is not None else learned_from(arguments.from_)
     if arguments.fields:
-        folder = arguments.dir
         plan = Plan(
             arguments.recipe,
             arguments.model,
@@ -296,10 +298,8 @@ def run(argv: Sequence[str]) -> int:
             plan = plan_stage(plan, arguments.stage, arguments.from_, arguments.gram_teacher)
         print_fields(plan, as_json=arguments.json)
         return 0
-    if arguments.dir is None:
-        raise UsageError("opendino pretrain", "no pictures given", "for example: opendino pretrain photos/")
-    named = arguments.options(arguments.dir, "dir", "json", "fields")
-    call = functools.partial(pretrain, arguments.dir, fields=fields, quiet=arguments.json, **named)
+    named = {} if folder is None else arguments.options(folder, "dir", "json", "fields")
+    call = functools.partial(pretrain, folder, fields=fields, quiet=arguments.json, **named)
     answer(call, as_json=arguments.json)
     return 0
 

@@ -149,6 +149,19 @@ def _from_model(plan: Plan, stage: str, start: str, gram_teacher: str | None) ->
     return _staged(plan, stage, (), start=opened, before=None, anchor=anchor)
 
 
+def learned_from(start: Path | str | None) -> Path | None:
+    """The pictures of the run that a stage goes on from, None where it is no run. Raises UsageError: they are gone."""
+    if start is None or not is_run(Path(start)):
+        return None
+    before = RunDirectory(newest_checkpoint(Path(start)).run).config()
+    if before is None:
+        return None
+    if not Path(before.data.path).exists():
+        cause = f"learned from {before.data.path}, which is not there any more"
+        raise UsageError(f"--from {start}", cause, "name the pictures: opendino pretrain PICTURES --stage ...")
+    return Path(before.data.path)
+
+
 def _staged(plan: Plan, stage: str, more: tuple[str, ...], **parts: Any) -> StagePlan:
     """The same command as a stage, with more fields than were typed."""
     typed = {one.name: getattr(plan, one.name) for one in dataclasses.fields(Plan)}

@@ -82,10 +82,10 @@ def evaluate_stereo(subject: Subject, data: Stereo, job: Job) -> Outcome:
     scores = []
     for radius in RADII:
         hits = np.array([(one.anywhere <= radius).sum() for _, one in units])
-        scores.append(set_score(f"recall_{radius}", _ratio(hits, counts, 100), ids, unit="row of patches"))
+        scores.append(set_score(f"recall_{radius}", _ratio(hits, counts, 100), ids, unit="patch row"))
     pixels = np.array([one.along.sum() for _, one in units])
     scores.append(
-        set_score("row_error", _ratio(pixels, counts), ids, unit="row of patches", measure="px", high_is_good=False)
+        set_score("row_error", _ratio(pixels, counts), ids, unit="patch row", measure="px", high_is_good=False)
     )
     return Outcome(scores, skipped, {"patches": int(counts.sum())})
 

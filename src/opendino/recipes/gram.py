@@ -1,6 +1,6 @@
 """Gram anchoring after a run: its dense features are held to those of an earlier checkpoint while it goes on.
 
-command:   opendino pretrain PICTURES --stage gram --from RUN
+command:   opendino pretrain --stage gram --from RUN
 hardware:  that of the run; each step also takes the Gram teacher's forward pass over 4 times as many patches
 hours:     a fifth of the run's steps (published: 200,000 after 1,000,000)
 scores:    published for 7B: ADE20k linear 50.3 without, 53.6 to 55.7 with; LOG.md has what small runs gained
