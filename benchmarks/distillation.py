@@ -26,7 +26,7 @@ from opendino.recipes.situation import Situation, TeacherFacts
 from opendino.train.loop import train_step
 from opendino.train.methods.distillation import Distillation, Standard
 from opendino.train.optim import build_optimizer
-from opendino.train.teacher import Lesson, Teacher, TeacherHeads
+from opendino.train.teacher import Lesson, Sight, Teacher, TeacherHeads
 
 
 def main() -> None:
@@ -59,7 +59,8 @@ def main() -> None:
     )
     teacher = Teacher(backbone, heads)
     lesson = Lesson(
-        grids=tuple({(px // side,) * 2: 0 for side in patches}),
+        sights=tuple(Sight(px, side) for side in patches),
+        global_px=px,
         patches=arguments.objective == "match",
         masks=config.data.masks if arguments.objective == "heads" else None,
         mask_seed=0,

@@ -17,7 +17,7 @@ from opendino.train.config import RunConfig
 from opendino.train.methods.distillation import Distillation, DistillConfig, Standard
 from opendino.train.methods.self_distillation import SelfDistillationConfig
 from opendino.train.run import open_run
-from opendino.train.teacher import Lesson, Lessons, Teacher, TeacherHeads
+from opendino.train.teacher import Lesson, Lessons, Sight, Teacher, TeacherHeads
 from opendino.train.together import Training, train_together
 from tests.train.runs import tiny_config
 
@@ -67,7 +67,9 @@ def lessons_of(config, teacher, kinds):
     """The batches of a job, and the loader below."""
     source = open_source(Path(config.data.path))
     lesson = Lesson(
-        grids=tuple({(64 // SIDES[kind],) * 2: 0 for kind in kinds}),
+        sights=tuple(Sight(config.distill.student_px or 64, SIDES[kind]) for kind in kinds),
+        global_px=64,
+        px=config.distill.teacher_px,
         patches=config.distill.objective == "match",
         masks=config.data.masks if config.distill.objective == "heads" else None,
         mask_seed=config.data.seed,

@@ -256,10 +256,33 @@ def test_sides_of_their_own(pictures):
     (method,), lessons = build_job(config, ["vit"])
     batch = next(lessons.batches(0, 1))
     part = Part(0, 4, 4)
-    whole, local = method._features([batch.crops.global_crops, batch.crops.local_crops], part)
+    whole, local = method._features(batch, [batch.crops.global_crops, batch.crops.local_crops], part)
     assert whole.patches.shape[1:3] == (4, 4) and local.patches.shape[1:3] == (2, 2)
     images = torch.randn(2, 3, 8, 8)
     assert resize_images(images, 0) is images and resize_images(images, 4).shape[-1] == 4
+
+
+@pytest.mark.parametrize("objective", ["heads", "match"])
+def test_sizes_that_take_turns_are_seen_by_all_in_proportion(pictures, objective):
+    config = student_config(pictures, steps=12, objective=objective)
+    crops = dataclasses.replace(config.data.crops, mix="64/32:0.5 128/64:0.5")
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, crops=crops))
+    config = dataclasses.replace(config, distill=dataclasses.replace(config.distill, student_px=32, teacher_px=128))
+    teacher = tiny_teacher()
+    seen, forward = [], teacher.backbone.forward
+    teacher.backbone.forward = lambda images, **more: seen.append(images.shape[-1]) or forward(images, **more)
+    (method,), lessons = build_job(config, ["vit"], teacher)
+    expected = {"match_cls", "match_patches"} if objective == "match" else {"dino", "ibot", "koleo"}
+    sides = set()
+    for step, batch in enumerate(lessons.batches(0, 12)):
+        side = batch.crops.global_crops.shape[-1]
+        sides.add(side)
+        assert seen[-1] == 2 * side and batch.scale == side / 64
+        grid = (side // 2 // 8,) * 2
+        assert set(batch.ibot if objective == "heads" else batch.patches) <= {grid}
+        (terms,) = method.losses(batch, step)
+        assert set(terms.values) | {"ibot"} == expected | {"ibot"} and torch.isfinite(terms.total)
+    assert sides == {64, 128}
 
 
 @pytest.mark.parametrize("wrong", [{"teacher_px": -1}, {"cls_weight": 0.0, "patch_weight": 0.0}])

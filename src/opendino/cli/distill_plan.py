@@ -13,7 +13,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import nn
 
 from opendino.cli.plan import Plan, build_student
 from opendino.cli.watchers import read_evenly
@@ -31,7 +30,7 @@ from opendino.train.loop import train_step
 from opendino.train.methods.distillation import Distillation, Standard
 from opendino.train.methods.self_distillation import SelfDistillationConfig
 from opendino.train.optim import build_optimizer
-from opendino.train.teacher import Grid, Lesson, Lessons, Teacher, TeacherHeads
+from opendino.train.teacher import Lesson, Lessons, Sight, Teacher, TeacherHeads
 
 MEASURED_STEPS = 20
 STANDARD_IMAGES = 512
@@ -150,18 +149,26 @@ def check_fit(config: RunConfig, named: NamedTeacher) -> None:
     transform = named.backbone.transform
     if (config.data.mean, config.data.std) != (transform.mean, transform.std):
         raise UsageError("data.mean, data.std", "differ from the teacher's", "leave them out")
-    teacher_px, patch = distill.teacher_px or crops.global_px, named.backbone.patch
-    if teacher_px % patch:
-        near = max(1, round(teacher_px / patch)) * patch
-        cause = f"the teacher's patch side is {patch}, and {teacher_px} px are no multiple of it"
-        raise UsageError("distill.teacher_px", cause, f"the nearest is --distill.teacher-px {near}")
+    patch = named.backbone.patch
     (side,) = patch_sides([config.model.name]) if config.model.patch is None else (config.model.patch,)
-    for name, px in (("global_px", crops.global_px), ("local_px", crops.local_px)):
-        seen = round(px * (distill.student_px or crops.global_px) / crops.global_px)
-        if distill.student_px and seen % side:
-            cause = f"at student_px {distill.student_px} the student sees {px} px as {seen}, no multiple of its {side}"
-            near = max(1, round(seen / side)) * side * crops.global_px // distill.student_px
-            raise UsageError(f"data.crops.{name}", cause, f"the nearest is --data.crops.{name} {near}")
+    for sizes in crops.sizes:
+        if sizes.gram_px:
+            raise UsageError("data.crops", "hold Gram crops, and distillation has no Gram teacher", "leave them out")
+        teacher_px = round((distill.teacher_px or crops.global_px) * sizes.global_px / crops.global_px)
+        if teacher_px % patch:
+            near = max(1, round(teacher_px / patch)) * patch
+            where = f" for crops of {sizes.global_px} px" if crops.mix else ""
+            cause = f"the teacher's patch side is {patch}, and {teacher_px} px{where} are no multiple of it"
+            fix = f"the nearest is {near} px" if crops.mix else f"the nearest is --distill.teacher-px {near}"
+            raise UsageError("distill.teacher_px", cause, fix)
+        for name, px in (("global_px", sizes.global_px), ("local_px", sizes.local_px)):
+            seen = round(px * (distill.student_px or crops.global_px) / crops.global_px)
+            if distill.student_px and seen % side:
+                asked = distill.student_px
+                cause = f"at student_px {asked} the student sees {px} px as {seen}, no multiple of its {side}"
+                near = max(1, round(seen / side)) * side * crops.global_px // asked
+                field = "mix" if crops.mix else name
+                raise UsageError(f"data.crops.{field}", cause, f"the nearest is --data.crops.{name} {near}")
     if not distill.student_px:
         crops.check_patch(side)
 
@@ -190,22 +197,16 @@ def check_shared(configs: Sequence[RunConfig]) -> None:
                 raise UsageError(name, f"differs between {names}", "let the recipe give one for all, or distil apart")
 
 
-def student_grid(config: RunConfig, student: nn.Module) -> Grid:
-    """(h, w) of its map of a global crop."""
-    px = config.distill.student_px or config.data.crops.global_px
-    side = px // int(student.patch)  # type: ignore[arg-type]
-    return side, side
-
-
 def build_students(
     configs: Sequence[RunConfig], source: Source, teacher: Teacher, device: torch.device
 ) -> tuple[list[Distillation], Lessons]:
     """The methods of a job and the batches that they share."""
     standard = _standard(configs[0], source, teacher, device) if configs[0].distill.objective == "match" else None
-    methods, grids = [], list[Grid]()
+    methods, sights = [], list[Sight]()
     for config in configs:
         student = build_student(config, source)
-        grids.append(student_grid(config, student))
+        px = config.distill.student_px or config.data.crops.global_px
+        sights.append(Sight(px, int(student.patch)))  # type: ignore[arg-type]
         method = Distillation(student, config.method, config.distill, config.steps, teacher, standard).to(device)
         if config.checkpoint:
             checkpoint_blocks(method.student["backbone"])
@@ -215,7 +216,8 @@ def build_students(
         methods.append(method)
     config = configs[0]
     lesson = Lesson(
-        grids=tuple(dict.fromkeys(grids)),
+        sights=tuple(sights),
+        global_px=config.data.crops.global_px,
         patches=config.distill.objective == "match",
         masks=config.data.masks if config.method.ibot_weight > 0 and config.distill.objective == "heads" else None,
         mask_seed=config.data.seed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +45,8 @@ class Taught:
     """A batch with what the teacher says of its global crops; fulfils `train.method.Batch`.
 
     cls: [2B, D], final-normed. patches: [2B, h, w, D] by grid, resized to it. dino: [2, B, K] balanced targets, None
-    without heads. ibot: by grid, only of grids where some place is masked.
+    without heads. ibot: by grid, only of grids where some place is masked. scale: the side of its global crops over the
+    `Lesson.global_px`, which other sides are stated for.
     """
 
     crops: Crops
@@ -53,6 +54,7 @@ class Taught:
     patches: Mapping[Grid, Tensor]
     dino: Tensor | None
     ibot: Mapping[Grid, PatchTargets]
+    scale: float = 1.0
 
     @property
     def device(self) -> torch.device:
@@ -67,16 +69,25 @@ class Taught:
         return self.crops.bad
 
 
+class Sight(NamedTuple):
+    """How a student sees a global crop: side in pixels, and of its patches."""
+
+    px: int
+    patch: int
+
+
 @dataclass(frozen=True)
 class Lesson:
     """What the teacher is asked for.
 
-    grids: (h, w) of the students' maps of a global crop. patches: whether whole maps are wanted. masks: how the places
-    of the iBOT term are drawn, by (mask_seed, step); None for no iBOT term. temperature: divides the teacher's logits.
-    px: side in pixels at which it sees the global crops, 0 as they are. chunk: pictures at a time, 0 for all at once.
+    sights: of the students. px: side in pixels at which the teacher sees global crops, 0 as they are. Both are stated
+    for crops of `global_px` and grow with them where sizes take turns. patches: whether whole maps are wanted. masks:
+    how the places of the iBOT term are drawn, by (mask_seed, step); None for no iBOT term. temperature: divides the
+    teacher's logits. chunk: pictures at a time, 0 for all at once.
     """
 
-    grids: tuple[Grid, ...]
+    sights: tuple[Sight, ...]
+    global_px: int
     patches: bool
     masks: MaskConfig | None
     mask_seed: int
@@ -101,18 +112,20 @@ class Teacher:
     def teach(self, crops: Crops, lesson: Lesson, step: int) -> Taught:
         """One forward of each global crop. `step` is the number of the batch."""
         images = crops.global_crops
+        scale = images.shape[-1] / lesson.global_px
+        sides = {round(scale * sight.px) // sight.patch: None for sight in lesson.sights}
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=lesson.precision == "bf16"):
             parts = images.split(2 * lesson.chunk or len(images))
-            found = [self.backbone(resize_images(part, lesson.px)) for part in parts]
+            found = [self.backbone(resize_images(part, round(scale * lesson.px))) for part in parts]
             cls = torch.cat([one.cls for one in found])
             tokens = torch.cat([one.patches for one in found])
-            maps = {grid: resize_map(tokens, grid) for grid in lesson.grids}
+            maps = {(side, side): resize_map(tokens, (side, side)) for side in sides}
             temperature = lesson.temperature.at(step, lesson.total_steps)
             dino = None
             if self.heads is not None:
                 dino = sinkhorn(self.logits(cls), temperature).unflatten(0, (2, -1))
             ibot = dict(self._patch_targets(maps, lesson, step, temperature))
-        return Taught(crops, cls, maps if lesson.patches else {}, dino, ibot)
+        return Taught(crops, cls, maps if lesson.patches else {}, dino, ibot, scale)
 
     def logits(self, cls: Tensor) -> Tensor:
         """[N, K] of the DINO head, spread as its targets were made: fp32."""

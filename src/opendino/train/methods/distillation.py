@@ -34,9 +34,10 @@ class DistillConfig:
     heads: str = ""
     """Run that trained the teacher's heads."""
     teacher_px: int = 0
-    """Side at which the teacher sees the global crops; 0: as they are."""
+    """Side at which the teacher sees the global crops; 0: as they are. Where sizes take turns (`data.crops.mix`) it is
+    stated for `data.crops.global_px` and grows in proportion."""
     student_px: int = 0
-    """Side at which this student sees the global crops, local ones in proportion; 0: as they are."""
+    """Side at which this student sees the global crops, local ones in proportion; 0: as they are. `mix` as above."""
     teacher_batch: int = 0
     """Pictures that the teacher looks at together; 0: the whole batch."""
     match: MatchKind = "cosine"
@@ -165,20 +166,18 @@ class Distillation(nn.Module):
 
     # --- parts ---
 
-    def _features(self, groups: Sequence[Tensor], part: Part) -> list[Features]:
+    def _features(self, batch: Taught, groups: Sequence[Tensor], part: Part) -> list[Features]:
         """Of the pictures of a part, from crops [V * B, ...] of all, at the side at which the student sees them."""
-        seen = [resize_images(_of(crops, part), self._px(crops, groups[0])) for crops in groups]
+        share = batch.scale * self.config.student_px / groups[0].shape[-1]
+        seen = [resize_images(_of(crops, part), round(share * crops.shape[-1])) for crops in groups]
         backbone: Any = self.student["backbone"]
         features: list[Features] = backbone.forward_crops(seen, [None] * len(seen), part)
         return features
 
-    def _px(self, crops: Tensor, global_crops: Tensor) -> int:
-        return round(self.config.student_px * crops.shape[-1] / global_crops.shape[-1])
-
     def _by_heads(self, batch: Taught, part: Part) -> dict[str, tuple[Tensor, float]]:
         method, crops = self.method, batch.crops
         groups = [crops.global_crops] if crops.local_crops is None else [crops.global_crops, crops.local_crops]
-        features = self._features(groups, part)
+        features = self._features(batch, groups, part)
         count = part.stop - part.start
         assert batch.dino is not None
         head: Any = self.student["dino_head"]
@@ -217,7 +216,7 @@ class Distillation(nn.Module):
 
     def _match(self, batch: Taught, part: Part) -> dict[str, tuple[Tensor, float]]:
         config, share = self.config, (part.stop - part.start) / part.batch
-        (features,) = self._features([batch.crops.global_crops], part)
+        (features,) = self._features(batch, [batch.crops.global_crops], part)
         terms = {}
         if config.cls_weight > 0:
             wanted = (_of(batch.cls, part).float() - self.cls_mean) / self.cls_std
