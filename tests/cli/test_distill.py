@@ -215,3 +215,74 @@ def test_heads_of_this_teacher_stay_when_pictures_come(teacher, tmp_path, capsys
     capsys.readouterr()
     assert distill(*command, "--data-changed", "continue") == 0
     assert "the teacher's heads are those of" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def job(teacher, tmp_path_factory):
+    """Two students of larger pictures, so that there is a higher resolution to go to."""
+    root = tmp_path_factory.mktemp("job")
+    pictures = draw_pictures(root / "pictures", 16, px=48, classes=2)
+    assert distill(pictures, teacher, root / "job", students=("vit_tiny", "conv_mini")) == 0
+    return root / "job"
+
+
+def test_high_resolution_goes_on_from_the_averages_of_a_job_in_one_line(teacher, job, tmp_path, capsys):
+    command = ["distill", "--stage", "highres", "--from", str(job), "--out", str(tmp_path / "a"), "--steps", "4"]
+    assert main(command) == 0
+    said = capsys.readouterr().err
+    assert "16 pictures in" in said and "training them" not in said
+    for name in ("vit_tiny", "conv_mini"):
+        assert f"{name}: highres stage of {(job / name).resolve()}, from the average of step 6" in said
+        run = tmp_path / "a" / name
+        config = json.loads((run / "config.json").read_text())
+        assert config["stage"]["name"] == "highres" and config["stage"]["start"].endswith("step-00000006")
+        assert config["data"]["crops"]["mix"].startswith("32/8/0:0.3 48/8/0:0.3") and config["data"]["batch_size"] == 2
+        assert config["method"]["gram"]["weight"] == 0 and config["distill"]["teacher"] == str(teacher)
+        before, start = (load(path).state_dict() for path in (job / name / "model", run / "model-start"))
+        assert all(torch.equal(value, before[key]) for key, value in start.items())
+        rows = read_rows(run / "metrics.jsonl")
+        assert "dino" in next(row for row in rows if row["kind"] == "step")["losses"]
+        old = [row for row in read_rows(job / name / "metrics.jsonl") if row["kind"] == "knn"][-1]
+        assert next(row for row in rows if row["kind"] == "knn")["value"] == old["value"]
+    assert main(command) == 0
+    assert "step 4 of 4" in capsys.readouterr().err
+
+
+def test_a_stage_of_one_student_resumes_to_the_bit(job, tmp_path):
+    def stage(out, *more):
+        command = ["distill", "--stage", "highres", "--from", str(job / "vit_tiny"), "--out", str(out), "--steps", "4"]
+        return main([*command, "--save-steps", "1", *more])
+
+    def child():
+        os.environ["OPENDINO_FAULT"] = "loop.after_step:3=SIGKILL"
+        stage(tmp_path / "killed")
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join()
+    assert process.exitcode == -9
+    assert stage(tmp_path / "killed") == stage(tmp_path / "whole") == 0
+    a, b = (load(tmp_path / name / "vit_tiny").state_dict() for name in ("killed", "whole"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--from", "JOB"], "is of a stage; add --stage highres"),
+        (["--stage", "highres"], "needs the job that it goes on from; add --from JOB"),
+        (["--stage", "gram", "--from", "JOB"], "--stage gram: distillation has one stage; use --stage highres"),
+        (["--stage", "highres", "--from", "TEACHER"], "holds no student of distill"),
+        (["--stage", "highres", "--from", "JOB", "--student", "vits16"], "its students: conv_mini, vit_tiny"),
+        (["--stage", "highres", "--from", "JOB", "--model.dim", "64"], "a stage keeps the model"),
+        (
+            ["PICTURES", "--teacher", "TEACHER", "--student", "vit_tiny", "--recipe", "distill_highres"],
+            "goes on from a",
+        ),
+        (["PICTURES", "--stage", "highres", "--from", "JOB"], "have 24 px, and the smallest high resolution"),
+    ],
+)
+def test_stages_that_cannot_be_are_refused(pictures, teacher, job, tmp_path, capsys, flags, words):
+    places = {"JOB": str(job), "TEACHER": str(teacher), "PICTURES": str(pictures)}
+    assert main(["distill", *(places.get(word, word) for word in flags), "--out", str(tmp_path / "out")]) == 2
+    assert words in capsys.readouterr().err and not (tmp_path / "out").exists()

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from opendino.models.family import build_model
-from opendino.recipes import DISTILL_RECIPES, RECIPES, STAGE_RECIPES
+from opendino.recipes import DISTILL_RECIPES, DISTILL_STAGE_RECIPES, RECIPES, STAGE_RECIPES
 from opendino.recipes.situation import Situation, TeacherFacts
 from opendino.train.methods.self_distillation import SelfDistillation, SelfDistillationConfig, build_heads
 from opendino.train.optim import build_optimizer
 from opendino.train.schedules import to_steps
 
-ALL = {**RECIPES, **DISTILL_RECIPES, **STAGE_RECIPES["gram"], **STAGE_RECIPES["highres"]}
+ALL = {**RECIPES, **DISTILL_RECIPES, **STAGE_RECIPES["gram"], **STAGE_RECIPES["highres"], **DISTILL_STAGE_RECIPES}
 SITUATION = Situation(images=10**9, short_side_px=1024, steps=0, device="cuda")
 
 
@@ -295,3 +295,19 @@ def test_students_have_the_prototypes_of_their_teachers_heads(name):
     assert (method.prototypes, method.ibot_prototypes, method.ibot_weight) == (500, 300, 1)
     without = ALL[name](dataclasses.replace(SITUATION, teacher=TeacherFacts(heads=heads))).method
     assert without.ibot_weight == 0
+
+
+@pytest.mark.parametrize("model", ["vits16", "vith16plus"])
+def test_students_go_to_high_resolution_without_a_gram_term(model):
+    """Published is that there was such a phase, without Gram; sizes, batch and rate are the 7B's."""
+    config = ALL["vit_distill_highres"](dataclasses.replace(SITUATION, model=model))
+    assert (config.model.name, config.steps, config.data.batch_size, config.stage.name) == (
+        model,
+        30_000,
+        2048,
+        "highres",
+    )
+    assert config.method.gram.weight == 0 and {one.gram_px for one in config.data.crops.sizes} == {0}
+    sides = [(one.global_px, one.local_px, one.share) for one in config.data.crops.sizes]
+    assert sides == [(512, 112, 0.3), (768, 112, 0.3), (768, 160, 0.3), (768, 224, 0.05), (768, 336, 0.05)]
+    assert config.optim.lr_schedule.at(29_999, 30_000) == pytest.approx(7.0711e-5, rel=1e-3)

@@ -9,13 +9,13 @@ import pytest
 
 from opendino.errors import UsageError
 from opendino.files import write_json
-from opendino.recipes import DISTILL_RECIPES, RECIPES, STAGE_RECIPES
+from opendino.recipes import DISTILL_RECIPES, DISTILL_STAGE_RECIPES, RECIPES, STAGE_RECIPES
 from opendino.recipes.distill import teacher_heads
 from opendino.recipes.situation import Situation
 from opendino.train.config import RunConfig, differences, flatten, load_config, to_dict
 
 STAGES = {name: one for recipes in STAGE_RECIPES.values() for name, one in recipes.items()}
-ALL = {**RECIPES, **DISTILL_RECIPES, **STAGES, "teacher_heads": teacher_heads}
+ALL = {**RECIPES, **DISTILL_RECIPES, **DISTILL_STAGE_RECIPES, **STAGES, "teacher_heads": teacher_heads}
 SRC = Path(__file__).parents[2] / "src" / "opendino"
 
 

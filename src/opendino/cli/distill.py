@@ -33,8 +33,8 @@ from opendino.cli.distill_plan import (
     build_students,
     check_shared,
     measure_job,
-    patch_sides,
 )
+from opendino.cli.distill_stage import Asked, ask, job_before
 from opendino.cli.distill_watch import TeacherScore, watch_student
 from opendino.cli.fields import describe_fields, list_fields, split_fields
 from opendino.cli.model import choose_model
@@ -51,8 +51,10 @@ from opendino.errors import DataError, UsageError
 from opendino.monitor.metrics import read_rows
 from opendino.monitor.verdict import verdict
 from opendino.pages.report import write_report
+from opendino.train.checkpoint import list_checkpoints
 from opendino.train.config import RunConfig
 from opendino.train.run import RunDirectory, open_run
+from opendino.train.start import begin_student, newest_checkpoint
 from opendino.train.teacher import Teacher
 from opendino.train.together import train_together
 
@@ -90,11 +92,13 @@ class DistillResult:
 
 
 def distill(
-    dir: Path | str,
+    dir: Path | str | None = None,
     *,
-    teacher: Path | str | nn.Module,
-    student: str | Sequence[str],
+    teacher: Path | str | nn.Module | None = None,
+    student: str | Sequence[str] = (),
     recipe: str = "distill",
+    stage: str | None = None,
+    from_: Path | str | None = None,
     heads: Path | str | None = None,
     heads_steps: int = HEADS_STEPS,
     steps: int | None = None,
@@ -122,6 +126,8 @@ def distill(
         teacher: what `opendino.load` opens, or a model that is open. A run brings its heads.
         student: family members; several are trained side by side, and the teacher looks at each picture once.
         recipe: distill (by the teacher's heads), distill_match (by its features), or a Python file with a `recipe`.
+        stage: "highres": the students of the job `from_` (or one of them, by its run) go on at larger sizes in a job of
+            their own; pictures, teacher, heads and students are then those of that job where none are named.
         heads: run whose heads the teacher has. Without heads, they are trained first, in `out`/teacher-heads.
         heads_steps: length of that.
         steps, epochs, minutes: the length; at most one; 30 minutes when none is given.
@@ -132,41 +138,37 @@ def distill(
         UsageError, DataError, WeightsError: bad arguments, pictures or weights, in one line.
         StoppedError: on Ctrl-C or TERM, with everything saved.
     """
+    names = (student,) if isinstance(student, str) else tuple(student)
+    asked = ask(dir, teacher, names, recipe, heads, job_before(stage, from_))
     length = Length(steps, epochs, minutes)
-    length = Length(minutes=DEFAULT_MINUTES) if length == Length() else length
+    length = Length(minutes=DEFAULT_MINUTES) if length == Length() and asked.before is None else length
     check_policy(data_changed)
-    names = [student] if isinstance(student, str) else list(student)
-    if not names:
-        raise UsageError("opendino distill", "no student given", "add --student NAME; opendino models lists them")
-    patches = patch_sides(names)
     console = Console(quiet=quiet, stderr=True, highlight=False, soft_wrap=True)
     where = choose_device(device)
-    folder = Path(dir)
+    folder, names = asked.pictures, asked.students
     source = open_source(folder, skip=skip, reading=reading)
     if len(source) < 2:
         source.read(0)  # what is no picture is said to be none
         raise DataError(folder, "holds one picture", "learning compares pictures: give at least 2, better 1,000")
     console.print(f"{len(source):,} pictures in {folder}{left_out(source)}")
     labelled = open_labelled(val, source, folder, skip=skip is not False)
-    named = _open_teacher(teacher, accept_licence)
-    out = Path(out) if out is not None else _default_out(folder, named, recipe, length, fields)
+    named = _open_teacher(asked.teacher, accept_licence)
+    out = Path(out) if out is not None else _default_out(asked, named, length, fields)
     require_apart(out, folder)
     save = save_fields(save_minutes, save_steps, grace)
 
     def plans(named: NamedTeacher) -> list[StudentPlan]:
-        return [
-            StudentPlan(recipe, name, folder, source, length, where, save, tuple(fields), named, patches)
-            for name in names
-        ]
+        more = {"device": where, "save": save, "fields": tuple(fields)}
+        return [asked.plan(name, source, length, named, **more) for name in names]
 
     # What is wrong with the command is said before anything is written.
     first = plans(named)[0].config()
     plan_protocols(first.watch.protocols, first.watch.protocols_limit, first.seed)
-    named = _find_heads(named, first, heads)
+    named = _find_heads(named, first, asked.heads)
     if first.distill.objective == "heads" and named.heads is None:
         theirs = HeadsPlan(
             *("teacher_heads", None, folder, source, Length(steps=heads_steps), where, save, ()),
-            *(named, patches, first),
+            *(named, asked.patches, first),
         )
         named = fit_teacher_heads(theirs, out / "teacher-heads", console, take_over=take_over)
     begun = [RunDirectory(out / name).config() for name in names]
@@ -206,11 +208,13 @@ def _find_heads(named: NamedTeacher, config: RunConfig, heads: Path | str | None
     return found or named
 
 
-def _default_out(folder: Path, named: NamedTeacher, recipe: str, length: Length, fields: Sequence[str]) -> Path:
+def _default_out(asked: Asked, named: NamedTeacher, length: Length, fields: Sequence[str]) -> Path:
     """runs/PICTURES-RECIPE-HASH. Students are no part of it: another one joins its siblings and finds their heads."""
-    said = f"{folder.resolve()} {named.hash} {length} {sorted(' '.join(fields).split('--'))}"
-    name = folder.resolve().name.removesuffix(".tar") or "pictures"
-    return Path("runs") / f"{name}-{Path(recipe).stem}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
+    started = "" if asked.before is None else " ".join(start.hash for start in asked.before.starts.values())
+    folder = asked.pictures.resolve()
+    said = f"{folder}{started} {named.hash} {length} {sorted(' '.join(fields).split('--'))}"
+    name = folder.name.removesuffix(".tar") or "pictures"
+    return Path("runs") / f"{name}-{Path(asked.recipe).stem}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
 
 
 def _affordable(
@@ -238,6 +242,11 @@ def _train(
 ) -> DistillResult:
     named = job.named
     methods, lessons = build_students(configs, job.source, teacher, job.device)
+    for config, run, method in zip(configs, runs, methods, strict=True):
+        if config.stage.start and not list_checkpoints(run.checkpoints):
+            start = newest_checkpoint(Path(config.stage.start))
+            begin_student(run, config, method, start)
+            console.print(f"{config.model.name}: highres stage of {start.run}, from the average of step {start.step:,}")
     probe = knn_probe(configs[0], job.source, job.val, named.backbone.transform, runs[0], job.device)
     score = TeacherScore(probe, named.backbone)
     with training_bars(console) as progress:
@@ -307,6 +316,10 @@ class _Arguments(TrainingArgs):
     """A model of the family; again for another one."""
     recipe: str = "distill"
     """distill: by the teacher's heads; distill_match: by its features; or a Python file with a function `recipe`."""
+    stage: OptionalText = None
+    """highres: students of an earlier job go on at larger, mixed sizes, in a job of their own."""
+    from_: Annotated[Path | None, tyro.conf.arg(name="from", metavar="JOB", help_behavior_hint="")] = None
+    """That job, or the run of one of its students: pictures, teacher and students are those of it."""
     heads: OptionalPath = None
     """Run whose heads the teacher has; without any, they are trained first, below --out."""
     heads_steps: int = HEADS_STEPS
@@ -321,37 +334,24 @@ def run(argv: Sequence[str]) -> int:
     """Parse and run; what the command does not know itself is a config field."""
     own, fields = split_fields(argv, flag_names(_Arguments))
     arguments = parse_arguments(_Arguments, own, "distill")
-    if arguments.dir is None:
-        example = "for example: opendino distill photos/ --teacher RUN --student vit_tiny"
-        raise UsageError("opendino distill", "no pictures given", example)
-    if arguments.teacher is None:
-        raise UsageError("opendino distill", "no teacher given", "add --teacher with a run, a model folder or a name")
+    before = job_before(arguments.stage, arguments.from_)
+    asked = ask(arguments.dir, arguments.teacher, arguments.student, arguments.recipe, arguments.heads, before)
     if arguments.fields:
-        _print_fields(arguments, fields)
+        _print_fields(asked, arguments, fields)
         return 0
-    named = arguments.options(arguments.dir, "dir", "json", "fields")
-    call = functools.partial(distill, arguments.dir, fields=fields, quiet=arguments.json, **named)
+    named = arguments.options(asked.pictures, "dir", "json", "fields")
+    call = functools.partial(distill, asked.pictures, fields=fields, quiet=arguments.json, **named)
     answer(call, as_json=arguments.json, where="out")
     return 0
 
 
-def _print_fields(arguments: _Arguments, flags: Sequence[str]) -> None:
+def _print_fields(asked: Asked, arguments: _Arguments, flags: Sequence[str]) -> None:
     """Every field with the value that this command would train its first student with; steps 0 where minutes decide."""
-    assert arguments.dir is not None and arguments.teacher is not None
-    patches = patch_sides(arguments.student)
-    if not arguments.student:
-        raise UsageError("opendino distill", "no student given", "add --student NAME; opendino models lists them")
-    plan = StudentPlan(
-        arguments.recipe,
-        arguments.student[0],
-        arguments.dir,
-        open_source(arguments.dir, **arguments.chosen(arguments.dir)),
-        Length(arguments.steps, arguments.epochs, arguments.minutes),
-        choose_device(arguments.device),
-        fields=tuple(flags),
-        named=_open_teacher(arguments.teacher, arguments.accept_licence),
-        patches=patches,
-    )
-    plan = dataclasses.replace(plan, named=_find_heads(plan.named, plan.config(), arguments.heads))
+    source = open_source(asked.pictures, **arguments.chosen(asked.pictures))
+    length = Length(arguments.steps, arguments.epochs, arguments.minutes)
+    more = {"device": choose_device(arguments.device), "fields": tuple(flags)}
+    named = _open_teacher(asked.teacher, arguments.accept_licence)
+    plan = asked.plan(asked.students[0], source, length, named, **more)
+    plan = dataclasses.replace(plan, named=_find_heads(named, plan.config(), asked.heads))
     fields = list_fields(plan.config())
     print(json.dumps([vars(one) for one in fields], indent=1) if arguments.json else describe_fields(fields))

@@ -23,13 +23,14 @@ from opendino.errors import UsageError
 from opendino.features.identity import model_hash
 from opendino.models.family import find_spec
 from opendino.parallel import checkpoint_blocks, compile_blocks
-from opendino.recipes import DISTILL_RECIPES, Recipe, find_recipe
+from opendino.recipes import DISTILL_RECIPES, DISTILL_STAGE_RECIPES, Recipe, find_recipe
 from opendino.recipes.situation import Situation, TeacherFacts
-from opendino.train.config import RunConfig
+from opendino.train.config import RunConfig, StageConfig
 from opendino.train.loop import train_step
 from opendino.train.methods.distillation import Distillation, Standard
 from opendino.train.methods.self_distillation import SelfDistillationConfig
 from opendino.train.optim import build_optimizer
+from opendino.train.start import Checkpoint
 from opendino.train.teacher import Lesson, Lessons, Sight, Teacher, TeacherHeads
 
 MEASURED_STEPS = 20
@@ -102,16 +103,20 @@ def patch_sides(students: Sequence[str]) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class StudentPlan(Plan):
-    """The plan of one student. named: its teacher; patches: patch sides of all students of the job."""
+    """The plan of one student. named: its teacher; patches: patch sides of all students of the job; start, before:
+    what it goes on from, and the config of that, in a stage.
+    """
 
     named: NamedTeacher = None  # type: ignore[assignment]
     patches: tuple[int, ...] = ()
+    start: Checkpoint | None = None
+    before: RunConfig | None = None
 
     def situation(self, steps: int) -> Situation:
-        return dataclasses.replace(super().situation(steps), teacher=self.named.facts(self.patches))
+        return dataclasses.replace(super().situation(steps), teacher=self.named.facts(self.patches), before=self.before)
 
     def recipe_function(self) -> Recipe:
-        return find_recipe(self.recipe, DISTILL_RECIPES)
+        return find_recipe(self.recipe, DISTILL_RECIPES if self.start is None else DISTILL_STAGE_RECIPES)
 
     def filled(self, config: RunConfig) -> RunConfig:
         """With the teacher. Raises UsageError where student, teacher and crops do not go together."""
@@ -119,6 +124,14 @@ class StudentPlan(Plan):
             config.distill, teacher=self.named.named, teacher_hash=self.named.hash, heads=self.named.heads_run
         )
         config = dataclasses.replace(config, distill=distill)
+        if self.start is not None:
+            start = StageConfig("highres", start=str(self.start.path.resolve()), start_hash=self.start.hash)
+            config = dataclasses.replace(config, stage=start)
+        elif config.stage != StageConfig():
+            fix = "use opendino distill --stage highres --from JOB"
+            raise UsageError(f"recipe {config.recipe}", "goes on from a job", fix)
+        if self.before is not None and config.model != self.before.model:
+            raise UsageError("model", "differs from that of the start", "leave it out: a stage keeps the model")
         check_fit(config, self.named)
         return config
 
@@ -227,7 +240,7 @@ def build_students(
         chunk=config.distill.teacher_batch,
         precision=config.precision,
     )
-    return methods, Lessons(Loader(source, config.data, None, device), teacher, lesson)
+    return methods, Lessons(Loader(source, config.data, None, device, stage=config.stage.number), teacher, lesson)
 
 
 def _standard(config: RunConfig, source: Source, teacher: Teacher, device: torch.device) -> Standard:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -243,6 +243,4 @@ def build_method(config: RunConfig, source: Source, device: torch.device) -> Sel
 def build_loader(config: RunConfig, method: SelfDistillation, source: Source, device: torch.device) -> Loader:
     patch: Any = method.export().patch
     masked = config.method.ibot_weight > 0
-    # Another stage draws other crops of the same pictures.
-    stage = get_args(get_type_hints(StageConfig)["name"]).index(config.stage.name)
-    return Loader(source, config.data, patch if masked else None, device, stage=stage)
+    return Loader(source, config.data, patch if masked else None, device, stage=config.stage.number)

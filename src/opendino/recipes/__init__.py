@@ -17,6 +17,7 @@ from opendino.errors import OpendinoError, UsageError
 from opendino.recipes.adapt import adapt
 from opendino.recipes.convnext_distill import convnext_distill
 from opendino.recipes.distill import distill, distill_match
+from opendino.recipes.distill_highres import distill_highres, vit_distill_highres
 from opendino.recipes.gram import gram
 from opendino.recipes.highres import highres
 from opendino.recipes.satellite import sat7b16_gram, sat7b16_highres, sat7b16_pretrain, sat_distill
@@ -56,6 +57,12 @@ DISTILL_RECIPES: dict[str, Recipe] = {
     "sat_distill": sat_distill,
 }
 """Of `opendino distill`: they are told of a teacher."""
+
+DISTILL_STAGE_RECIPES: dict[str, Recipe] = {
+    "distill_highres": distill_highres,
+    "vit_distill_highres": vit_distill_highres,
+}
+"""Of `opendino distill --stage highres`: also of the job that comes before."""
 
 ADAPT_RECIPES: dict[str, Recipe] = {"adapt": adapt}
 """Of `opendino adapt`: they are told of a start."""

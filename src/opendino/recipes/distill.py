@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 from opendino.models.family import FAMILY
 from opendino.recipes.situation import Situation, TeacherFacts
@@ -99,13 +100,21 @@ def teacher_heads(situation: Situation) -> RunConfig:
     )
 
 
+def shared_side(patches: Sequence[int]) -> int:
+    """Crop sides that all students of a job can take are multiples of it. patches: their patch sides in pixels."""
+    return math.lcm(*map(_side_of_crop, patches))
+
+
+def _side_of_crop(patch: int) -> int:
+    # A ConvNeXt sees crops at twice their side, as published, so that its map of stride 32 is as fine as one of 16.
+    return patch // 2 if patch == CONVNEXT_STRIDE else patch
+
+
 def _common(situation: Situation) -> RunConfig:
     """`small` with crops that follow from the pictures and from what all students and the teacher can take."""
     teacher = situation.teacher or TeacherFacts()
     base = small(dataclasses.replace(situation, model=situation.model or "vit_tiny"))
-    # A ConvNeXt sees crops at twice their side, as published, so that its map of stride 32 is as fine as one of 16.
-    sides = [side // 2 if side == CONVNEXT_STRIDE else side for side in teacher.patches]
-    multiple, finest = math.lcm(*sides), min(sides)
+    multiple, finest = shared_side(teacher.patches), min(map(_side_of_crop, teacher.patches))
     largest = min(32 if situation.device == "cpu" else 64, situation.short_side_px)
     global_px = max(1, largest // multiple) * multiple
     local_px = max(1, global_px // 2 // multiple) * multiple

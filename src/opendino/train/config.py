@@ -138,6 +138,11 @@ class StageConfig:
     gram_teacher_hash: str = ""
     """Of those weights; ema: the average of this run."""
 
+    @property
+    def number(self) -> int:
+        """From 0: each stage draws other crops of the same pictures."""
+        return ("pretrain", "gram", "highres").index(self.name)
+
 
 class LoopConfig(Protocol):
     """What the loop reads of a config; `RunConfig` is one, heads on features have a smaller one."""

@@ -21,6 +21,7 @@ from opendino.files import check_directory
 from opendino.monitor.drift import Drift
 from opendino.train.checkpoint import list_checkpoints, load_optimizer, save_checkpoint
 from opendino.train.config import RunConfig
+from opendino.train.methods.distillation import Distillation
 from opendino.train.methods.self_distillation import SelfDistillation
 from opendino.train.optim import build_optimizer
 from opendino.train.run import RunDirectory
@@ -133,6 +134,17 @@ def begin_stage(
     if student == "student":
         load_optimizer(optimizer, tensors)
     save_checkpoint(run.checkpoints, 0, method, optimizer, FRESH)
+
+
+def begin_student(run: RunDirectory, config: RunConfig, method: Distillation, start: Checkpoint) -> None:
+    """Write step 0 of `run`: a student and its average, both as the average of `start`, heads included."""
+    tensors = start.tensors()
+    found = {name.removeprefix("method."): value for name, value in tensors.items() if name.startswith("method.")}
+    averaged = {name: value for name, value in found.items() if name.startswith("average.")}
+    found |= {name.replace("average.", "student.", 1): value for name, value in averaged.items()}
+    _check_same(method.state_dict(), found, start.run)
+    method.load_state_dict(found)
+    save_checkpoint(run.checkpoints, 0, method, build_optimizer(method.trained(), config.optim), FRESH)
 
 
 def begin_from_model(run: RunDirectory, config: RunConfig, method: SelfDistillation, backbone: nn.Module) -> None:
