@@ -157,7 +157,7 @@ def test_pictures_without_classes_have_no_gain_but_keep(start, tmp_path, capsys)
     plain = draw_pictures(tmp_path / "pictures", 10, px=24)
     assert adapt(plain, start, tmp_path / "run", "--steps", "2") == 0
     said = capsys.readouterr().err
-    assert "no class subfolders: gain cannot be told" in said and "% of the start's neighbours" in said
+    assert "fewer than two class subfolders: gain cannot be told" in said and "% of the start's neighbours" in said
 
 
 def test_folders_of_one_picture_each_are_no_classes_to_score_by(start, tmp_path, capsys):
@@ -170,7 +170,11 @@ def test_folders_of_one_picture_each_are_no_classes_to_score_by(start, tmp_path,
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--model", "START", "--keep", "FLAT"], 2, "no class subfolders, so what is kept cannot be scored"),
+        (
+            ["--model", "START", "--keep", "FLAT"],
+            2,
+            "fewer than two class subfolders, so what is kept cannot be scored",
+        ),
         (["--model", "START", "--val", "FLAT"], 2, "has no class subfolders to score by"),
         (["--model", "nowhere/model"], 3, "nowhere/model"),
         ([], 2, "no model to go on from"),

@@ -80,9 +80,15 @@ def test_gram_in_one_line_names_its_teacher_resumes_and_opens(pictures, run, tmp
 def test_a_stage_goes_on_with_the_pictures_of_its_run(pictures, run, tmp_path, capsys):
     assert main(["pretrain", "--stage", "gram", "--from", str(run), "--steps", "1", "--out", str(tmp_path / "a")]) == 0
     assert f"16 pictures in {pictures}" in capsys.readouterr().err
-    for name in ("model", "elsewhere"):
-        assert main(["pretrain", "--stage", "highres", "--from", str(run / name), "--steps", "1"]) == 2
-        assert "no pictures given" in capsys.readouterr().err
+    for name, stage, code, words in (
+        ("model", "highres", 2, "is a model, and no pictures are given; name some: opendino pretrain PICTURES"),
+        ("model", "gram", 2, "is no run with checkpoints, and Gram anchoring goes on with heads"),
+        ("elsewhere", "highres", 3, "elsewhere"),
+    ):
+        assert main(["pretrain", "--stage", stage, "--from", str(run / name), "--steps", "1"]) == code
+        assert words in capsys.readouterr().err
+    assert main(["pretrain", "--stage", "gram"]) == 2
+    assert "--stage gram: needs the run that it goes on from" in capsys.readouterr().err
     moved = tmp_path / "moved"
     shutil.copytree(run, moved)
     config = json.loads((moved / "config.json").read_text())

@@ -142,7 +142,7 @@ def test_errors_say_what_was_found(tmp_path: Path) -> None:
         open_source(fill(tmp_path / "texts", "a.txt", "b.md", data=b"words"))
     with pytest.raises(DataError, match="is one picture; give a folder"):
         open_source(fill(tmp_path, "one.png", data=PNG) / "one.png")
-    with pytest.raises(DataError, match="is no tar file"):
+    with pytest.raises(DataError, match="is neither a folder nor a tar"):
         open_source(fill(tmp_path, "one.bin", data=PNG) / "one.bin")
     with pytest.raises(IndexError):
         open_source(fill(tmp_path / "some", "a.png")).id(1)

@@ -237,7 +237,7 @@ def test_a_decoder_that_crashes_or_never_ends_costs_one_picture(
 
 
 def test_folders_that_are_no_classes_are_named(tmp_path: Path) -> None:
-    for folder, count in (("train", 120), ("test", 4), ("depth", 3)):
+    for folder, count in (("train", 120), ("test", 4), ("depth", 3), ("cat", 6)):
         for number in range(count):
             path = tmp_path / "all" / folder / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,10 +2,12 @@
 
 import pytest
 
+from opendino.data.sources import open_source, split_stratified, subset
 from opendino.errors import DataError
 from opendino.evaluation.planning import open_data
 from opendino.evaluation.protocol import Job
 from opendino.evaluation.suite import ENTRIES, PROTOCOLS
+from tests.data.drawing import write_photos
 from tests.evaluation import layouts
 
 SPECIFIED = {
@@ -73,3 +75,17 @@ def test_pictures_with_masks_are_no_classes_no_videos_and_their_masks_no_picture
             open_data(PROTOCOLS[name], root, Job(root, settings=PROTOCOLS[name].settings))
     pictures = open_data(PROTOCOLS["health"], root, Job(root, settings=PROTOCOLS["health"].settings))
     assert len(pictures.data.source) == len(list((root / "val" / "images").iterdir()))
+
+
+def test_a_folder_of_class_folders_is_scored_on_the_fifth_that_is_held_out_while_training(tmp_path):
+    for name in ("cat", "dog"):
+        write_photos(tmp_path / name, 10)
+    entry = PROTOCOLS["knn"]
+    found = open_data(entry, tmp_path, Job(tmp_path, settings=entry.settings)).data
+    whole = open_source(tmp_path)
+    bank, queries = (subset(whole, part) for part in split_stratified(whole, 0.2, seed=0))
+    assert (found.split, len(found.train), len(found.val)) == ("held-out fifth", 16, 4)
+    assert (found.train.fingerprint, found.val.fingerprint) == (bank.fingerprint, queries.fingerprint)
+    (tmp_path / "dog" / "masks").mkdir()
+    with pytest.raises(DataError, match="has no train"):
+        open_data(entry, tmp_path, Job(tmp_path, settings=entry.settings))

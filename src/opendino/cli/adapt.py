@@ -177,7 +177,7 @@ def _open_keep(folder: Path, skip: bool) -> tuple[Source, Source]:
     """Bank and queries of what is to be kept."""
     if (folder / "train").is_dir() and (folder / "val").is_dir():
         bank, queries = (open_source(folder / part, skip=skip) for part in ("train", "val"))
-        why = "" if bank.classes and queries.classes else "no class subfolders"
+        why = "" if bank.classes and queries.classes else "fewer than two class subfolders"
     else:
         source = open_source(folder, skip=skip)
         why = why_unscored(source)

@@ -23,7 +23,7 @@ from opendino.data.loader import Loader
 from opendino.data.sources import Source
 from opendino.data.transform import Transform
 from opendino.errors import DataError, UsageError
-from opendino.models.family import build_model
+from opendino.models.family import build_model, find_spec
 from opendino.models.kmeans_stem import KMeansStem
 from opendino.parallel import checkpoint_blocks, compile_blocks
 from opendino.recipes import Recipe, find_recipe
@@ -113,6 +113,7 @@ class Plan:
             config, minutes=self.length.minutes, save=dataclasses.replace(config.save, **self.save)
         )
         config = self.filled(config)
+        find_spec(config.model.name)  # a mistyped name is said before anything is measured or written
         if self.length.minutes is not None and not measured_steps:
             config = dataclasses.replace(config, steps=0)  # whatever length the recipe has of its own
         if self.folder is None or self.source is None:

@@ -125,7 +125,7 @@ def pretrain(
     check_policy(data_changed)
     console = Console(quiet=quiet, stderr=True, highlight=False, soft_wrap=True)
     where = choose_device(device)
-    folder = Path(dir) if dir is not None else learned_from(from_)
+    folder = Path(dir) if dir is not None else learned_from(stage, from_)
     if folder is None:
         raise UsageError("opendino pretrain", "no pictures given", "for example: opendino pretrain photos/")
     source = open_source(folder, skip=skip, reading=reading)
@@ -135,7 +135,7 @@ def pretrain(
     console.print(f"{len(source):,} pictures in {folder}{left_out(source)}")
     save = save_fields(save_minutes, save_steps, grace)
     plan = Plan(recipe, model, folder, source, length, where, save, tuple(fields))
-    if stage is not None:
+    if stage is not None and from_ is not None:
         plan = plan_stage(plan, stage, from_, gram_teacher)
     # What is wrong with the command is said before anything is written.
     first = plan.config()
@@ -241,7 +241,8 @@ def _train(
         console.print(f"complete with {bad}, listed in {run.incidents_file}")
     best = watch.carry.get("best")
     if best and knn and best["value"] > knn[-1]:
-        console.print(f"best k-NN {best['value']:.1f} % at step {best['step']:,}: {run.best_model}")
+        looks = f"the best of {len(knn)} looks, which flatters it"
+        console.print(f"best k-NN {best['value']:.1f} % at step {best['step']:,}, {looks}: {run.best_model}")
     opens = "" if FAMILY[config.model.name].kind in ("vit", "convnext") else " (opens with opendino.load alone)"
     console.print(f"model:  {run.model}{opens}\nreport: {report}\nnext:   opendino show pca IMAGE --model {run.path}")
     return PretrainResult(
@@ -282,7 +283,8 @@ def run(argv: Sequence[str]) -> int:
     """Parse and run; what the command does not know itself is a config field."""
     own, fields = split_fields(argv, flag_names(_Arguments))
     arguments = parse_arguments(_Arguments, own, "pretrain")
-    folder = arguments.dir if arguments.dir is not None else learned_from(arguments.from_)
+    check_stage(arguments.recipe, arguments.stage, arguments.from_, arguments.gram_teacher, arguments.model)
+    folder = arguments.dir if arguments.dir is not None else learned_from(arguments.stage, arguments.from_)
     if arguments.fields:
         plan = Plan(
             arguments.recipe,
@@ -293,8 +295,7 @@ def run(argv: Sequence[str]) -> int:
             choose_device(arguments.device),
             fields=tuple(fields),
         )
-        if arguments.stage is not None:
-            check_stage(arguments.recipe, arguments.stage, arguments.from_, arguments.gram_teacher, arguments.model)
+        if arguments.stage is not None and arguments.from_ is not None:
             plan = plan_stage(plan, arguments.stage, arguments.from_, arguments.gram_teacher)
         print_fields(plan, as_json=arguments.json)
         return 0

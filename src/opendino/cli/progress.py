@@ -29,7 +29,8 @@ def training_bars(console: Console) -> Progress:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=console, disable=console.quiet)
+    # Into a file or a pipe a bar is written once, cut at 80 letters: the lines above it say more.
+    return Progress(*columns, console=console, disable=console.quiet or not console.is_terminal)
 
 
 def add_training(

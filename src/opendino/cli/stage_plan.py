@@ -104,22 +104,22 @@ def check_stage(
                 named = "" if recipe == kind else f" --recipe {recipe}"
                 raise UsageError(f"--recipe {recipe}", "goes on from a run", f"use --stage {kind}{named} --from RUN")
         return
+    if stage not in STAGE_RECIPES:
+        near = difflib.get_close_matches(stage, STAGE_RECIPES, n=1)
+        raise UsageError(f"--stage {stage}", "no such stage", f"did you mean {near[0]}?" if near else "gram or highres")
+    if start is None:
+        raise UsageError(f"--stage {stage}", "needs the run that it goes on from", "add --from RUN")
     if model is not None:
         raise UsageError(f"--model {model}", f"and --stage {stage}: the run decides the model", "leave --model out")
 
 
-def plan_stage(plan: Plan, stage: str, start: Path | str | None, gram_teacher: str | None) -> StagePlan:
+def plan_stage(plan: Plan, stage: str, start: Path | str, gram_teacher: str | None) -> StagePlan:
     """Make a stage of a plan, or refuse it in words before anything is written.
 
     Args:
         plan: what else the command says. start: a run directory or one of its checkpoints.
         gram_teacher: a step of the run, a model, or "ema"; None chooses by what the run measured.
     """
-    if stage not in STAGE_RECIPES:
-        near = difflib.get_close_matches(stage, STAGE_RECIPES, n=1)
-        raise UsageError(f"--stage {stage}", "no such stage", f"did you mean {near[0]}?" if near else "gram or highres")
-    if start is None:
-        raise UsageError(f"--stage {stage}", "needs the run that it goes on from", "add --from RUN")
     where = Path(start)
     if not is_run(where):
         return _from_model(plan, stage, str(start), gram_teacher)
@@ -136,12 +136,7 @@ def plan_stage(plan: Plan, stage: str, start: Path | str | None, gram_teacher: s
 
 def _from_model(plan: Plan, stage: str, start: str, gram_teacher: str | None) -> StagePlan:
     """High resolution from a model. Raises UsageError for another stage, or when it needs more than a model says."""
-    if stage != "highres":
-        cause = "is no run with checkpoints, and Gram anchoring goes on with heads and average, which no model holds"
-        raise UsageError(f"--from {start}", cause, "name a run directory, as pretrain writes it")
-    if gram_teacher is not None:
-        cause = "and --from a model: the model is its Gram teacher"
-        raise UsageError(f"--gram-teacher {gram_teacher}", cause, "leave it out, or go on from a run")
+    _check_model(stage, start, gram_teacher)
     if plan.length == Length() and plan.folder is not None:
         raise UsageError("--stage highres", "has no length after a model", "add --steps, --epochs or --minutes")
     opened = ModelStart(load(start), str(Path(start).resolve()) if Path(start).exists() else start)
@@ -149,17 +144,33 @@ def _from_model(plan: Plan, stage: str, start: str, gram_teacher: str | None) ->
     return _staged(plan, stage, (), start=opened, before=None, anchor=anchor)
 
 
-def learned_from(start: Path | str | None) -> Path | None:
-    """The pictures of the run that a stage goes on from, None where it is no run. Raises UsageError: they are gone."""
-    if start is None or not is_run(Path(start)):
+def _check_model(stage: str, start: str, gram_teacher: str | None) -> None:
+    """Raise UsageError for a stage that a model alone cannot begin."""
+    if stage != "highres":
+        cause = "is no run with checkpoints, and Gram anchoring goes on with heads and average, which no model holds"
+        raise UsageError(f"--from {start}", cause, "name a run directory, as pretrain writes it")
+    if gram_teacher is not None:
+        cause = "and --from a model: the model is its Gram teacher"
+        raise UsageError(f"--gram-teacher {gram_teacher}", cause, "leave it out, or go on from a run")
+
+
+def learned_from(stage: str | None, start: Path | str | None) -> Path | None:
+    """The pictures of the run that a stage goes on from, where the command names none; None for a model.
+
+    Raises UsageError when the start is neither, or its pictures are gone.
+    """
+    if stage is None or start is None:
         return None
+    if not is_run(Path(start)):
+        _check_model(stage, str(start), None)
+        load(start)  # says what is wrong with it
+        fix = f"name some: opendino pretrain PICTURES --stage {stage} --from MODEL"
+        raise UsageError(f"--from {start}", "is a model, and no pictures are given", fix)
     before = RunDirectory(newest_checkpoint(Path(start)).run).config()
-    if before is None:
-        return None
-    if not Path(before.data.path).exists():
+    if before is not None and not Path(before.data.path).exists():
         cause = f"learned from {before.data.path}, which is not there any more"
         raise UsageError(f"--from {start}", cause, "name the pictures: opendino pretrain PICTURES --stage ...")
-    return Path(before.data.path)
+    return None if before is None else Path(before.data.path)
 
 
 def _staged(plan: Plan, stage: str, more: tuple[str, ...], **parts: Any) -> StagePlan:

@@ -83,7 +83,7 @@ def why_unscored(source: Source) -> str:
     if source.parts:
         return f"{' and '.join(source.parts)} are parts of a data set"
     if len(source.classes) < 2:
-        return "no class subfolders"
+        return "fewer than two class subfolders"
     counts = Counter(source.label(index) for index in range(len(source)))
     del counts[None]
     return "" if max(counts.values()) > 1 else "no class folder with two pictures"

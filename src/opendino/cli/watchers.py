@@ -146,7 +146,8 @@ class Watch:
         (result,) = self.knn(model)
         self.metrics.append("knn", step, **knn_row(result))
         assert result.interval is not None
-        gain = f", {result.config['gain']:+.1f} since the start" if step else self._at_start
+        low, high = (result.config[name] for name in ("gain_low", "gain_high"))
+        gain = f", {result.config['gain']:+.1f} [{low:.1f}, {high:.1f}] since the start" if step else self._at_start
         self.say(f"step {step:,}: k-NN {result.value:.1f} % [{result.interval[0]:.1f}, {result.interval[1]:.1f}]{gain}")
         best = self.carry.get("best")
         better = step > 0 and (best is None or result.value > best["value"])

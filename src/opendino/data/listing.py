@@ -155,8 +155,8 @@ def build_listing(names: Sequence[bytes], sizes: np.ndarray, folders: Sequence[b
     found = sorted({folder for folder in folders if folder is not None})
     if len(found) < 2 or sum(folder is None for folder in folders) > MAX_UNSORTED * len(names):
         found = []
-    lowered = {folder.lower() for folder in found}
-    parts = tuple(map(encode_id, found)) if lowered <= PARTS or lowered <= LAYERS else ()
+    lowered = {folder.lower().rstrip(b"0123456789") for folder in found}  # train2017 is a part too
+    parts = tuple(map(encode_id, found)) if lowered <= PARTS | LAYERS else ()
     if parts:
         found = []
     numbers: dict[bytes | None, int] = {folder: number for number, folder in enumerate(found)}

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from tarfile import is_tarfile
 from typing import BinaryIO, Protocol
 
 import numpy as np
@@ -117,6 +118,8 @@ def _find_pictures(
     if not patiently(path.is_dir):
         if patiently(path.is_file) and has_picture_ending(os.fsencode(path.name)):
             raise DataError(path, "is one picture", "give a folder of pictures or a .tar of them")
+        if patiently(path.is_file) and not path.name.endswith(".tar") and not is_tarfile(path):
+            raise DataError(path, "is neither a folder nor a tar", "give a folder of pictures or a .tar of them")
         return open_tars([(b"", path)], None, _leave_out(path, skip), reading)
     root = os.fsencode(path)
     scan = FolderScan(root, follow)

@@ -86,6 +86,8 @@ def open_run(path: Path, *, take_over: bool = False) -> Iterator[RunDirectory]:
     run = RunDirectory(path)
     if path.is_dir() and not (path / "run.lock").exists() and any(path.iterdir()):
         raise UsageError(path, "holds other files and no run", "choose another --out, or an empty folder")
+    if path.is_file():
+        raise UsageError(path, "is a file, where a run needs a folder", "choose another --out")
     try:
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         run.pictures.mkdir(exist_ok=True)

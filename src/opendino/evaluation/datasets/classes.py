@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from opendino.data.sources import Source, open_source
+from opendino.data.sources import Source, open_source, split_stratified, subset
 from opendino.errors import DataError
 from opendino.evaluation.cache import limited
 from opendino.evaluation.datasets.listed import ListSource
@@ -19,6 +20,7 @@ from opendino.files import read_json
 
 LAYOUT = (
     "train/CLASS/*.jpg and val/CLASS/*.jpg, or train.tar and val.tar that hold class folders; "
+    "CLASS/*.jpg alone, of which a fixed fifth is held out; "
     "iNaturalist 2018: {train,val}2018.json beside train_val2018/"
 )
 INATURALIST = "{}2018.json"
@@ -26,8 +28,8 @@ INATURALIST = "{}2018.json"
 
 @dataclass(frozen=True)
 class Classes:
-    """train, val: sources with classes; val_numbers: of each val class its number among those of train; split: val or
-    test.
+    """train, val: sources with classes; val_numbers: of each val class its number among those of train; split: val,
+    test, or a held-out fifth.
     """
 
     name: str
@@ -54,7 +56,12 @@ class Classes:
 
 def open_classes(job: Job) -> Classes:
     """Find both parts. Raises DataError naming what is missing and the layout expected."""
-    (train, _), (val, split) = (_part(job.data, names) for names in (("train",), ("val", "test")))
+    if (whole := _class_folders(job.data)) is not None:
+        # The same fifth as while training, so that its k-NN is this one.
+        train, val = (subset(whole, part) for part in split_stratified(whole, 0.2, seed=0))
+        split = "held-out fifth"
+    else:
+        (train, _), (val, split) = (_part(job.data, names) for names in (("train",), ("val", "test")))
     train, val = limited(train, job), limited(val, job)
     numbers = {name: number for number, name in enumerate(train.classes)}
     shared = numbers.keys() & set(val.classes)
@@ -67,6 +74,19 @@ def open_classes(job: Job) -> Classes:
     name = "inaturalist2018" if (job.data / INATURALIST.format("val")).is_file() else job.data.resolve().name
     wnids = len(train.classes) == 1000 and all(name.startswith("n") and name[1:].isdigit() for name in train.classes)
     return Classes("imagenet" if wnids else name, digest, train, val, val_numbers, split)
+
+
+def _class_folders(root: Path) -> Source | None:
+    """The pictures of a folder of class folders, None for anything else: parts, lists, videos with masks."""
+    folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    if len(folders) < 2 or any((path / "masks").is_dir() for path in folders):
+        return None
+    try:
+        source = open_source(root)
+    except DataError:
+        return None
+    counts = Counter(source.label(index) for index in range(len(source)))
+    return source if source.classes and max(counts[number] for number in range(len(source.classes))) > 1 else None
 
 
 def _part(root: Path, names: tuple[str, ...]) -> tuple[Source, str]:
