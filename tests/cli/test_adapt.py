@@ -219,3 +219,12 @@ def test_fields_lists_values_with_reasons(pictures, start, capsys):
     assert main(["adapt", "--fields", "--json"]) == 0
     named = {row["name"]: row["default"] for row in json.loads(capsys.readouterr().out)}
     assert named["model.name"] == "vits16" and named["read_px"] == 224
+
+
+def test_low_rank_changes_of_a_network_without_blocks_are_refused_before_anything_is_written(
+    pictures, tmp_path, capsys
+):
+    card = {"name": "conv_mini", "licence": "mine", "source": "here"}
+    write_model(tmp_path / "conv", build_model("conv_mini"), Transform(size=32, patch=8), card)
+    assert adapt(pictures, tmp_path / "conv", tmp_path / "run", "--lora", "4", "--steps", "2") == 2
+    assert "no transformer blocks" in capsys.readouterr().err and not (tmp_path / "run").exists()

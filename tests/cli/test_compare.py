@@ -104,5 +104,5 @@ def test_command_line_and_refusals(tmp_path, capsys):
     (tmp_path / "results.json").write_text("[]")
     with pytest.raises(DataError, match="no results file"):
         compare([tmp_path])
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match=r"nowhere: holds no results\.json; give folders"):
         compare([tmp_path / "nowhere"])

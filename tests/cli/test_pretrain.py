@@ -37,7 +37,15 @@ def test_a_run_leaves_all_that_was_promised(pictures, tmp_path, capsys):
     out = tmp_path / "run"
     assert pretrain(pictures, out, "--steps", "6", "--save-steps", "3") == 0
     said = capsys.readouterr().err
-    for word in ("16 pictures", "pictures: mean [0.", "k-NN", "prototypes in use", "report:", "next:", "model:"):
+    for word in (
+        "16 pictures",
+        "of the pictures at 16 px: mean [0.",
+        "k-NN",
+        "prototypes in use",
+        "report:",
+        "next:",
+        "model:",
+    ):
         assert word in said
     config = json.loads((out / "config.json").read_text())
     assert config["steps"] == 6 and config["model"]["name"] == "vit_tiny"
@@ -344,3 +352,25 @@ def test_few_and_small_pictures_are_said_and_a_short_run_claims_nothing(tmp_path
     assert pretrain(pictures, tmp_path / "run", "--steps", "2") == 0
     said = capsys.readouterr().err
     assert "few pictures: 6" in said and "small pictures: 12 px" in said and "too few steps to tell" in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--model", "vit_tini"], "did you mean vit_tiny?"),
+        (["--data.crops.global-px", "30"], "multiple of the patch side 8"),
+    ],
+)
+def test_what_no_model_can_be_is_said_before_the_speed_is_measured_or_a_folder_made(
+    pictures, tmp_path, capsys, flags, words
+):
+    out = tmp_path / "run"
+    assert main(["pretrain", str(pictures), "--out", str(out), "--model", "vit_tiny", "--minutes", "1", *flags]) == 2
+    said = capsys.readouterr().err
+    assert words in said and "measuring" not in said and not out.exists()
+
+
+def test_a_file_is_no_run_directory(pictures, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert pretrain(pictures, tmp_path / "file", "--steps", "2") == 2
+    assert "is a file, where a run needs a folder" in capsys.readouterr().err

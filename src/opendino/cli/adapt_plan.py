@@ -20,6 +20,7 @@ from opendino.recipes import ADAPT_RECIPES, Recipe, find_recipe
 from opendino.recipes.situation import Situation, Start
 from opendino.train.config import RunConfig
 from opendino.train.loop import measure_seconds_per_step
+from opendino.train.lora import check_lora
 from opendino.train.methods.adaptation import Adaptation
 from opendino.train.methods.distillation import DistillConfig
 
@@ -51,6 +52,8 @@ class AdaptPlan(Plan):
         if self.start is None:
             return config
         config.data.crops.check_patch(self.start.patch)
+        if self.lora:
+            check_lora(self.start)
         adapt = dataclasses.replace(config.adapt, start=self._start_hash, keep=self.keep)
         return dataclasses.replace(config, adapt=adapt)
 

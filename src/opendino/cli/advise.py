@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
+from numpy.typing import NDArray
 from rich.console import Console
 
 from opendino.cli.adapt import adapt
@@ -91,8 +93,10 @@ def advise(
     flags = as_flags(chosen.named, ModelArgs(model=str(model), **opening))
     command = _command(advice.way, folder, flags, 60 * hours)
     write_json(out / "advice.json", {**asdict(advice), "command": command})
-    page = _write_page(out / "advice.html", advice, folder.resolve().name, hours, len(frozen), command)
-    for line in [*table(advice.options), "", advice.words, f"page:   {page}", f"next:   {command}"]:
+    untrained = unpack(_looks(trained.run)[0]["correct"])
+    beneath = _beneath(untrained, len(frozen), val is None)
+    page = _write_page(out / "advice.html", advice, folder.resolve().name, hours, len(frozen), beneath, command)
+    for line in [*table(advice.options), beneath, "", advice.words, f"page:   {page}", f"next:   {command}"]:
         console.print(line)
     return AdviseResult(advice, command, out, page)
 
@@ -107,7 +111,16 @@ def table(options: Sequence[Option]) -> list[str]:
     return lines
 
 
-def _write_page(path: Path, advice: Advice, pictures: str, hours: float, scored: int, command: str) -> Path:
+def _beneath(untrained: NDArray[np.bool_], scored: int, held_out: bool) -> str:
+    """What a reader of the table must know."""
+    start = f"the network of pretrain has {100 * untrained.mean():.1f} % untrained"
+    seen = "; it learns from the scored pictures too, without labels, which favours it a little" if held_out else ""
+    return f"on {scored:,} pictures; {start}{seen}"
+
+
+def _write_page(
+    path: Path, advice: Advice, pictures: str, hours: float, scored: int, beneath: str, command: str
+) -> Path:
     measured: dict[str, Cell] = {
         one.way: Cell(one.measured.value, one.measured.low, one.measured.high) for one in advice.options
     }
@@ -124,7 +137,8 @@ def _write_page(path: Path, advice: Advice, pictures: str, hours: float, scored:
         lines,
         [one.way for one in advice.options],
         title=advice.words,
-        lead=f"Take the model as it is, adapt it, or train anew? Time that the long run takes here: {where}.",
+        lead=f"Take the model as it is, adapt it, or train anew? Time that the long run takes here: {where}. "
+        f"All {beneath}.",
         command=command,
     )
 

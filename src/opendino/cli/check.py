@@ -27,6 +27,7 @@ from opendino.data.beside import (
 from opendino.data.images import ImageError, Reading
 from opendino.data.sources import Source, open_source
 from opendino.data.survey import (
+    CHOSEN,
     Records,
     Summary,
     advise,
@@ -136,7 +137,10 @@ def check(
             skip_list = path_beside(folder, SKIP_NAME)
             _apply(skip_list, skips)
         unlisted = _unlisted(path_beside(folder, SKIP_NAME), skips)
-        advice, verdict = tuple(advise(summary)), judge(summary, not unlisted)
+        advice, verdict = (
+            tuple(advise(summary)),
+            judge(summary, not unlisted, _readable_left_out(path_beside(folder, SKIP_NAME), skips)),
+        )
         command = next_command(summary, shlex.quote(str(folder)), not unlisted)
         page = write_check_page(
             target / "check.html",
@@ -222,6 +226,12 @@ def _unlisted(beside: Path, found: Sequence[SkipEntry]) -> list[SkipEntry]:
     """What a skip list should leave out and the one beside the pictures does not know, or is not there to know."""
     known = {entry.id for entry in read_skip_entries(beside)} if beside.exists() else set()
     return [entry for entry in found if entry.active and entry.id not in known]
+
+
+def _readable_left_out(beside: Path, found: Sequence[SkipEntry]) -> int:
+    """How many pictures the skip list beside leaves out although they can be read: copies, and what people chose."""
+    listed = {entry.id for entry in read_skip_entries(beside) if entry.active} if beside.exists() else set()
+    return len(listed - {entry.id for entry in found if entry.active and entry.reason not in CHOSEN})
 
 
 def _shots(source: Source, records: Records, summary: Summary) -> Shots:

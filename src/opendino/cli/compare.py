@@ -11,8 +11,8 @@ import tyro
 
 from opendino.cli.arguments import Switch, parse_arguments
 from opendino.cli.output import claim_folder
-from opendino.errors import UsageError
-from opendino.evaluation.record import read_record
+from opendino.errors import DataError, UsageError
+from opendino.evaluation.record import RESULTS, read_record
 from opendino.evaluation.side_by_side import to_lines
 from opendino.files import write_atomic
 from opendino.pages.results_page import Line, markdown_table, text_table, write_results_page
@@ -39,6 +39,9 @@ def compare(results: Sequence[Path | str], *, out: Path | str = "comparison") ->
     """
     if not results:
         raise UsageError("compare", "no results given", "give folders that opendino evaluate wrote")
+    for path in map(Path, results):
+        if not (path / RESULTS if path.is_dir() else path).is_file():
+            raise DataError(path, f"holds no {RESULTS}", "give folders that opendino evaluate wrote")
     lines, models = to_lines([read_record(Path(path)) for path in results])
     output = claim_folder(Path(out), "compare", {"results": [Path(path) for path in results]})
     page = write_results_page(

@@ -23,7 +23,7 @@ from opendino.data.loader import Loader
 from opendino.data.sources import Source
 from opendino.data.transform import Transform
 from opendino.errors import DataError, UsageError
-from opendino.models.family import build_model, find_spec
+from opendino.models.family import build_model, find_spec, patch_side
 from opendino.models.kmeans_stem import KMeansStem
 from opendino.parallel import checkpoint_blocks, compile_blocks
 from opendino.recipes import Recipe, find_recipe
@@ -113,7 +113,6 @@ class Plan:
             config, minutes=self.length.minutes, save=dataclasses.replace(config.save, **self.save)
         )
         config = self.filled(config)
-        find_spec(config.model.name)  # a mistyped name is said before anything is measured or written
         if self.length.minutes is not None and not measured_steps:
             config = dataclasses.replace(config, steps=0)  # whatever length the recipe has of its own
         if self.folder is None or self.source is None:
@@ -152,6 +151,9 @@ class Plan:
         if config.stage != StageConfig():
             fix = "use opendino pretrain --stage gram --from RUN"
             raise UsageError("stage", "needs a run to go on from", fix)
+        # A mistyped name, or crops of no whole patches, are said before anything is measured or written.
+        find_spec(config.model.name)
+        config.data.crops.check_patch(patch_side(config.model.name, config.model.patch))
         return config
 
     def seconds_per_step(self, config: RunConfig) -> float:

@@ -82,6 +82,8 @@ class StagePlan(Plan):
         took = "training goes on" if student == "student" else "its average is student and teacher"
         console.print(f"{self.stage} stage of {self.start.run}, from step {self.start.step:,}: {took}")
         console.print(f"Gram teacher: {self.anchor.words}")
+        if config.data.crops.mix:
+            console.print(f"sizes that take turns, global/local/Gram px:share: {config.data.crops.mix}")
 
 
 def licence_of(plan: Plan) -> str | None:

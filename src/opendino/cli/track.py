@@ -130,7 +130,9 @@ def _frames(source: Path) -> Iterator[images.Image]:
         return
     paths = sorted(path for path in source.iterdir() if has_picture_ending(path.name.encode()))
     if not paths:
-        raise DataError(source, "holds no picture", "give a video file, or a folder of frames")
+        frames = source / "images"
+        fix = f"give its frames: {frames}" if frames.is_dir() else "give a video file, or a folder of frames"
+        raise DataError(source, "holds no picture", fix)
     for path in paths:
         yield read_declared(path)
 

@@ -86,7 +86,8 @@ class Watch:
         measured = [[round(float(value), 3) for value in of((0, 2, 3))] for of in (pixels.mean, pixels.std)]
         self.card.update(picture_mean=measured[0], picture_std=measured[1])
         used = f"{list(self.transform.mean)}, {list(self.transform.std)} (--data.mean, --data.std)"
-        return f"colours of the pictures: mean {measured[0]}, std {measured[1]}; normalised by {used}"
+        found = f"mean {measured[0]}, std {measured[1]}"
+        return f"colours of the pictures at {pixels.shape[-1]} px: {found}; normalised by {used}"
 
     def watchers(self) -> list[Watcher]:
         """In the order in which they are called at a step: the report comes last and shows what the others wrote."""

@@ -71,6 +71,8 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
             if picture.mode not in ("P", "L", "1"):
                 raise DataError(path, f"is a mask in mode {picture.mode}", "label masks must be palette or 8-bit grey")
             return np.asarray(picture).astype(np.uint8)
+    except FileNotFoundError:
+        raise DataError(path, "no such file") from None
     except (OSError, SyntaxError, PillowImage.DecompressionBombError) as error:
         raise DataError(path, f"cannot be read as a mask ({type(error).__name__})") from None
 

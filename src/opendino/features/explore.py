@@ -26,7 +26,8 @@ class Overview:
     nearest first, m at most NEIGHBOURS; cosines: [n, m] of them. strangeness: [n], 1 minus the mean cosine to the 5
     nearest. usual: of each group the rows nearest to its middle, without those nearly equal to one before.
     doubles: groups of rows whose files are equal to the byte. pairs: the most alike rows of different files,
-    (row, row, cosine), most alike first; nearly_equal: how many of such pairs are above NEARLY_EQUAL.
+    (row, row, cosine), most alike first; nearly_equal: how many of such pairs are above NEARLY_EQUAL; usual_top: cosine
+    that one in 200 of all pairs of different files reaches, by which to read the others.
     """
 
     places: NDArray[np.float64]
@@ -38,6 +39,7 @@ class Overview:
     doubles: tuple[tuple[int, ...], ...]
     pairs: tuple[tuple[int, int, float], ...]
     nearly_equal: int
+    usual_top: float
 
 
 def folders_agree(labels: Sequence[str | None], neighbours: NDArray[np.int64]) -> tuple[float, float] | None:
@@ -82,6 +84,7 @@ def look_over(vectors: NDArray[np.float32], hashes: Sequence[str], most_pairs: i
         if hashes[a] != hashes[b]:
             pairs.append((a, b, float(upper[a, b])))
     groups = _groups(unit)
+    different = np.isfinite(upper) & (_numbers(hashes)[:, None] != _numbers(hashes))
     return Overview(
         _places(unit),
         groups,
@@ -91,7 +94,8 @@ def look_over(vectors: NDArray[np.float32], hashes: Sequence[str], most_pairs: i
         tuple(_usual(np.flatnonzero(groups == group), unit) for group in range(int(groups.max()) + 1)),
         tuple(tuple(rows) for rows in same.values() if len(rows) > 1),
         tuple(pairs),
-        int(((upper > NEARLY_EQUAL) & (_numbers(hashes)[:, None] != _numbers(hashes))).sum()),
+        int((upper[different] > NEARLY_EQUAL).sum()),
+        float(np.quantile(upper[different], 0.995)) if different.any() else 0.0,
     )
 
 

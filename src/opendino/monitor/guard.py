@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 IN_A_ROW = 2
+FEW = 50
+"""Pictures, or neighbours of as many, that say nothing of a loss of two points."""
 
 Row = Mapping[str, Any]
 
@@ -134,7 +136,7 @@ def guard_verdict(looks: Sequence[Look], decision: Decision, ended: str, rows: S
         return "too few steps to tell: no look was taken after the start"
     if best.step == 0:
         return f"nothing gained that holds: none of {count} looks beat the start, so keep the model that you had{early}"
-    kept = "what was to be kept is kept" if best.kept["measure"] == "knn" else "the start's neighbours hold"
+    kept = _kept_words(best.kept)
     if best.own is None:
         return f"{kept}; whether it gained only labels can tell: put pictures into one folder per class{early}"
     own = best.own
@@ -144,6 +146,12 @@ def guard_verdict(looks: Sequence[Look], decision: Decision, ended: str, rows: S
     free = next((row for row in rows if row["kind"] == "norms"), None)
     norms = f"; of this {free['gain']:+.1f} by setting its norms to your pictures, without training" if free else ""
     return f"{state}: {numbers} at step {best.step:,} ({chosen}){norms}; {kept}{early}"
+
+
+def _kept_words(kept: Row) -> str:
+    if kept["n"] < FEW:
+        return f"{kept['n']} pictures are too few to tell what was kept"
+    return "what was to be kept is kept" if kept["measure"] == "knn" else "the start's neighbours hold"
 
 
 def change_lines(found: Sequence[Change]) -> list[str]:
@@ -161,7 +169,7 @@ def change_lines(found: Sequence[Change]) -> list[str]:
 def pair_in_words(look: Look) -> str:
     """The live pair: gain on the user's pictures, and what was kept."""
     if look.own is None:
-        gain = "gain not known (no class folders)"
+        gain = "gain not known (no classes to score by)"
     elif look.step:
         own = look.own
         gain = f"gain {own['gain']:+.1f} [{own['gain_low']:.1f}, {own['gain_high']:.1f}] (k-NN {own['value']:.1f} %)"

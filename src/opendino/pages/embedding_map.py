@@ -77,6 +77,7 @@ def write_map_page(
         pairs=overview.pairs,
         nearly_equal=overview.nearly_equal,
         alike=NEARLY_EQUAL,
+        usual_top=overview.usual_top,
         folders=folders_agree(labels, overview.neighbours),
         odd=[(int(row), float(overview.strangeness[row])) for row in odd],
         pca=data_uri(png_bytes(pca)) if pca is not None else None,

@@ -16,13 +16,8 @@ SCALE = 2
 """alpha / rank: what the product of the two low-rank matrices is multiplied by."""
 
 
-def add_lora(backbone: nn.Module, rank: int) -> None:
-    """Give every linear layer of the blocks a change of this rank, which starts at 0; all else needs no gradient then.
-
-    Raises:
-        UsageError: a network without transformer blocks.
-        OpendinoError: peft is missing or cannot be imported.
-    """
+def check_lora(backbone: nn.Module) -> list[str]:
+    """Names of the layers that get a change. Raises UsageError for a network without transformer blocks."""
     names = [
         name
         for name, module in backbone.named_modules()
@@ -30,6 +25,16 @@ def add_lora(backbone: nn.Module, rank: int) -> None:
     ]
     if not names:
         raise UsageError("--lora", "the model has no transformer blocks to add low-rank changes to", "leave it out")
+    return names
+
+
+def add_lora(backbone: nn.Module, rank: int) -> None:
+    """Give every linear layer of the blocks a change of this rank, which starts at 0; all else needs no gradient then.
+
+    Raises:
+        UsageError: as `check_lora`. OpendinoError: peft is missing or cannot be imported.
+    """
+    names = check_lora(backbone)
     peft = _peft()
     config = peft.LoraConfig(r=rank, lora_alpha=SCALE * rank, target_modules=names, lora_dropout=0.0)
     peft.inject_adapter_in_model(config, backbone)

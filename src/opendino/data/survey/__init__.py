@@ -6,10 +6,11 @@ was killed, `duplicates` finds equal and nearly equal pictures, `summary` adds u
 
 from opendino.data.survey.advice import advise, judge, next_command
 from opendino.data.survey.records import Records
-from opendino.data.survey.summary import Summary, near_groups, propose_skips, summarise
+from opendino.data.survey.summary import CHOSEN, Summary, near_groups, propose_skips, summarise
 from opendino.data.survey.take import take_survey
 
 __all__ = [
+    "CHOSEN",
     "Records",
     "Summary",
     "advise",

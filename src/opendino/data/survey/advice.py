@@ -21,10 +21,11 @@ _MASKS = {"mask", "masks", "ground_truth", "groundtruth", "gt", "label", "labels
 }
 
 
-def judge(summary: Summary, applied: bool = False) -> str:
+def judge(summary: Summary, applied: bool = False, left_out: int = 0) -> str:
     """The state of the pictures in one sentence, for whoever reads nothing else.
 
-    applied: whether nothing is to be left out that the skip list beside the pictures does not know.
+    applied: whether nothing is to be left out that the skip list beside the pictures does not know; left_out: readable
+    pictures that it does leave out.
     """
     if not summary.readable:
         return "None of these pictures can be read."
@@ -40,7 +41,8 @@ def judge(summary: Summary, applied: bool = False) -> str:
     if summary.mixed:
         first.append("mend labels that contradict each other")
     if not first:
-        return f"Ready to use: {_pictures(summary.readable)}."
+        besides = f"; the skip list leaves out {left_out:,} more that can be read" if left_out else ""
+        return f"Ready to use: {_pictures(summary.readable - left_out)}{besides}."
     return f"Usable after a few decisions: {', '.join(first)}."
 
 

@@ -150,6 +150,10 @@ def summarise(source: Source, records: Records, near: Sequence[tuple[str, ...]])
     )
 
 
+CHOSEN = ("one colour", "duplicate")
+"""Reasons of pictures that can be read and are proposed to be left out."""
+
+
 def propose_skips(records: Records, near: Sequence[tuple[str, ...]]) -> Iterator[SkipEntry]:
     """What to leave out: unreadable pictures, pictures of one colour, and all but the first of equal files; nearly
     equal and other suspicious ones as proposals that are not active.
@@ -162,9 +166,9 @@ def propose_skips(records: Records, near: Sequence[tuple[str, ...]]) -> Iterator
         suspicions = json.loads(text)
         colour = next((one for one in suspicions if one in ONE_COLOUR), None)
         if colour:
-            yield SkipEntry(id, "one colour", colour)
+            yield SkipEntry(id, CHOSEN[0], colour)
         elif first.setdefault(digest, id) != id:
-            yield SkipEntry(id, "duplicate", f"the same file as {first[digest]}")
+            yield SkipEntry(id, CHOSEN[1], f"the same file as {first[digest]}")
         elif suspicions:
             yield SkipEntry(id, "suspicious", ", ".join(suspicions), active=False)
     for group in near:
