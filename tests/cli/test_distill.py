@@ -41,7 +41,8 @@ def teacher(pictures, tmp_path_factory):
 def distill(pictures, teacher, out, *more, students=("vit_tiny",), locals_=("--data.crops.num-locals", "1")):
     named = [word for name in students for word in ("--student", name)]
     command = ["distill", str(pictures), "--teacher", str(teacher), *named, "--out", str(out)]
-    return main([*command, *CROPS, *locals_, *SELDOM, "--steps", "6", *more])
+    recipe = () if "--recipe" in more else ("--recipe", "distill")
+    return main([*command, *CROPS, *locals_, *SELDOM, "--steps", "6", *recipe, *more])
 
 
 def test_a_run_as_teacher_brings_its_heads_and_every_student_has_its_own_directory(pictures, teacher, tmp_path, capsys):
@@ -130,7 +131,14 @@ def test_json_and_python_give_the_same_fields(pictures, teacher, tmp_path, capsy
     said = json.loads(capsys.readouterr().out)
     fields = [*CROPS, "--data.crops.num-locals", "1", *SELDOM]
     result = opendino.distill(
-        pictures, teacher=teacher, student="vit_tiny", steps=6, out=tmp_path / "b", fields=fields, quiet=True
+        pictures,
+        teacher=teacher,
+        student="vit_tiny",
+        recipe="distill",
+        steps=6,
+        out=tmp_path / "b",
+        fields=fields,
+        quiet=True,
     )
     assert said["teacher_knn"] == result.teacher_knn
     (one,), (other,) = said["students"], result.students
@@ -140,7 +148,7 @@ def test_json_and_python_give_the_same_fields(pictures, teacher, tmp_path, capsy
 
 def test_minutes_become_steps_once(pictures, teacher, tmp_path):
     def once():
-        named = ["--student", "vit_tiny", "--out", str(tmp_path), "--minutes", "0.005"]
+        named = ["--student", "vit_tiny", "--recipe", "distill", "--out", str(tmp_path), "--minutes", "0.005"]
         fields = [*CROPS, *SMALL, "--data.crops.num-locals", "1", *SELDOM]
         assert main(["distill", str(pictures), "--teacher", str(teacher), *named, *fields]) == 0
         return json.loads((tmp_path / "vit_tiny" / "config.json").read_text())["steps"]

@@ -34,7 +34,7 @@ from opendino.cli.distill_plan import (
     check_shared,
     measure_job,
 )
-from opendino.cli.distill_stage import Asked, ask, job_before
+from opendino.cli.distill_stage import DEFAULT_RECIPE, Asked, ask, job_before
 from opendino.cli.distill_watch import TeacherScore, watch_student
 from opendino.cli.fields import describe_fields, list_fields, split_fields
 from opendino.cli.model import choose_model
@@ -96,7 +96,7 @@ def distill(
     *,
     teacher: Path | str | nn.Module | None = None,
     student: str | Sequence[str] = (),
-    recipe: str = "distill",
+    recipe: str = DEFAULT_RECIPE,
     stage: str | None = None,
     from_: Path | str | None = None,
     heads: Path | str | None = None,
@@ -125,7 +125,7 @@ def distill(
         dir: folder of pictures, .tar of pictures, or folder of .tar files.
         teacher: what `opendino.load` opens, or a model that is open. A run brings its heads.
         student: family members; several are trained side by side, and the teacher looks at each picture once.
-        recipe: distill (by the teacher's heads), distill_match (by its features), or a Python file with a `recipe`.
+        recipe: distill_match (by the teacher's features), distill (by its heads), or a Python file with a `recipe`.
         stage: "highres": the students of the job `from_` (or one of them, by its run) go on at larger sizes in a job of
             their own; pictures, teacher, heads and students are then those of that job where none are named.
         heads: run whose heads the teacher has. Without heads, they are trained first, in `out`/teacher-heads.
@@ -200,7 +200,8 @@ def _find_heads(named: NamedTeacher, config: RunConfig, heads: Path | str | None
     """With the heads that were named, or those of its own run; without any where there are none, or none are wanted."""
     if config.distill.objective == "match":
         if heads:
-            raise UsageError(f"--heads {heads}", "are not used when features are matched", "leave it out")
+            fix = "leave it out, or add --recipe distill"
+            raise UsageError(f"--heads {heads}", "are not used when features are matched", fix)
         return named
     found = with_heads(named, Path(heads) if heads else Path(named.named))
     if found is None and heads:
@@ -314,8 +315,9 @@ class _Arguments(TrainingArgs):
         tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME", help_behavior_hint="")
     ] = ()
     """A model of the family; again for another one."""
-    recipe: str = "distill"
-    """distill: by the teacher's heads; distill_match: by its features; or a Python file with a function `recipe`."""
+    recipe: str = DEFAULT_RECIPE
+    """distill_match: by the teacher's features; distill: by its heads, as published; or a Python file with a function
+    `recipe`."""
     stage: OptionalText = None
     """highres: students of an earlier job go on at larger, mixed sizes, in a job of their own."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from", metavar="JOB", help_behavior_hint="")] = None
