@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -81,10 +82,10 @@ def test_a_comparison_of_other_results_stays(tmp_path, monkeypatch):
     before = write(tmp_path / "a", "start", "aa", [0, 100])
     after = write(tmp_path / "b", "trained", "bb", [0, 100])
     monkeypatch.chdir(tmp_path)
-    compare([before, after])
-    compare(["a", "b"])
-    with pytest.raises(UsageError, match=r"comparison: holds the output of other inputs .*choose another --out"):
-        compare([after, before])
+    assert compare([before, after]).page == compare(["a", "b"]).page == Path("comparison-a-b/comparison.html")
+    assert compare([after, before]).page.parent == Path("comparison-b-a")
+    with pytest.raises(UsageError, match=r"holds the output of other inputs .*choose another --out"):
+        compare([before], out="comparison-b-a")
     with pytest.raises(UsageError, match="no opendino command wrote there"):
         compare([before, after], out=before)
 

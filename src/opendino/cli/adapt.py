@@ -255,7 +255,8 @@ def _train(
         console.print(line)
     if outcome.skipped:
         console.print(f"bad pictures: {len(outcome.skipped)}, listed in {run.incidents_file}")
-    console.print(f"model:  {run.model}\nreport: {report}\nnext:   opendino show pca IMAGE --model {run.path}")
+    whose = "" if best.step else " (the start's own weights)"
+    console.print(f"model:  {run.model}{whose}\nreport: {report}\nnext:   opendino show pca IMAGE --model {run.path}")
     return AdaptResult(
         run=run.path,
         model=run.model,

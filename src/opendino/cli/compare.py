@@ -9,13 +9,15 @@ from pathlib import Path
 
 import tyro
 
-from opendino.cli.arguments import Switch, parse_arguments
+from opendino.cli.arguments import OptionalPath, Switch, parse_arguments
 from opendino.cli.output import claim_folder
 from opendino.errors import DataError, UsageError
 from opendino.evaluation.record import RESULTS, read_record
 from opendino.evaluation.side_by_side import to_lines
 from opendino.files import write_atomic
 from opendino.pages.results_page import Line, markdown_table, text_table, write_results_page
+
+NAME_LENGTH = 80
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,12 @@ class Comparison:
     table: Path
 
 
-def compare(results: Sequence[Path | str], *, out: Path | str = "comparison") -> Comparison:
+def compare(results: Sequence[Path | str], *, out: Path | str | None = None) -> Comparison:
     """Put the results of several evaluations side by side.
 
     Args:
         results: folders that `evaluate` wrote, or their results.json; the first model is what others are compared with.
-        out: folder for comparison.html and comparison.md.
+        out: folder for comparison.html and comparison.md; default: `comparison-` and the names of the results.
     Raises:
         UsageError: no results, or `out` holds other files. DataError: a file that `evaluate` did not write.
     """
@@ -43,7 +45,11 @@ def compare(results: Sequence[Path | str], *, out: Path | str = "comparison") ->
         if not (path / RESULTS if path.is_dir() else path).is_file():
             raise DataError(path, f"holds no {RESULTS}", "give folders that opendino evaluate wrote")
     lines, models = to_lines([read_record(Path(path)) for path in results])
-    output = claim_folder(Path(out), "compare", {"results": [Path(path) for path in results]})
+    names = (
+        path.parent.name if path.name == RESULTS else path.name for path in (Path(one).resolve() for one in results)
+    )
+    folder = Path(out) if out is not None else Path("comparison-" + "-".join(names)[:NAME_LENGTH])
+    output = claim_folder(folder, "compare", {"results": [Path(path) for path in results]})
     page = write_results_page(
         output.file("comparison.html"),
         lines,
@@ -65,8 +71,8 @@ class CompareArgs:
 
     results: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Folders that opendino evaluate wrote, or their results.json; the first is what others are compared with."""
-    out: Path = Path("comparison")
-    """Folder to write."""
+    out: OptionalPath = None
+    """Folder to write; default: comparison- and the names of the results."""
     json: Switch = False
     """Print the table as one JSON list."""
 
