@@ -51,8 +51,10 @@ def _breakable(name: str) -> Markup:
 
 
 @cache
-def _scripts(ours: str) -> tuple[str, ...]:
-    """Our few lines, after the plotting library where they draw with it."""
+def _scripts(ours: str | None) -> tuple[str, ...]:
+    """Our few lines, after the plotting library where they draw with it; none for a page that draws nothing."""
+    if ours is None:
+        return ()
     script = (TEMPLATES / ours).read_text()
     if ours != CHARTS:
         return (script,)
@@ -61,7 +63,7 @@ def _scripts(ours: str) -> tuple[str, ...]:
     return get_plotlyjs(), script
 
 
-def write_page(path: Path, template: str, script: str = CHARTS, **values: Any) -> Path:
+def write_page(path: Path, template: str, script: str | None = CHARTS, **values: Any) -> Path:
     """Fill a template that extends base.html and write it as one file that needs no network.
 
     Everything in `values` is escaped on its way in: names of files and classes come from outside. The page's content

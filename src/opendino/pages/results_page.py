@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from opendino.pages.charts import Chart, Interval, interval_chart
-from opendino.pages.page import write_page
+from opendino.pages.page import CHARTS, write_page
 
 
 @dataclass(frozen=True)
@@ -136,9 +136,11 @@ def write_results_page(
     command: str = "",
 ) -> Path:
     """Write the page: the table, a chart a line, what was not run, and the command."""
+    charts = [chart for line in lines if (chart := _chart(line)) is not None]
     return write_page(
         path,
         "results.html",
+        script=CHARTS if charts else None,
         title=title,
         refresh=None,
         written=time.time(),
@@ -155,7 +157,7 @@ def write_results_page(
             for line in lines
         ],
         remarks=remarks(lines),
-        charts=[chart for line in lines if (chart := _chart(line)) is not None],
+        charts=charts,
         problems=problems,
         command=command,
     )
