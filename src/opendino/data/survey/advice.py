@@ -95,7 +95,7 @@ def _odd_folders(summary: Summary) -> list[str]:
     names = {name.lower(): name for name in summary.classes}
     splits, masks = ([names[one] for one in sorted(kind & set(names))] for kind in (_SPLITS, _MASKS))
     said = []
-    if summary.parts:
+    if sum(part.lower().rstrip("0123456789") in _SPLITS for part in summary.parts) > 1:
         said.append(
             f"The folders {', '.join(summary.parts)} are named as parts of a data set and not taken for classes. Give "
             f"one of them, such as DIR/{summary.parts[-1]}: else nothing is scored, and a test is learned from, too."
