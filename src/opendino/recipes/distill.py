@@ -3,8 +3,8 @@
 command:   opendino distill PICTURES --teacher MODEL --student vit_tiny [--recipe distill]
 hardware:  2 CPU cores, or one GPU
 hours:     as many as you give it
-scores:    k-NN of vit_tiny after 19,200 views of 14,000 pictures in 100 classes, three seeds: alone 7.9 to 8.6, by heads
-           12.1 to 12.6, by features (the default) 15.9 to 16.4; teacher 20.7 (LOG.md)
+scores:    k-NN of vit_tiny after 19,200 views of 14,000 pictures in 100 classes, three seeds: alone 7.9 to 8.6,
+           by heads 12.1 to 12.6, by features (the default) 15.9 to 16.4; teacher 20.7 (LOG.md)
 """
 
 from __future__ import annotations
