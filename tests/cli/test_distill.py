@@ -85,7 +85,8 @@ def test_a_teacher_without_heads_gets_them_first_and_they_are_found_again(pictur
 
 
 def test_features_are_matched_without_heads(pictures, teacher, tmp_path, capsys):
-    assert distill(pictures, teacher / "model", tmp_path, "--recipe", "distill_match", locals_=()) == 0
+    kinds = ("vit_tiny", "conv_mini")
+    assert distill(pictures, teacher / "model", tmp_path, "--recipe", "distill_match", locals_=(), students=kinds) == 0
     said = capsys.readouterr().err
     assert "features differ: they use" in said and "prototypes" not in said
     rows = read_rows(tmp_path / "vit_tiny" / "metrics.jsonl")

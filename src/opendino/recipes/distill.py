@@ -66,11 +66,13 @@ def distill_match(situation: Situation) -> RunConfig:
         **{name: why for name, why in base.reasons.items() if not name.startswith("method.")},
         "method.momentum": base.reasons["method.momentum"],
         "distill.objective": "works with any backbone as teacher",
+        "method.ibot_weight": "patches are matched, not guessed",
         "data.crops.num_locals": "a view is compared with the teacher's answer to the same view",
     }
     return dataclasses.replace(
         base,
         recipe="distill_match",
+        method=dataclasses.replace(base.method, ibot_weight=0.0),
         distill=dataclasses.replace(base.distill, objective="match"),
         data=dataclasses.replace(base.data, crops=crops),
         reasons=reasons,
