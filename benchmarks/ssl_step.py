@@ -42,6 +42,8 @@ from opendino.train.optim import build_optimizer, clip_gradients
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
 """Dense bf16 FLOP/s by a part of the card's name; others: what a large product reaches."""
 WARM_STEPS, TIMED_STEPS = 10, 100
+STEPS, MIDDLE = 1000, 500
+"""Of the run that is stood for, and the step that is timed: at its first one, terms that rise from 0 are left out."""
 
 
 def configure(arguments: argparse.Namespace, device: str) -> RunConfig:
@@ -111,9 +113,9 @@ class Step:
         backbone = build_model(config.model.name, **config.model.changes)
         self.config, self.device = config, device
         method = (
-            Adaptation(backbone, config.method, config.adapt, 1000)
+            Adaptation(backbone, config.method, config.adapt, STEPS)
             if config.recipe == "adapt"
-            else SelfDistillation(backbone, config.method, 1000)
+            else SelfDistillation(backbone, config.method, STEPS)
         )
         self.method = method.to(device)
         self.crops = draw_crops(config, int(backbone.patch), device)  # type: ignore[arg-type]
@@ -189,13 +191,13 @@ class Step:
     def backward(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast():
-            for terms in self.method.losses(self.crops, 0):
+            for terms in self.method.losses(self.crops, MIDDLE):
                 terms.total.backward()
 
     def update(self) -> None:
         clip_gradients(self.method.trained(), self.config.optim.clip)
         self.optimizer.step()
-        self.method.after_step(0)
+        self.method.after_step(MIDDLE)
 
     def whole(self) -> None:
         self.backward()
