@@ -91,7 +91,7 @@ def advise(
     courses = [_course(way, run, hours) for way, run in (("adapt", adapted.run), ("pretrain", trained.run))]
     advice = advise_from(frozen, courses)
     flags = as_flags(chosen.named, ModelArgs(model=str(model), **opening))
-    command = _command(advice.way, folder, flags, 60 * hours)
+    command = _command(advice.way, folder, flags, 60 * hours, "" if val is None else f" --val {shlex.quote(str(val))}")
     write_json(out / "advice.json", {**asdict(advice), "command": command})
     untrained = unpack(_looks(trained.run)[0]["correct"])
     beneath = _beneath(untrained, len(frozen), val is None)
@@ -160,13 +160,13 @@ def _course(way: Any, run: Path, hours: float) -> Course:
     return Course(way, halfway, unpack(last["correct"]), last["step"], pace, max(1, round(3600 * hours / pace)))
 
 
-def _command(way: Way, folder: Path, flags: str, minutes: float) -> str:
+def _command(way: Way, folder: Path, flags: str, minutes: float, val: str) -> str:
     pictures = shlex.quote(str(folder))
     if way == "frozen":
         return f"opendino embed {pictures} {flags} --out STORE"
     if way == "adapt":
-        return f"opendino adapt {pictures} {flags} --minutes {minutes:g}"
-    return f"opendino pretrain {pictures} --minutes {minutes:g}"
+        return f"opendino adapt {pictures} {flags} --minutes {minutes:g}{val}"
+    return f"opendino pretrain {pictures} --minutes {minutes:g}{val}"
 
 
 @dataclass(frozen=True)
