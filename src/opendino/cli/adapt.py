@@ -37,12 +37,11 @@ from opendino.cli.training import (
     open_labelled,
     require_apart,
     save_fields,
-    why_unscored,
 )
 from opendino.cli.watchers import export_model, replace_folder
 from opendino.data.beside import stated_fields
 from opendino.data.images import Reading
-from opendino.data.sources import Source, open_source, split_stratified, subset
+from opendino.data.sources import Source, hold_out, open_source, why_unscored
 from opendino.errors import DataError, UsageError
 from opendino.evaluation.agreement import AgreementProbe
 from opendino.monitor.guard import Change, change_lines, changes, guard_verdict, looks_of
@@ -51,9 +50,6 @@ from opendino.pages.report import write_report
 from opendino.train.config import RunConfig
 from opendino.train.loop import ENDED
 from opendino.train.run import RunDirectory, open_run
-
-HELD_OUT = 0.2
-"""Of the pictures, without --val: never learned from, so that they can judge."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +160,7 @@ def _judges(source: Source, folder: Path, val: Path | None, keep: Path | None, s
     if labelled is not None:
         learned, queries = source, labelled
     elif len(source) >= 5:
-        learned, queries = (subset(source, part) for part in split_stratified(source, HELD_OUT, seed=0))
+        learned, queries = hold_out(source)
     else:
         source.read(0)  # what is no picture is said to be none
         fix = "give at least 5, better some hundreds"
@@ -181,7 +177,7 @@ def _open_keep(folder: Path, skip: bool) -> tuple[Source, Source]:
     else:
         source = open_source(folder, skip=skip)
         why = why_unscored(source)
-        bank, queries = (subset(source, part) for part in split_stratified(source, HELD_OUT, seed=0))
+        bank, queries = hold_out(source)
     if why:
         fix = "one folder a class; or leave --keep out: the start's neighbours are then told"
         raise UsageError(f"--keep {folder}", f"{why}, so what is kept cannot be scored", fix)

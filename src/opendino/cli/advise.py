@@ -18,8 +18,7 @@ from opendino.cli.adapt import adapt
 from opendino.cli.arguments import OptionalCount, OptionalPath, Switch, parse_arguments
 from opendino.cli.model import ModelArgs, as_flags, choose_model, model_changes
 from opendino.cli.pretrain import pretrain
-from opendino.cli.training import why_unscored
-from opendino.data.sources import open_source
+from opendino.data.sources import open_source, why_unscored
 from opendino.errors import UsageError
 from opendino.evaluation.advice import Advice, Course, Option, Way, advise_from
 from opendino.evaluation.probes import unpack

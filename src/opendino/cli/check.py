@@ -137,10 +137,8 @@ def check(
             skip_list = path_beside(folder, SKIP_NAME)
             _apply(skip_list, skips)
         unlisted = _unlisted(path_beside(folder, SKIP_NAME), skips)
-        advice, verdict = (
-            tuple(advise(summary)),
-            judge(summary, not unlisted, _readable_left_out(path_beside(folder, SKIP_NAME), skips)),
-        )
+        left_out = _readable_left_out(path_beside(folder, SKIP_NAME), skips)
+        advice, verdict = tuple(advise(summary)), judge(summary, not unlisted, left_out)
         command = next_command(summary, shlex.quote(str(folder)), not unlisted)
         page = write_check_page(
             target / "check.html",

@@ -8,9 +8,10 @@ from typing import Any
 
 from opendino.cli.distill_plan import Job
 from opendino.cli.pretrain import knn_probe
-from opendino.cli.training import note_skipped, why_unscored
+from opendino.cli.training import note_skipped
 from opendino.cli.watchers import Watch
 from opendino.data.beside import stated_fields
+from opendino.data.sources import why_unscored
 from opendino.data.transform import Transform
 from opendino.evaluation.probes import KnnProbe, knn_row
 from opendino.models.family import FAMILY

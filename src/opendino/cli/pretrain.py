@@ -34,12 +34,11 @@ from opendino.cli.training import (
     open_labelled,
     require_apart,
     save_fields,
-    why_unscored,
 )
 from opendino.cli.watchers import Watch, export_model
 from opendino.data.beside import stated_fields
 from opendino.data.images import Reading
-from opendino.data.sources import Source, open_source, split_stratified, subset
+from opendino.data.sources import Source, hold_out, open_source, why_unscored
 from opendino.data.transform import Transform
 from opendino.errors import DataError, UsageError
 from opendino.evaluation.probes import KnnProbe
@@ -180,8 +179,7 @@ def knn_probe(
     if val is not None:
         bank, queries = source, val
     elif not why_unscored(source):
-        bank_indices, query_indices = split_stratified(source, 0.2, seed=0)
-        bank, queries = subset(source, bank_indices), subset(source, query_indices)
+        bank, queries = hold_out(source)
     else:
         return None
     dataset, rows = Path(config.data.path).name, read_rows(run.metrics_file)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,17 +75,6 @@ def open_labelled(val: Path | str | None, source: Source, folder: Path, *, skip:
         lacking = val if not labelled.classes else folder
         raise UsageError(f"--val {val}", f"{lacking} has no class subfolders to score by", "leave --val out")
     return labelled
-
-
-def why_unscored(source: Source) -> str:
-    """Why k-NN among the pictures of a source can ask nothing; "" when it can: two classes, one with two pictures."""
-    if source.parts:
-        return f"{' and '.join(source.parts)} are parts of a data set"
-    if len(source.classes) < 2:
-        return "fewer than two class subfolders"
-    counts = Counter(source.label(index) for index in range(len(source)))
-    del counts[None]
-    return "" if max(counts.values()) > 1 else "no class folder with two pictures"
 
 
 def note_skipped(run: RunDirectory, source: Source) -> None:

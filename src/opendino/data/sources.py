@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,7 +23,19 @@ from opendino.data.tar import open_tars
 from opendino.errors import DataError, UsageError
 from opendino.files import point_near
 
-__all__ = ["Skipped", "Source", "decode_id", "encode_id", "open_source", "split_stratified", "subset"]
+__all__ = [
+    "Skipped",
+    "Source",
+    "decode_id",
+    "encode_id",
+    "hold_out",
+    "open_source",
+    "split_stratified",
+    "subset",
+    "why_unscored",
+]
+
+HELD_OUT = 0.2
 
 
 class Source(Protocol):
@@ -191,6 +204,23 @@ def subset(source: Source, indices: Sequence[int] | np.ndarray) -> Source:
     if len(chosen) and (chosen.min() < 0 or chosen.max() >= len(source)):
         raise UsageError("subset", f"indices must be from 0 to {len(source) - 1}, got {chosen.min()} to {chosen.max()}")
     return _Subset(source, chosen)
+
+
+def why_unscored(source: Source) -> str:
+    """Why k-NN among the pictures of a source can ask nothing; "" when it can: two classes, one with two pictures."""
+    if source.parts:
+        return f"{' and '.join(source.parts)} are parts of a data set"
+    if len(source.classes) < 2:
+        return "fewer than two class subfolders"
+    counts = Counter(source.label(index) for index in range(len(source)))
+    del counts[None]
+    return "" if max(counts.values()) > 1 else "no class folder with two pictures"
+
+
+def hold_out(source: Source) -> tuple[Source, Source]:
+    """Bank and queries: the same fifth of each class is held out by every command, so that their scores are one."""
+    bank, queries = split_stratified(source, HELD_OUT, seed=0)
+    return subset(source, bank), subset(source, queries)
 
 
 def split_stratified(source: Source, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from opendino.data.sources import Source, open_source, split_stratified, subset
+from opendino.data.sources import Source, hold_out, open_source, why_unscored
 from opendino.errors import DataError
 from opendino.evaluation.cache import limited
 from opendino.evaluation.datasets.listed import ListSource
@@ -58,7 +57,7 @@ def open_classes(job: Job) -> Classes:
     """Find both parts. Raises DataError naming what is missing and the layout expected."""
     if (whole := _class_folders(job.data)) is not None:
         # The same fifth as while training, so that its k-NN is this one.
-        train, val = (subset(whole, part) for part in split_stratified(whole, 0.2, seed=0))
+        train, val = hold_out(whole)
         split = "held-out fifth"
     else:
         (train, _), (val, split) = (_part(job.data, names) for names in (("train",), ("val", "test")))
@@ -85,8 +84,7 @@ def _class_folders(root: Path) -> Source | None:
         source = open_source(root)
     except DataError:
         return None
-    counts = Counter(source.label(index) for index in range(len(source)))
-    return source if source.classes and max(counts[number] for number in range(len(source.classes))) > 1 else None
+    return None if why_unscored(source) else source
 
 
 def _part(root: Path, names: tuple[str, ...]) -> tuple[Source, str]:
