@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from opendino.evaluation.datasets.masks import open_masks
 from opendino.evaluation.dense import slide_starts
-from opendino.evaluation.discovery import second_eigenvector, token_cut
+from opendino.evaluation.discovery import chosen_on_all, chosen_on_other_half, second_eigenvector, token_cut
 from opendino.evaluation.health import (
     cls_patch_cosine,
     gram_drift,
@@ -80,6 +80,16 @@ def test_only_the_component_that_holds_the_seed_is_boxed():
     patches = object_map()
     patches[3, 5] = torch.tensor([0.0, 1.0])  # alike, but not connected
     assert token_cut(patches, 0.2).box in ((2, 1, 4, 3), (5, 3, 6, 4))
+
+
+def test_no_picture_decides_on_its_own_threshold():
+    """The even pictures are right at the first threshold alone, the odd ones at the second: each half misleads."""
+    hits, ids = np.array([[100.0, 0.0], [0.0, 100.0]] * 3), [str(number) for number in range(6)]
+    assert chosen_on_all(hits, [0.2, 0.4], ids).estimate.value == 50
+    apart = chosen_on_other_half(hits, [0.2, 0.4], ids)
+    assert apart.estimate.value == 0 and apart.choice.values == {"tau": [0.4, 0.2]}
+    alike = chosen_on_other_half(np.array([[0.0, 100.0]] * 6), [0.2, 0.4], ids)
+    assert alike.estimate.value == 100 and alike.choice.values == {"tau": [0.4, 0.4]}
 
 
 @pytest.mark.oracle

@@ -243,7 +243,7 @@ ENTRIES = (
         suites=BOTH,
         open=boxes.open_boxes,
         score=discovery.evaluate_discovery,
-        settings={"tau": 0.2, "sweep": True, "rows": 0, "layer": -1},
+        settings={"tau": 0.2, "taus": discovery.TAUS, "rows": 0, "layer": -1},
         reads="patches",
         source="host.robots.ox.ac.uk/pascal/VOC, cocodataset.org; the list of COCO-20k: github.com/valeoai/LOST",
     ),

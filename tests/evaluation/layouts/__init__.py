@@ -61,7 +61,7 @@ CASES = [
     ("corr-stereo", middlebury_2014, {"rows": 6}),
     ("discovery", voc_boxes, {}),
     ("discovery", coco_20k, {"rows": 6}),
-    ("discovery", coco, {"sweep": "false", "rows": 6}),
+    ("discovery", coco, {"taus": "0.2", "rows": 6}),
     ("vos", davis, {"rows": 6}),
     ("vos", plain_videos, {"rows": 6}),
     ("video", ucf101, VIDEO),

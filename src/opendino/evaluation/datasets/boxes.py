@@ -1,4 +1,4 @@
-"""Detection sets for object discovery: VOC's XML, COCO's JSON, and masks of plain folders."""
+"""Detection sets for object discovery: VOC's XML and COCO's JSON."""
 
 from __future__ import annotations
 
