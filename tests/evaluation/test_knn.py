@@ -14,7 +14,7 @@ from opendino.evaluation.knn import READOUTS, TEMPERATURE, nearest, read_out, sc
 
 
 def slow_knn(bank, bank_labels, queries, k, temperature=0.07):
-    """The definition, one query at a time, in plain Python."""
+    """The definition, one query at a time, in plain Python: all classes that have a vote, most votes first."""
     answers = []
     for query in queries:
         similarity = [
@@ -24,7 +24,7 @@ def slow_knn(bank, bank_labels, queries, k, temperature=0.07):
         votes: dict[int, float] = {}
         for i in order:
             votes[bank_labels[i]] = votes.get(bank_labels[i], 0) + math.exp(similarity[i] / temperature)
-        answers.append(min(votes, key=lambda label: (-votes[label], label)))
+        answers.append(sorted(votes, key=lambda label: (-votes[label], label)))
     return answers
 
 
@@ -38,7 +38,7 @@ def sample(n=60, q=25, dim=6, classes=4, seed=0):
 
 @pytest.mark.parametrize("k", [1, 5, 20])
 def test_equals_the_slow_loop_for_each_read_out(k):
-    bank, bank_labels, queries, query_labels = sample()
+    bank, bank_labels, queries, query_labels = sample(classes=9)
     mean, std = bank.mean(0), bank.std(0, correction=0)
     views = {
         "raw": (bank, queries),
@@ -48,8 +48,10 @@ def test_equals_the_slow_loop_for_each_read_out(k):
     for score in score_knn(bank, bank_labels, queries, query_labels, ks=(k,), readouts=READOUTS):
         b, q = views[score.readout]
         expected = slow_knn(b.double().tolist(), bank_labels.tolist(), q.double().tolist(), k)
-        assert score.predictions.tolist() == expected
-        assert score.correct.tolist() == [a == int(t) for a, t in zip(expected, query_labels, strict=True)]
+        assert score.predictions.tolist() == [ranked[0] for ranked in expected]
+        assert score.correct.tolist() == [ranked[0] == int(t) for ranked, t in zip(expected, query_labels, strict=True)]
+        five = [int(t) in ranked[:5] for ranked, t in zip(expected, query_labels, strict=True)]
+        assert score.among_five.tolist() == five and (k == 1) == (sum(five) == sum(score.correct))
         assert score.percent == pytest.approx(100 * np.mean(score.correct))
 
 
@@ -133,7 +135,7 @@ def test_a_constant_dimension_does_not_matter():
 def test_k_beyond_the_bank_and_classes_that_the_bank_lacks():
     bank, bank_labels, queries, _ = sample(n=6)
     (score,) = score_knn(bank, bank_labels, queries, torch.full((25,), 9), ks=(50,))
-    assert score.k == 50 and not score.correct.any()
+    assert score.k == 50 and not score.correct.any() and not score.among_five.any()
 
 
 def test_large_similarities_do_not_overflow():

@@ -123,7 +123,7 @@ def chosen_on_other_half(table: NDArray[np.float64], taus: list[float], ids: lis
     hits = np.empty(len(table))
     for half, column in zip(halves, best, strict=True):
         hits[half] = table[half, column]
-    choice = Choice({"tau": [taus[column] for column in best]}, "the other half of the pictures")
+    choice = Choice({"tau": [taus[column] for column in best]}, "other half")
     return mean_score("corloc_held_out_tau", hits, ids, choice=choice)
 
 

@@ -27,12 +27,16 @@ BANK_CHUNK = 16_384
 
 @dataclass(frozen=True)
 class KnnScore:
-    """One setting's answers. predictions [q] int64; correct [q] bool, in the order of the queries."""
+    """One setting's answers, in the order of the queries.
+
+    predictions [q] int64; correct [q] bool; among_five [q] bool: the true class is among the five with most votes.
+    """
 
     k: int
     readout: Readout
     predictions: NDArray[np.int64]
     correct: NDArray[np.bool_]
+    among_five: NDArray[np.bool_]
 
     @property
     def percent(self) -> float:
@@ -61,7 +65,7 @@ def score_knn(
         chunk: queries scored at once; the result does not depend on it.
     Returns:
         A score per read-out and k, in this order. Ties: equal similarities rank by bank index, equal votes go to the
-        lowest class.
+        lowest class. A class without a vote is among no five.
     Raises:
         ShapeError, UsageError: sizes do not fit, a label is negative, k < 1.
     """
@@ -76,15 +80,26 @@ def score_knn(
         votes = ((similarity - similarity[:, :1]).double() / TEMPERATURE).exp()
         labels = bank_labels.to(index.device)[index]
         for k in ks:
-            answers = []
+            answers, among = [], []
             for part in torch.arange(len(queries), device=index.device).split(chunk):
                 sums = torch.zeros(len(part), num_classes, dtype=torch.float64, device=votes.device)
                 sums.scatter_add_(1, labels[part, :k], votes[part, :k])
                 # numpy's argmax takes the first of equal values; torch's promises nothing.
-                answers.append(sums.cpu().numpy().argmax(axis=1))
+                table = sums.cpu().numpy()
+                answers.append(table.argmax(axis=1))
+                among.append(_among(table, truth[part.cpu().numpy()], 5))
             answer = np.concatenate(answers)
-            scores.append(KnnScore(k, readout, answer, answer == truth))
+            scores.append(KnnScore(k, readout, answer, answer == truth, np.concatenate(among)))
     return scores
+
+
+def _among(votes: NDArray[np.float64], classes: NDArray[np.int64], most: int) -> NDArray[np.bool_]:
+    """[q] whether one class a row of votes [q, C] is voted for, and among the `most` first; ties by class."""
+    count = votes.shape[1]
+    own = votes[np.arange(len(votes)), np.minimum(classes, count - 1)][:, None]
+    before = (votes > own) | ((votes == own) & (np.arange(count) < classes[:, None]))
+    among: NDArray[np.bool_] = (classes < count) & (own[:, 0] > 0) & (before.sum(axis=1) < most)
+    return among
 
 
 def nearest(
