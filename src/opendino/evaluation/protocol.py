@@ -85,8 +85,8 @@ class Job:
 class Choice:
     """A setting that was chosen among several by their scores.
 
-    values: of the setting; on: the pictures that decided, "held-out train", "valid", "val", "test", or the "other half" of
-    them, each half by the other; points, scores:
+    values: of the setting; on: the pictures that decided, "held-out train", "valid", "val", "test", or "other half",
+    where each half of them decided for the other; points, scores:
     the settings that were tried and what each scored there, empty where they are told elsewhere.
     """
 
