@@ -195,6 +195,12 @@ def test_layers_are_swept_where_a_protocol_reads_one(models, tmp_path):
     )
     found = {result.metric: result.value for result in done.results}
     assert {"jf_layer_0", "jf_layer_1"} <= found.keys() and len(found) == 6
+    by_metric = {line.metric: line for line in to_lines([read_record(done.out)])[0]}
+    gain = by_metric["jf_layer_0"].of_layer["seed-0"]
+    assert (
+        gain.value == pytest.approx(found["jf_layer_0"] - found["jf_layer_1"]) and gain.low <= gain.value <= gain.high
+    )
+    assert not by_metric["jf_layer_1"].of_layer and "this layer - the last" in done.page.read_text()
     last = evaluate("vos", model=models[0], data=root, settings={"rows": "6"}, out=tmp_path / "last", quiet=True)
     assert found["jf_layer_1"] == pytest.approx(last.results[0].value)
     with pytest.raises(UsageError, match="layers 0 to 1"):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 FIELDS: Mapping[str, str] = {
-    "": "schema run units_file evaluations failures",
+    "": "schema run units_file draws_file evaluations failures",
     "run": "command version device seconds peak_bytes seed utc",
     "evaluations": "protocol model data features metrics breakdown selected grid reference warnings",
     "evaluations.protocol": "id variant settings",

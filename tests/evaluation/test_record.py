@@ -129,6 +129,29 @@ def test_pairs_of_alike_units_are_drawn_by_their_groups(subject, tmp_path):
     assert found["grouped"].high - found["grouped"].low > 3 * (found["plain"].high - found["plain"].low)
 
 
+def test_numbers_that_are_no_means_are_paired_by_their_draws(subject, tmp_path):
+    """The oracle is a mean said both ways. Its two models differ by far less than either is known."""
+    generator = np.random.default_rng(0)
+    before = generator.normal(50, 20, len(IDS) * 20)
+    ids = [str(number) for number in range(len(before))]
+    values = {"before": before, "after": before + generator.normal(1, 0.5, len(ids))}
+    for name, numbers in values.items():
+        model = replace(subject, name=name, hash=(name[0] * 64))
+        said = [
+            mean_score("mean", numbers, ids),
+            set_score("drawn", lambda times, of=numbers: float(times @ of / times.sum()), ids),
+            set_score(
+                "others", lambda times, of=numbers: float(times @ of / times.sum()), [f"{name} {one}" for one in ids]
+            ),
+        ]
+        write_record(tmp_path / name, [evaluated(model, "corr-navi", scores=said)], {}, RUN)
+    records = [read_record(tmp_path / name) for name in values]
+    mean, drawn, others = (line.gains for line in to_lines(records)[0])
+    assert drawn["after"].value == pytest.approx(mean["after"].value)
+    assert (drawn["after"].low, drawn["after"].high) == pytest.approx((mean["after"].low, mean["after"].high), abs=0.03)
+    assert mean["after"].high - mean["after"].low < 0.3 and not others
+
+
 def test_the_documentation_names_every_field():
     text = (Path(__file__).parents[2] / "docs" / "evaluate.md").read_text()
     for names in schema.FIELDS.values():

@@ -23,7 +23,7 @@ from opendino.cli.protocol_list import print_plan, print_protocols
 from opendino.errors import DataError, UsageError
 from opendino.evaluation.planning import Planned, failure_words, layer_jobs, named_by_layer, plan
 from opendino.evaluation.protocol import Job, Subject
-from opendino.evaluation.record import RESULTS, UNITS, read_record, write_record
+from opendino.evaluation.record import DRAWS, RESULTS, UNITS, read_record, write_record
 from opendino.evaluation.results import Result, weights_hash
 from opendino.evaluation.side_by_side import to_lines
 from opendino.evaluation.suite import BOTH, ENTRIES, find
@@ -66,7 +66,7 @@ def evaluate(
         protocols: "knn,linear" or a suite, "fast" or "full"; `opendino evaluate --list` shows them.
         model: what `opendino.load` takes, one or more.
         data: root of the data, or one for each protocol.
-        out: folder for results.json, units.csv, results.html, results.md; default: `evaluation-` and the protocols.
+        out: folder for results.json, its tables and pages; default: `evaluation-` and the protocols.
         limit: at most so many pictures a part; the numbers then compare with nothing published.
         size: side in pixels that global protocols show the model; default: the model's own.
         settings: of protocols, as text: "rows" for all that have it, "vos.rows" for one.
@@ -155,7 +155,7 @@ def _score(subject: Subject, planned: Planned, layers: str | None, console: Cons
 def _write(
     output: OutputFolder, scored: Sequence[Scored], failures: Mapping[str, str], run: Mapping[str, Any]
 ) -> Evaluation:
-    record, _ = output.file(RESULTS), output.file(UNITS)
+    record, _, _ = (output.file(name) for name in (RESULTS, UNITS, DRAWS))
     write_record(output.path, scored, failures, run)
     lines, names = to_lines([read_record(output.path)])
     warnings = list(dict.fromkeys(warning for one in scored for warning in one.outcome.warnings))
@@ -180,7 +180,7 @@ class EvaluateArgs(ModelChanges):
     Example: opendino evaluate knn,linear --model runs/photos-small --data PICTURES/
     All that fits: opendino evaluate --suite fast --model runs/photos-small --data PICTURES/
 
-    Writes results.json, units.csv (a value a picture), results.html and results.md.
+    Writes results.json, units.csv (a value a picture), draws.csv (bootstrap draws), results.html and results.md.
     """
 
     protocols: tyro.conf.Positional[str] = ""

@@ -1,15 +1,19 @@
-"""What an evaluation leaves on disk: results.json for every reader, units.csv for paired comparisons."""
+"""What an evaluation leaves on disk: results.json for every reader, units.csv and draws.csv for paired comparisons."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from opendino.errors import DataError
+from opendino.evaluation.datasets.units import hash_ids
 from opendino.evaluation.metrics.interval import RESAMPLES
 from opendino.evaluation.protocol import Score
 from opendino.evaluation.published import published
@@ -18,8 +22,9 @@ from opendino.evaluation.surroundings import Scored
 from opendino.files import read_json, write_atomic, write_json
 
 SCHEMA = 2
-RESULTS, UNITS = "results.json", "units.csv"
+RESULTS, UNITS, DRAWS = "results.json", "units.csv", "draws.csv"
 _COLUMNS = ("protocol", "dataset", "metric", "model", "unit", "group", "value")
+_DRAWN = ("protocol", "dataset", "metric", "model", "units_sha256", "values")
 _CHOICE = {"selected": "selected", "tried": "grid"}
 """Key of `Result.config` -> where results.json has it."""
 _ELSEWHERE = {"model", "licence", "skipped", "transform", "unit", "measure", "high_is_good", *_CHOICE}
@@ -31,11 +36,16 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Record:
-    """A results folder read back: results, and by (key, model) the value of each unit and its group, if it has one."""
+    """A results folder read back: results, and by (key, model) the value of each unit and its group, if it has one.
+
+    draws: by (key, model) of a number that is no mean of such, the hash of the units that were drawn again and what it
+    was on every draw, [B] float64.
+    """
 
     results: Sequence[Result]
     units: Mapping[tuple[Key, str], Mapping[str, float]] = field(default_factory=dict)
     groups: Mapping[tuple[Key, str], Mapping[str, str]] = field(default_factory=dict)
+    draws: Mapping[tuple[Key, str], tuple[str, NDArray[np.float64]]] = field(default_factory=dict)
 
 
 def key_of(result: Result) -> Key:
@@ -44,26 +54,35 @@ def key_of(result: Result) -> Key:
 
 
 def write_record(folder: Path, scored: Sequence[Scored], failures: Mapping[str, str], run: Mapping[str, Any]) -> Path:
-    """Write both files; returns the path of results.json.
+    """Write the three files; returns the path of results.json.
 
     failures: what was asked and could not be scored, with its reason; run: command, version, device, seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    units, draws = [_COLUMNS], [_DRAWN]
     for one in scored:
         for result, score in zip(one.results, one.outcome.scores, strict=True):
+            where = (*key_of(result), str(result.config["model"]))
             if score.values is not None:
                 groups = score.groups or ("",) * len(score.ids)
                 for unit, group, value in zip(score.ids, groups, score.values.tolist(), strict=True):
-                    writer.writerow([*key_of(result), result.config["model"], unit, group, repr(value)])
-    # File names may hold bytes that are no text; they are kept as Python's escapes.
-    write_atomic(folder / UNITS, table.getvalue().encode("utf-8", "backslashreplace"))
+                    units.append((*where, unit, group, repr(value)))
+            elif score.estimate.draws is not None:
+                values = " ".join(f"{value:.6g}" for value in score.estimate.draws)
+                draws.append((*where, hash_ids(score.ids), values))
+    _write_table(folder / UNITS, units)
+    _write_table(folder / DRAWS, draws)
     evaluations = [_to_dict(one) for one in scored if one.results]
-    record = {"schema": SCHEMA, "run": dict(run), "units_file": UNITS, "evaluations": evaluations}
+    record = {"schema": SCHEMA, "run": dict(run), "units_file": UNITS, "draws_file": DRAWS, "evaluations": evaluations}
     write_json(folder / RESULTS, {**record, "failures": dict(failures)})
     return folder / RESULTS
+
+
+def _write_table(path: Path, rows: Iterable[Sequence[str]]) -> None:
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows(rows)
+    # File names may hold bytes that are no text; they are kept as Python's escapes.
+    write_atomic(path, table.getvalue().encode("utf-8", "backslashreplace"))
 
 
 def _to_dict(one: Scored) -> dict[str, Any]:
@@ -148,7 +167,7 @@ def _reference(one: Scored) -> list[dict[str, Any]]:
 
 
 def read_record(path: Path) -> Record:
-    """Read a results folder or its results.json; units.csv is optional. Raises DataError for what it does not know."""
+    """Read a results folder or its results.json; both tables may lack. Raises DataError for what it does not know."""
     file = path / RESULTS if path.is_dir() else path
     raw = read_json(file)
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
@@ -159,15 +178,21 @@ def read_record(path: Path) -> Record:
         raise DataError(file, f"is no whole results file ({error} is missing)", "evaluate again") from None
     units: dict[tuple[Key, str], dict[str, float]] = {}
     groups: dict[tuple[Key, str], dict[str, str]] = {}
-    table = file.parent / UNITS
-    if table.is_file():
-        with open(table, newline="", encoding="utf-8") as lines:
+    draws: dict[tuple[Key, str], tuple[str, NDArray[np.float64]]] = {}
+    for where, row in _read_table(file.parent / UNITS):
+        units.setdefault(where, {})[row["unit"]] = float(row["value"])
+        if row["group"]:
+            groups.setdefault(where, {})[row["unit"]] = row["group"]
+    for where, row in _read_table(file.parent / DRAWS):
+        draws[where] = row["units_sha256"], np.array(row["values"].split(), np.float64)
+    return Record(results, units, groups, draws)
+
+
+def _read_table(path: Path) -> Iterator[tuple[tuple[Key, str], Mapping[str, str]]]:
+    if path.is_file():
+        with open(path, newline="", encoding="utf-8") as lines:
             for row in csv.DictReader(lines):
-                where = ((row["protocol"], row["dataset"], row["metric"]), row["model"])
-                units.setdefault(where, {})[row["unit"]] = float(row["value"])
-                if row["group"]:
-                    groups.setdefault(where, {})[row["unit"]] = row["group"]
-    return Record(results, units, groups)
+                yield ((row["protocol"], row["dataset"], row["metric"]), row["model"]), row
 
 
 def _from_dict(one: Mapping[str, Any], metric: Mapping[str, Any]) -> Result:

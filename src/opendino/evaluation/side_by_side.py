@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from opendino.evaluation.metrics.interval import paired_bootstrap
+import numpy as np
+
+from opendino.evaluation.metrics.interval import Estimate, paired_bootstrap, paired_draws
 from opendino.evaluation.published import published
 from opendino.evaluation.record import Key, Record, key_of
 from opendino.evaluation.results import Result
 from opendino.pages.results_page import Cell, Line, short
+
+Found = Mapping[str, tuple[Record, Result]]
+"""By model, the result and the record that holds its units."""
 
 
 def to_lines(records: Sequence[Record]) -> tuple[list[Line], list[str]]:
     """Table lines and model names of all records together, in the order met.
 
     Two models of one name are told apart by the start of their weights' hashes. A line with two models or more and
-    values of the same units says the paired difference of each to the first.
+    values of the same units says the paired difference of each to the first, one of a layer that to the last layer.
     """
     by_hash = {result.model_hash: str(result.config["model"]) for record in records for result in record.results}
     names = {
@@ -26,10 +31,28 @@ def to_lines(records: Sequence[Record]) -> tuple[list[Line], list[str]]:
     for record in records:
         for result in record.results:
             grouped.setdefault(key_of(result), {})[names[result.model_hash]] = (record, result)
-    return [_line(key, found) for key, found in grouped.items()], list(dict.fromkeys(names.values()))
+    last = _last_layers(grouped)
+    lines = [_line(key, found, last.get(key, {})) for key, found in grouped.items()]
+    return lines, list(dict.fromkeys(names.values()))
 
 
-def _line(key: Key, found: Mapping[str, tuple[Record, Result]]) -> Line:
+def _last_layers(grouped: Mapping[Key, Found]) -> dict[Key, Found]:
+    """For each key of a layer, what was found of the same metric at the last layer that was scored."""
+    sweeps: dict[Key, dict[int, Key]] = {}
+    for key in grouped:
+        protocol, dataset, metric = key
+        name, sign, layer = metric.rpartition("_layer_")
+        if sign and layer.isdigit():
+            sweeps.setdefault((protocol, dataset, name), {})[int(layer)] = key
+    return {
+        key: grouped[sweep[max(sweep)]]
+        for sweep in sweeps.values()
+        for layer, key in sweep.items()
+        if layer < max(sweep)
+    }
+
+
+def _line(key: Key, found: Found, last: Found) -> Line:
     first = next(iter(found.values()))[1]
     reference = published(*key)
     words = ""
@@ -45,22 +68,42 @@ def _line(key: Key, found: Mapping[str, tuple[Record, Result]]) -> Line:
         cells={model: Cell(result.value, *(result.interval or (None, None))) for model, (_, result) in found.items()},
         high_is_good=bool(first.config.get("high_is_good", True)),
         published=words,
-        gains=_paired(key, found),
+        gains=_to_first(found),
+        of_layer=_to_last(found, last),
         limit=first.config.get("limit"),
         note="" if same else "not the same pictures: do not compare",
     )
 
 
-def _paired(key: Key, found: Mapping[str, tuple[Record, Result]]) -> dict[str, Cell]:
+def _to_first(found: Found) -> dict[str, Cell]:
     """Every other model minus the first, over the same units; none where there is nothing to pair."""
-    (_, (one, before)), *others = found.items()
-    where = (key, str(before.config["model"]))
-    left, of_unit = one.units.get(where), one.groups.get(where)
-    gains = {}
-    for name, (other, after) in others:
-        right = other.units.get((key, str(after.config["model"])))
-        if left and right and left.keys() == right.keys():
-            groups = None if of_unit is None else [of_unit[unit] for unit in left]
-            gain = paired_bootstrap(list(left.values()), [right[unit] for unit in left], groups=groups)
-            gains[name] = Cell(gain.value, gain.low, gain.high)
-    return gains
+    before, *others = found.items()
+    gains = {name: _difference(before[1], after) for name, after in others}
+    return {name: gain for name, gain in gains.items() if gain is not None}
+
+
+def _to_last(found: Found, last: Found) -> dict[str, Cell]:
+    """Every model at this layer minus the same one at the last layer."""
+    gains = {name: _difference(last[name], here) for name, here in found.items() if name in last}
+    return {name: gain for name, gain in gains.items() if gain is not None}
+
+
+def _difference(before: tuple[Record, Result], after: tuple[Record, Result]) -> Cell | None:
+    """After minus before over the same units, by their values or by draws of them; None where they are others."""
+    (one, first), (other, second) = before, after
+    here, there = _where(first), _where(second)
+    left, right = one.units.get(here), other.units.get(there)
+    if left and right and left.keys() == right.keys():
+        of_unit = one.groups.get(here)
+        groups = None if of_unit is None else [of_unit[unit] for unit in left]
+        gain = paired_bootstrap(list(left.values()), [right[unit] for unit in left], groups=groups)
+    elif here in one.draws and there in other.draws and one.draws[here][0] == other.draws[there][0]:
+        numbers = ((first, one.draws[here][1]), (second, other.draws[there][1]))
+        gain = paired_draws(*(Estimate(result.value, np.nan, np.nan, drawn) for result, drawn in numbers))
+    else:
+        return None
+    return Cell(gain.value, gain.low, gain.high)
+
+
+def _where(result: Result) -> tuple[Key, str]:
+    return key_of(result), str(result.config["model"])

@@ -26,7 +26,8 @@ class Line:
     """One protocol, data set and metric; cells by model.
 
     published: the paper's number in words, or "". gains: by model, its paired difference to the first one over the same
-    units. limit: of pictures a part, None for all. note: what a reader must know besides.
+    units; of_layer: by model, that to the last layer that was scored. limit: of pictures a part, None for all. note:
+    what a reader must know besides.
     """
 
     protocol: str
@@ -38,27 +39,31 @@ class Line:
     high_is_good: bool = True
     published: str = ""
     gains: Mapping[str, Cell] = field(default_factory=dict)
+    of_layer: Mapping[str, Cell] = field(default_factory=dict)
     limit: int | None = None
     note: str = ""
 
     @property
+    def differences(self) -> list[tuple[str, str]]:
+        """What minus what, and how much: ("b - a", "+3.60 [2.51, 4.84]") for each that is paired."""
+        first = next(iter(self.cells))
+        models = [(f"{model} - {first}", cell) for model, cell in self.gains.items()]
+        layers = [(f"{model}, this layer - the last", cell) for model, cell in self.of_layer.items()]
+        return [(what, _with_interval(cell, "+")) for what, cell in [*models, *layers]]
+
+    @property
     def gain_words(self) -> str:
         """ "b - a: +3.60 [2.51, 4.84]", "" where nothing is paired."""
-        first = next(iter(self.cells))
-        return ", ".join(f"{model} - {first}: {_with_interval(gain, '+')}" for model, gain in self.gains.items())
+        return ", ".join(f"{what}: {much}" for what, much in self.differences)
 
 
 def text_table(lines: Sequence[Line], models: Sequence[str]) -> str:
     """The table in letters of one width; below it paired differences, a line each, and remarks."""
     rows = [["protocol", "data", "metric", "n", *models, "published"], *(_row(line, models) for line in lines)]
     gains = [
-        [
-            f"{line.protocol} on {line.dataset}, {line.metric}:",
-            f"{model} - {next(iter(line.cells))}",
-            _with_interval(gain, "+"),
-        ]
+        [f"{line.protocol} on {line.dataset}, {line.metric}:", what, much]
         for line in lines
-        for model, gain in line.gains.items()
+        for what, much in line.differences
     ]
     text = _aligned(rows)
     if gains:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,11 +18,15 @@ CHUNK = 4_000_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and its interval, in the unit of the values."""
+    """A number and its interval, in the unit of the values.
+
+    draws: of a number that is no mean, what it was on every draw of units, so that two models can be paired.
+    """
 
     value: float
     low: float
     high: float
+    draws: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
 
 
 def bootstrap(values: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0, level: float = 0.95) -> Estimate:
@@ -72,9 +76,9 @@ def set_bootstrap(
         drawn = zip(times.tolist(), groups, strict=True)
         return np.concatenate([generator.multinomial(time * size, np.full(size, 1 / size)) for time, size in drawn])
 
-    drawn = [statistic(draw()) for _ in range(resamples)]
+    drawn = np.array([statistic(draw()) for _ in range(resamples)])
     low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(statistic(np.ones(sum(groups), np.int64))), float(low), float(high))
+    return Estimate(float(statistic(np.ones(sum(groups), np.int64))), float(low), float(high), drawn)
 
 
 def cluster_bootstrap(values: ArrayLike, groups: Sequence[str], *, seed: int = 0) -> Estimate:
@@ -100,6 +104,18 @@ def paired_bootstrap(
         raise ShapeError("paired bootstrap", f"scores of the same queries needed, got {first.shape} and {second.shape}")
     gain = second - first
     return bootstrap(gain, seed=seed) if groups is None else cluster_bootstrap(gain, groups, seed=seed)
+
+
+def paired_draws(before: Estimate, after: Estimate, *, level: float = 0.95) -> Estimate:
+    """As `paired_bootstrap`, for numbers of `set_bootstrap` over the same units, which one seed draws alike for both.
+
+    Raises:
+        ShapeError: one has no draws, or they are not as many.
+    """
+    if before.draws is None or after.draws is None or before.draws.shape != after.draws.shape:
+        raise ShapeError("paired bootstrap", "needs as many draws of both numbers")
+    low, high = np.nanquantile(after.draws - before.draws, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(after.value - before.value, float(low), float(high))
 
 
 def unpaired_difference(before: ArrayLike, after: ArrayLike, *, seed: int = 0) -> Estimate:
