@@ -251,6 +251,18 @@ def test_a_conv_backbone_runs_dense_protocols(tmp_path):
     assert evaluate("discovery", model=model, data=root, out=tmp_path / "out", quiet=True).results[0].n == 9
 
 
+def test_boxes_beside_pictures_in_folders_of_parts_are_all_scored(models, tmp_path):
+    root = layouts.plain_boxes(tmp_path / "data")
+    found = []
+    for data in (root, root / "train", root / "val"):
+        found.append(evaluate("discovery", model=models[0], data=data, out=tmp_path / data.name / "out", quiet=True))
+    # Nine of the ten published files hold a box; one of those nine has lost its file.
+    assert [done.results[0].n for done in found] == [8, 5, 3]
+    (root / "val" / "images" / "000003.jpg").unlink()
+    with pytest.raises(DataError, match=r"000003\.xml: has no picture in images/"):
+        evaluate("discovery", model=models[0], data=root, out=tmp_path / "out", quiet=True)
+
+
 def test_folders_of_parts_are_not_scored_as_classes(models, tmp_path):
     root = layouts.imagenet(tmp_path / "data")
     with pytest.raises(DataError, match=r"holds train and val, parts of a data set and no classes; give one of them"):

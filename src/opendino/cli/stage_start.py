@@ -96,5 +96,5 @@ def choose_weights(stage: str, start: Checkpoint, asked: str | None) -> Anchor:
     try:
         return Anchor(f"{asked}, as the command says", model=load(asked))
     except WeightsError as error:
-        fix = "give a step of the run, a run, a model or ema"
+        fix = "give the number of a step of the run, a run, a model or ema"
         raise UsageError(f"--gram-teacher {asked}", f"cannot be opened ({error.cause})", fix) from None

@@ -6,7 +6,7 @@ the truth of masks, boxes and videos, its texture that of classes. `CASES` holds
 
 from __future__ import annotations
 
-from tests.evaluation.layouts.boxes import coco, coco_20k, voc_boxes
+from tests.evaluation.layouts.boxes import coco, coco_20k, plain_boxes, voc_boxes
 from tests.evaluation.layouts.classes import (
     class_folders,
     imagenet,
@@ -60,6 +60,7 @@ CASES = [
     ("corr-stereo", middlebury_2003, {"rows": 6}),
     ("corr-stereo", middlebury_2014, {"rows": 6}),
     ("discovery", voc_boxes, {}),
+    ("discovery", plain_boxes, {"rows": 6}),
     ("discovery", coco_20k, {"rows": 6}),
     ("discovery", coco, {"taus": "0.2", "rows": 6}),
     ("vos", davis, {"rows": 6}),

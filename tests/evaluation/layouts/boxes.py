@@ -1,8 +1,9 @@
-"""Box sets as published: VOC and COCO."""
+"""Box sets as published, VOC and COCO, and a plain folder of VOC's XML."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 from tests.evaluation.layouts.drawing import SIDE, picture, save
@@ -27,6 +28,19 @@ def voc_boxes(root: Path) -> Path:
     listing = base / "ImageSets" / "Main" / "trainval.txt"
     listing.parent.mkdir(parents=True, exist_ok=True)
     listing.write_text("\n".join(names))
+    return root
+
+
+def plain_boxes(root: Path) -> Path:
+    """The same files as people have them: pictures beside their XML, in parts; one picture without."""
+    voc = voc_boxes(root / "as published") / "VOCdevkit" / "VOC2007"
+    for part, last in (("train", "0"), ("val", "1")):
+        for folder, source, suffix in (("images", "JPEGImages", "jpg"), ("annotations", "Annotations", "xml")):
+            (root / part / folder).mkdir(parents=True)
+            for number in range(int(last), 10, 2):
+                (voc / source / f"{number:06d}.{suffix}").rename(root / part / folder / f"{number:06d}.{suffix}")
+    shutil.rmtree(root / "as published")
+    (root / "val" / "annotations" / "000001.xml").unlink()
     return root
 
 

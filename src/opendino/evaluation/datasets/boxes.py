@@ -18,7 +18,8 @@ from opendino.files import read_json
 
 LAYOUT = (
     "VOCdevkit/VOC2007 or VOC2012/{JPEGImages,Annotations,ImageSets/Main/trainval.txt}; "
-    "or annotations/instances_PART.json beside PART/, with coco_20k_filenames.txt COCO-20k alone"
+    "or annotations/instances_PART.json beside PART/, with coco_20k_filenames.txt COCO-20k alone; "
+    "or images/ beside annotations/ of VOC's XML, one a picture, here or in folders of parts, which are all scored"
 )
 COCO_20K = "coco_20k_filenames.txt"
 MAX_XML_BYTES = 1 << 20
@@ -59,6 +60,8 @@ def open_boxes(job: Job) -> Boxes:
     for file in sorted((job.data / "annotations").glob("instances_*.json"), reverse=True):
         part = file.stem.removeprefix("instances_")
         return _build(f"{job.data.resolve().name} {part}", part, _coco(job.data, file), job)
+    if found := _plain(job.data):
+        return _build(job.data.resolve().name, "all", found, job)
     raise DataError(job.data, "is no detection set that is known", f"expected: {LAYOUT}")
 
 
@@ -70,6 +73,20 @@ def _voc(root: Path) -> list[Boxed]:
         Boxed(name, root / "JPEGImages" / f"{name}.jpg", read_voc_boxes(root / "Annotations" / f"{name}.xml"))
         for name in listing.read_text().split()
     ]
+
+
+def _plain(root: Path) -> list[Boxed]:
+    """Pictures of images/ with annotations/STEM.xml beside, of the root or else of all its folders; none: no boxes."""
+    parts = [root] if (root / "images").is_dir() else sorted(root.iterdir())
+    found = []
+    for part in parts:
+        marked = {file.stem: file for file in (part / "annotations").glob("*.xml")}
+        for image in sorted((part / "images").iterdir()) if marked and (part / "images").is_dir() else ():
+            boxes = read_voc_boxes(marked.pop(image.stem)) if image.stem in marked else np.empty((0, 4))
+            found.append(Boxed(image.relative_to(root).as_posix(), image, boxes))
+        if marked:
+            raise DataError(next(iter(marked.values())), "has no picture in images/", "add it, or take the file away")
+    return found
 
 
 def read_voc_boxes(path: Path) -> NDArray[np.float64]:
