@@ -12,6 +12,7 @@ from opendino.cli import main
 from opendino.cli.evaluate import evaluate, run
 from opendino.data.transform import Transform
 from opendino.errors import DataError, UsageError, WeightsError
+from opendino.evaluation.examples import MOST
 from opendino.evaluation.published import TABLE, published
 from opendino.evaluation.record import read_record
 from opendino.evaluation.side_by_side import to_lines
@@ -74,6 +75,15 @@ def test_every_layout_runs_to_its_files(protocol, build, settings, models, tmp_p
     known = [row for row in TABLE if (row.protocol, row.dataset) == (protocol, done.results[0].dataset)]
     assert set(known) <= {published(result.protocol, result.dataset, result.metric) for result in done.results}
     assert done.page.read_text().count("<td") >= 5 * len(done.results) and "| --- |" in done.table.read_text()
+
+
+def test_the_page_draws_what_each_model_found(models, tmp_path):
+    root = layouts.voc_boxes(tmp_path / "data")
+    page = evaluate("discovery", model=models, data=root, out=tmp_path / "out", quiet=True).page.read_text()
+    assert page.count("data:image/jpeg") == MOST * 3 and "what was found" in page
+    root = layouts.plain_videos(tmp_path / "videos")
+    swept = evaluate("vos", model=models[0], data=root, layers="all", out=tmp_path / "layers", quiet=True)
+    assert swept.page.read_text().count("data:image/jpeg") == 2, "one video, at the last layer alone"
 
 
 def test_every_built_protocol_has_a_fixture_and_every_other_a_reason():

@@ -17,7 +17,7 @@ from opendino.evaluation.datasets.masks import Masks, open_masks
 from opendino.evaluation.metrics.segmentation import mean_iou
 from opendino.evaluation.patch_likeness import likeness_agreement
 from opendino.evaluation.protocol import Job, Subject
-from opendino.evaluation.segmentation import knn_counts
+from opendino.evaluation.segmentation import look_for_neighbours
 from opendino.monitor.health import Health
 from opendino.train.config import WatchConfig
 
@@ -44,7 +44,9 @@ class MaskedPictures:
         subject = Subject(model.eval(), replace(transform, patch=patch), "watched", "", device)
         settings = {"rows": max(1, side_px // patch), "layer": -1, "k": NEIGHBOURS, "bank": BANK}
         with torch.no_grad():
-            counts, _, _ = knn_counts(subject, self.data, replace(self.job, settings=settings))
+            job = replace(self.job, settings=settings)
+            neighbours, val, _ = look_for_neighbours(subject, self.data, job)
+            counts = neighbours.count(val, self.data.num_classes, job)
         each = 100 * mean_iou(counts)
         return {
             "miou": 100 * float(mean_iou(counts.sum(axis=0))),

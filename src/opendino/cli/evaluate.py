@@ -25,7 +25,7 @@ from opendino.evaluation.planning import Planned, failure_words, layer_jobs, nam
 from opendino.evaluation.protocol import Job, Subject
 from opendino.evaluation.record import DRAWS, RESULTS, UNITS, read_record, write_record
 from opendino.evaluation.results import Result, weights_hash
-from opendino.evaluation.side_by_side import to_lines
+from opendino.evaluation.side_by_side import to_galleries, to_lines
 from opendino.evaluation.suite import BOTH, ENTRIES, find
 from opendino.evaluation.surroundings import Scored, scored
 from opendino.files import write_atomic
@@ -167,6 +167,7 @@ def _write(
         lead="Every number is of a frozen backbone: heads are fitted on the training part, the backbone never is.",
         problems=[*(f"{what}: {why}" for what, why in failures.items()), *warnings],
         command=str(run["command"]),
+        galleries=to_galleries(scored),
     )
     table = output.file("results.md")
     write_atomic(table, markdown_table(lines, names))

@@ -18,7 +18,9 @@ from opendino.data import images
 from opendino.data.sources import Skipped
 from opendino.errors import DataError
 from opendino.evaluation.datasets.depths import DepthPair, Depths
+from opendino.evaluation.datasets.units import evenly
 from opendino.evaluation.dense import patch_map, to_native, whole_input
+from opendino.evaluation.examples import MOST, of_depth
 from opendino.evaluation.metrics.depth import DepthScore, score_depth
 from opendino.evaluation.protocol import Choice, Job, Outcome, Subject, mean_score
 from opendino.evaluation.reading import read_each
@@ -96,6 +98,12 @@ def evaluate_linear_depth(subject: Subject, data: Depths, job: Job) -> Outcome:
     ]
     chosen = int(np.argmin(tried))
     scores = [_score(heads, chosen, one, data) for one in val]
+    pairs = evenly(list(zip(val, scores, strict=True)), MOST)
+    drawn = []
+    for one, score in pairs:
+        depth, valid = data.read(one.pair)
+        found = _metres(heads, chosen, one, data, depth.shape)
+        drawn.append(of_depth(one.pair.id, depth, valid, found, f"{score.rmse:.2f} m off"))
     points = [asdict(one) for one in GRID]
     choice = Choice(points[chosen], "held-out train", points, tried)
     ids = [one.pair.id for one in val]
@@ -106,14 +114,21 @@ def evaluate_linear_depth(subject: Subject, data: Depths, job: Job) -> Outcome:
             mean_score("delta1", [100 * one.delta1 for one in scores], ids, choice=choice),
         ],
         [*bad_train, *bad_val],
+        examples=drawn,
     )
 
 
 def _score(heads: LinearHeads, head: int, one: SeenDepth, data: Depths) -> DepthScore:
     depth, valid = data.read(one.pair)
+    score = score_depth(depth, _metres(heads, head, one, data, depth.shape), valid)
+    assert score is not None, "maps without a valid pixel were skipped"
+    return score
+
+
+def _metres(heads: LinearHeads, head: int, one: SeenDepth, data: Depths, size: tuple[int, ...]) -> NDArray[np.float32]:
+    """[H, W] of the size that is asked for."""
     with torch.no_grad():
         logits = heads.one(one.patches.flatten(0, 1), head)
     metres = depth_of_bins(logits, data.low_m, data.high_m).unflatten(0, one.patches.shape[:2])
-    score = score_depth(depth, to_native(metres[None], *depth.shape)[0].numpy(), valid)
-    assert score is not None, "maps without a valid pixel were skipped"
-    return score
+    found: NDArray[np.float32] = to_native(metres[None], *size)[0].numpy()
+    return found

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from opendino.data.beside import read_declared
 from opendino.evaluation.datasets.boxes import Boxes
+from opendino.evaluation.datasets.units import evenly
 from opendino.evaluation.dense import native_input, patch_map, whole_input
+from opendino.evaluation.examples import MOST, Example, of_boxes
 from opendino.evaluation.metrics.boxes import is_localised
 from opendino.evaluation.protocol import Choice, Job, Outcome, Score, Subject, mean_score
 from opendino.evaluation.reading import read_each
@@ -89,6 +91,8 @@ def evaluate_discovery(subject: Subject, data: Boxes, job: Job) -> Outcome:
     rows = int(job.settings["rows"])
     hits: list[list[float]] = []
     ids: list[str] = []
+    drawn: list[list[Example]] = []
+    wanted = {one.id for one in evenly(data.pictures, MOST)}
     skipped = list(data.skipped)
     for one, picture in read_each(data.pictures, lambda one: read_declared(one.image), skipped, job, "pictures"):
         image = native_input(subject, picture) if rows == 0 else whole_input(subject, picture, rows)
@@ -97,16 +101,32 @@ def evaluate_discovery(subject: Subject, data: Boxes, job: Job) -> Outcome:
         # At full resolution the grid covers the padded picture, else the picture itself.
         seen = image.shape[1:] if rows == 0 else (height, width)
         scale = seen[1] / patches.shape[1], seen[0] / patches.shape[0]
-        boxes = [_to_pixels(token_cut(patches, each), scale, width, height) for each in taus]
+        cuts = [token_cut(patches, each) for each in taus]
+        boxes = [_to_pixels(cut, scale, width, height) for cut in cuts]
         hits.append([100.0 * is_localised(box, one.boxes) for box in boxes])
         ids.append(one.id)
+        if one.id in wanted:
+            drawn.append(
+                [
+                    of_boxes(
+                        one.id,
+                        picture.array,
+                        one.boxes,
+                        box,
+                        cut.mask,
+                        f"threshold {tau}, {'found' if hit else 'missed'}",
+                    )
+                    for tau, box, cut, hit in zip(taus, boxes, cuts, hits[-1], strict=True)
+                ]
+            )
     table = np.array(hits)
     scores = [mean_score("corloc", table[:, taus.index(tau)], ids)]
     if len(taus) > 1:
         scores.append(chosen_on_all(table, taus, ids))
     if len(taus) > 1 and len(ids) > 1:
         scores.append(chosen_on_other_half(table, taus, ids))
-    return Outcome(scores, skipped)
+    shown = int(table.mean(0).argmax())
+    return Outcome(scores, skipped, examples=[by_tau[shown] for by_tau in drawn])
 
 
 def chosen_on_all(table: NDArray[np.float64], taus: list[float], ids: list[str]) -> Score:

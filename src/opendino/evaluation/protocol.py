@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from opendino.data.sources import Skipped
 from opendino.data.transform import Transform
 from opendino.errors import DataError, UsageError
+from opendino.evaluation.examples import Example
 from opendino.evaluation.metrics.interval import Estimate, bootstrap, cluster_bootstrap, set_bootstrap
 from opendino.evaluation.results import Result
 
@@ -130,13 +131,17 @@ class Score:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Everything that a protocol found. breakdown: a number a class, sequence or domain, by name."""
+    """Everything that a protocol found.
+
+    breakdown: a number a class, sequence or domain, by name; examples: a few scored pictures, drawn.
+    """
 
     scores: Sequence[Score]
     skipped: Sequence[Skipped] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     breakdown: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    examples: Sequence[Example] = ()
 
 
 @dataclass(frozen=True)

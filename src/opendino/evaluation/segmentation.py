@@ -21,7 +21,9 @@ from opendino.data.beside import read_declared
 from opendino.data.sources import Skipped
 from opendino.errors import DataError
 from opendino.evaluation.datasets.masks import IGNORE, Masks, Pair
+from opendino.evaluation.datasets.units import evenly
 from opendino.evaluation.dense import argmax, patch_map, to_native, whole_input
+from opendino.evaluation.examples import MOST, Example, of_classes
 from opendino.evaluation.metrics.segmentation import (
     Counts,
     class_counts,
@@ -102,9 +104,13 @@ class PatchClasses:
     num_classes: int
     choice: Choice
 
+    def predict(self, one: Seen) -> NDArray[np.int64]:
+        """[H, W] class of every pixel, at the mask's own size."""
+        return _predict(self.heads, self.head, one)
+
     def count(self, one: Seen) -> Counts:
         """Confusion of a picture's pixels at the mask's own size."""
-        return _count(self.heads, self.head, one, self.num_classes)
+        return class_counts(one.mask, self.predict(one), self.num_classes)
 
 
 def fit_patch_classes(
@@ -126,7 +132,7 @@ def fit_patch_classes(
     )
     tried = []
     for head in range(len(GRID)):
-        counts = [_count(heads, head, one, num_classes) for one in held]
+        counts = [class_counts(one.mask, _predict(heads, head, one), num_classes) for one in held]
         tried.append(100 * float(mean_iou(np.sum(counts, axis=0))) if counts else 0.0)
     chosen = int(np.argmax(tried))
     points = [asdict(one) for one in GRID]
@@ -142,17 +148,43 @@ def evaluate_linear_segmentation(subject: Subject, data: Masks, job: Job) -> Out
     steps, batch = int(job.settings["steps"]), int(job.settings["batch"])
     fitted = fit_patch_classes(kept, held, data.num_classes, job, steps=steps, batch=batch, held_name="held-out train")
     counts = np.stack([fitted.count(one) for one in val])
-    return _outcome(counts, val, data, [*bad_train, *bad_val], fitted.choice)
+    drawn = _examples(data, val, counts, [fitted.predict(one) for one in evenly(val, MOST)])
+    return _outcome(counts, val, data, [*bad_train, *bad_val], drawn, fitted.choice)
 
 
 def evaluate_knn_segmentation(subject: Subject, data: Masks, job: Job) -> Outcome:
     """mIoU of patches that take the mean class shares of their nearest training patches; nothing is fitted."""
-    counts, val, skipped = knn_counts(subject, data, job)
-    return _outcome(counts, val, data, skipped)
+    neighbours, val, skipped = look_for_neighbours(subject, data, job)
+    counts = neighbours.count(val, data.num_classes, job)
+    drawn = _examples(data, val, counts, [neighbours.predict(one) for one in evenly(val, MOST)])
+    return _outcome(counts, val, data, skipped, drawn)
 
 
-def knn_counts(subject: Subject, data: Masks, job: Job) -> tuple[Counts, list[Seen], list[Skipped]]:
-    """Counts [n, 3, C] of the n val pictures, those pictures, and files that could not be read."""
+@dataclass(frozen=True)
+class PatchNeighbours:
+    """A bank of training patches [n, D] of length 1 with the class shares of their pixels [n, C], and how many vote."""
+
+    bank: Tensor
+    shares: Tensor
+    k: int
+
+    def predict(self, one: Seen) -> NDArray[np.int64]:
+        """[H, W] class of every pixel, at the mask's own size."""
+        votes = knn_shares(self.bank, self.shares, one.patches.flatten(0, 1), self.k)
+        maps = votes.unflatten(0, one.patches.shape[:2]).permute(2, 0, 1)
+        return argmax(to_native(maps, *one.mask.shape))
+
+    def count(self, seen: list[Seen], num_classes: int, job: Job) -> Counts:
+        """[n, 3, C] of n pictures."""
+        counts = []
+        for one in seen:
+            counts.append(class_counts(one.mask, self.predict(one), num_classes))
+            job.progress("neighbours", len(counts), len(seen))
+        return np.stack(counts)
+
+
+def look_for_neighbours(subject: Subject, data: Masks, job: Job) -> tuple[PatchNeighbours, list[Seen], list[Skipped]]:
+    """The bank of the training pictures, the val pictures, and files that could not be read."""
     train, bad_train = look(subject, data, list(data.train), job, "train")
     val, bad_val = look(subject, data, list(data.val), job, "val")
     features, shares = _rows(train)
@@ -160,15 +192,9 @@ def knn_counts(subject: Subject, data: Masks, job: Job) -> tuple[Counts, list[Se
     if len(features) > limit:
         kept = torch.randperm(len(features), generator=torch.Generator().manual_seed(job.seed))[:limit]
         features, shares = features[kept], shares[kept]
-    bank = F.normalize(features, dim=1)
     shares = shares / shares.sum(dim=1, keepdim=True)
-    all_counts = []
-    for one in val:
-        votes = knn_shares(bank, shares, one.patches.flatten(0, 1), int(job.settings["k"]))
-        maps = votes.unflatten(0, one.patches.shape[:2]).permute(2, 0, 1)
-        all_counts.append(class_counts(one.mask, argmax(to_native(maps, *one.mask.shape)), data.num_classes))
-        job.progress("neighbours", len(all_counts), len(val))
-    return np.stack(all_counts), val, [*bad_train, *bad_val]
+    bank = PatchNeighbours(F.normalize(features, dim=1), shares, int(job.settings["k"]))
+    return bank, val, [*bad_train, *bad_val]
 
 
 def knn_shares(bank: Tensor, shares: Tensor, queries: Tensor, k: int) -> Tensor:
@@ -191,15 +217,36 @@ def _rows(seen: list[Seen]) -> tuple[Tensor, Tensor]:
     return features[known], shares[known]
 
 
-def _count(heads: LinearHeads, head: int, one: Seen, num_classes: int) -> Counts:
+def _predict(heads: LinearHeads, head: int, one: Seen) -> NDArray[np.int64]:
     with torch.no_grad():
         logits = heads.one(one.patches.flatten(0, 1), head)
     maps = logits.unflatten(0, one.patches.shape[:2]).permute(2, 0, 1)
-    return class_counts(one.mask, argmax(to_native(maps, *one.mask.shape)), num_classes)
+    return argmax(to_native(maps, *one.mask.shape))
+
+
+def _examples(data: Masks, val: list[Seen], counts: Counts, found: list[NDArray[np.int64]]) -> list[Example]:
+    """What was predicted for those pictures that are drawn."""
+    pairs = {pair.id: pair for pair in data.val}
+    right = {one.id: float(pixel_accuracy(own)) for one, own in zip(val, counts, strict=True)}
+    return [
+        of_classes(
+            one.id,
+            read_declared(pairs[one.id].image).array,
+            one.mask,
+            predicted,
+            f"{right[one.id]:.0%} of pixels right",
+        )
+        for one, predicted in zip(evenly(val, MOST), found, strict=True)
+    ]
 
 
 def _outcome(
-    counts: Counts, val: list[Seen], data: Masks, skipped: list[Skipped], choice: Choice | None = None
+    counts: Counts,
+    val: list[Seen],
+    data: Masks,
+    skipped: list[Skipped],
+    examples: list[Example],
+    choice: Choice | None = None,
 ) -> Outcome:
     ids = [one.id for one in val]
 
@@ -212,4 +259,4 @@ def _outcome(
     per_class = {name: 100 * value for name, value in zip(data.class_names, each, strict=True)}
     known = {name: value for name, value in per_class.items() if np.isfinite(value)}
     scores = [score("miou", mean_iou), score("macc", mean_accuracy), score("aacc", pixel_accuracy)]
-    return Outcome(scores, skipped, {}, {"iou_by_class": known})
+    return Outcome(scores, skipped, {}, {"iou_by_class": known}, examples=examples)

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from opendino.evaluation.examples import Example
 from opendino.evaluation.metrics.interval import Estimate, paired_bootstrap, paired_draws
 from opendino.evaluation.published import published
 from opendino.evaluation.record import Key, Record, key_of
 from opendino.evaluation.results import Result
-from opendino.pages.results_page import Cell, Line, short
+from opendino.evaluation.surroundings import Scored
+from opendino.pages.results_page import Cell, Drawn, Gallery, Line, short
 
 Found = Mapping[str, tuple[Record, Result]]
 """By model, the result and the record that holds its units."""
@@ -34,6 +36,34 @@ def to_lines(records: Sequence[Record]) -> tuple[list[Line], list[str]]:
     last = _last_layers(grouped)
     lines = [_line(key, found, last.get(key, {})) for key, found in grouped.items()]
     return lines, list(dict.fromkeys(names.values()))
+
+
+def to_galleries(scored: Sequence[Scored]) -> list[Gallery]:
+    """The drawn pictures of each protocol and data set, models side by side; of a sweep those of its last layer."""
+    grouped: dict[tuple[str, str], dict[str, Sequence[Example]]] = {}
+    for one in scored:
+        if one.outcome.examples:
+            first = one.results[0]
+            models = grouped.setdefault((first.protocol, first.dataset), {})
+            models[str(first.config["model"])] = one.outcome.examples
+    galleries = []
+    for (protocol, dataset), models in grouped.items():
+        truths = {example.id: example.truth for examples in models.values() for example in examples}
+        pictures = [
+            Drawn(
+                name,
+                truth,
+                {
+                    model: (example.found, example.says)
+                    for model, examples in models.items()
+                    for example in examples
+                    if example.id == name
+                },
+            )
+            for name, truth in truths.items()
+        ]
+        galleries.append(Gallery(f"{protocol} on {dataset}: what was found", list(models), pictures))
+    return galleries
 
 
 def _last_layers(grouped: Mapping[Key, Found]) -> dict[Key, Found]:

@@ -22,6 +22,7 @@ from opendino.data.beside import read_declared
 from opendino.errors import DataError
 from opendino.evaluation.datasets.videos import Video, Videos, read_objects
 from opendino.evaluation.dense import argmax, patch_map, to_native, whole_input
+from opendino.evaluation.examples import MOST, Example, of_objects
 from opendino.evaluation.metrics.video import ObjectScore, frame_decay, frame_recall, score_sequence
 from opendino.evaluation.protocol import Job, Outcome, Statistic, Subject, set_score
 from opendino.evaluation.segmentation import class_shares
@@ -141,10 +142,16 @@ def track(subject: Subject, video: Video, job: Job) -> tuple[NDArray[np.uint8], 
 def evaluate_vos(subject: Subject, data: Videos, job: Job) -> Outcome:
     """J&F over objects, resampled by video: frames of one video are no independent trials."""
     by_video: dict[str, list[ObjectScore]] = {}
+    drawn: list[Example] = []
     for video in data.videos:
         if len(video.frames) < 3:
             raise DataError(video.name, f"has {len(video.frames)} frames, 3 are needed to score one")
-        by_video[video.name] = score_sequence(*track(subject, video, job))
+        truth, found = track(subject, video, job)
+        by_video[video.name] = score_sequence(truth, found)
+        if len(drawn) < MOST:
+            jf = 100 * np.mean([one.jf for one in by_video[video.name]])
+            last = read_declared(video.frames[-1]).array
+            drawn.append(of_objects(video.name, last, truth[-1], found[-1], f"last frame; J&F of the video {jf:.0f}"))
     ids = list(by_video)
     objects = [np.array([[o.jf, o.j.mean(), o.f.mean()] for o in scores]) for scores in by_video.values()]
     sums, counts = np.stack([one.sum(0) for one in objects]), np.array([len(one) for one in objects])
@@ -160,4 +167,4 @@ def evaluate_vos(subject: Subject, data: Videos, job: Job) -> Outcome:
         "j_decay": 100 * float(np.mean([frame_decay(one.j) for one in joined])),
     }
     warnings = [f"{len(ids)} videos: the interval over videos says little"] if len(ids) < 10 else []
-    return Outcome(scores, (), {}, details, warnings)
+    return Outcome(scores, (), {}, details, warnings, drawn)

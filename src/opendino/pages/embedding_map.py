@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import shlex
 import time
 from collections.abc import Sequence
@@ -14,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from opendino.features.explore import NEARLY_EQUAL, Overview, folders_agree
-from opendino.pages.page import data_uri, png_bytes, write_page
+from opendino.pages.page import data_uri, jpeg_uri, png_bytes, write_page
 
 THUMB_PX = 144
 ODD = 12
@@ -87,6 +85,4 @@ def write_map_page(
 def _thumb(picture: np.ndarray | None) -> str:
     image = Image.new("RGB", (32, 32), "grey") if picture is None else Image.fromarray(picture)
     image.thumbnail((THUMB_PX, THUMB_PX))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return jpeg_uri(image)

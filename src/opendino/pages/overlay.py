@@ -1,6 +1,8 @@
-"""Objects painted over a picture: each in its colour, with its outline, the rest darker."""
+"""Objects and classes painted over a picture: each in its colour; objects with their outline, the rest darker."""
 
 from __future__ import annotations
+
+import colorsys
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +11,15 @@ COLOURS = np.array(
     [(0, 0, 0), (255, 176, 0), (100, 143, 255), (220, 38, 127), (0, 158, 115), (254, 97, 0), (120, 94, 240)], np.uint8
 )
 """Of object 1 and so on, told apart by colour-blind people too; after the sixth they begin again."""
+
+CLASS_COLOURS = np.array([colorsys.hsv_to_rgb(0.618034 * number % 1, 0.8, 1) for number in range(255)] + [(0, 0, 0)])
+"""Of class 0 and so on, in [0, 1], neighbours far apart in hue; 255, which is no class, is black."""
+
+
+def classes(picture: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[H, W, 3] RGB and [H, W] class numbers -> [H, W, 3]: every pixel tinted by its class."""
+    tinted: NDArray[np.uint8] = (0.4 * picture + 0.6 * 255 * CLASS_COLOURS[mask]).astype(np.uint8)
+    return tinted
 
 
 def colours_of(numbers: NDArray[np.integer]) -> NDArray[np.uint8]:

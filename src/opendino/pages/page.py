@@ -96,6 +96,13 @@ def png_bytes(picture: Image.Image | np.ndarray, text: Mapping[str, str] | None 
     return buffer.getvalue()
 
 
+def jpeg_uri(picture: Image.Image | np.ndarray) -> str:
+    """A PIL image or uint8 [H, W, 3] array as a JPEG inside a page: a tenth of a PNG for a photograph."""
+    buffer = io.BytesIO()
+    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(buffer, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
 def data_uri(png: bytes) -> str:
     """A PNG to stand inside a page."""
     return "data:image/png;base64," + base64.b64encode(png).decode()

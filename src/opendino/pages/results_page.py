@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from opendino.pages.charts import Chart, Interval, interval_chart
-from opendino.pages.page import CHARTS, write_page
+from opendino.pages.page import CHARTS, jpeg_uri, write_page
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,24 @@ class Line:
     def gain_words(self) -> str:
         """ "b - a: +3.60 [2.51, 4.84]", "" where nothing is paired."""
         return ", ".join(f"{what}: {much}" for what, much in self.differences)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A scored picture: its truth as uint8 [h, w, 3], and by model what was found as such, and how well in words."""
+
+    id: str
+    truth: NDArray[np.uint8]
+    found: Mapping[str, tuple[NDArray[np.uint8], str]]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Some of the pictures of one protocol."""
+
+    title: str
+    models: Sequence[str]
+    pictures: Sequence[Drawn]
 
 
 def text_table(lines: Sequence[Line], models: Sequence[str]) -> str:
@@ -139,8 +160,9 @@ def write_results_page(
     lead: str,
     problems: Sequence[str] = (),
     command: str = "",
+    galleries: Sequence[Gallery] = (),
 ) -> Path:
-    """Write the page: the table, a chart a line, what was not run, and the command."""
+    """Write the page: the table, a chart a line, pictures, what was not run, and the command."""
     charts = [chart for line in lines if (chart := _chart(line)) is not None]
     return write_page(
         path,
@@ -163,9 +185,19 @@ def write_results_page(
         ],
         remarks=remarks(lines),
         charts=charts,
+        galleries=[(one.title, one.models, [_row_of(each, one.models) for each in one.pictures]) for one in galleries],
         problems=problems,
         command=command,
     )
+
+
+def _row_of(drawn: Drawn, models: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:
+    """The picture's name, and (data URI, words) of the truth and of each model; empty ones where one lacks."""
+    cells = [(jpeg_uri(drawn.truth), "truth")]
+    for model in models:
+        picture, words = drawn.found.get(model, (None, ""))
+        cells.append(("" if picture is None else jpeg_uri(picture), words))
+    return drawn.id, cells
 
 
 def _chart(line: Line) -> Chart | None:

@@ -1,0 +1,82 @@
+"""A few of the pictures that were scored, with the truth and what was found drawn on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageDraw
+
+from opendino.pages.overlay import classes, overlay
+from opendino.pages.sheet import as_rgb
+from opendino.pages.similarity import paint
+
+MOST = 6
+"""Pictures of a protocol that are drawn."""
+SIDE_PX = 260
+TRUE, FOUND = (64, 220, 64), (255, 64, 64)
+
+RGB = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Example:
+    """truth, found: small [h, w, 3] drawings of one scored picture; says: how it went, in a few words."""
+
+    id: str
+    truth: RGB
+    found: RGB
+    says: str = ""
+
+
+def of_boxes(
+    name: str, picture: RGB, boxes: NDArray[np.float64], box: Sequence[float], mask: NDArray[np.bool_], says: str
+) -> Example:
+    """True boxes [n, 4] in green beside the found box in red over its part [h, w] of the picture; xyxy in pixels."""
+    height, width = picture.shape[:2]
+    part = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)).astype(np.uint8)
+    return Example(name, _boxed(picture, boxes, TRUE), _boxed(overlay(as_rgb(picture), part), [box], FOUND), says)
+
+
+def of_classes(name: str, picture: RGB, truth: NDArray[np.uint8], found: NDArray[np.integer], says: str) -> Example:
+    """Class numbers [H, W] of the mask's size over a picture of any size; 255 in the truth is no class."""
+    fitted = _resized(picture, *truth.shape)
+    return Example(name, _small(classes(fitted, truth)), _small(classes(fitted, found.astype(np.uint8))), says)
+
+
+def of_objects(name: str, frame: RGB, truth: NDArray[np.uint8], found: NDArray[np.uint8], says: str) -> Example:
+    """Object numbers [H, W] over a frame; 0 is background."""
+    fitted = _resized(frame, *truth.shape)
+    return Example(name, _small(overlay(fitted, truth)), _small(overlay(fitted, found)), says)
+
+
+def of_depth(
+    name: str, truth_m: NDArray[np.floating], valid: NDArray[np.bool_], found_m: NDArray[np.floating], says: str
+) -> Example:
+    """Two depth maps [H, W] in metres on one scale, that of the valid truth; what is not valid is black in it."""
+    low, high = np.quantile(truth_m[valid], (0.02, 0.98))
+    painted = [paint(torch.from_numpy(np.asarray(one, np.float32)), low, high) for one in (truth_m, found_m)]
+    return Example(name, _small(np.where(valid[..., None], painted[0], 0).astype(np.uint8)), _small(painted[1]), says)
+
+
+def _boxed(picture: RGB, boxes: ArrayLike, colour: tuple[int, int, int]) -> RGB:
+    small = Image.fromarray(_small(picture))
+    scale = small.width / picture.shape[1]
+    pen = ImageDraw.Draw(small)
+    for left, top, right, bottom in np.asarray(boxes, np.float64) * scale:
+        pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=2)
+    return np.asarray(small)
+
+
+def _small(picture: RGB) -> RGB:
+    """With SIDE_PX at most on its long side."""
+    small = Image.fromarray(np.ascontiguousarray(as_rgb(picture)))
+    small.thumbnail((SIDE_PX, SIDE_PX))
+    return np.asarray(small)
+
+
+def _resized(picture: RGB, height: int, width: int) -> RGB:
+    return np.asarray(Image.fromarray(as_rgb(picture)).resize((width, height), Image.Resampling.BILINEAR))
