@@ -261,6 +261,17 @@ def test_a_conv_backbone_runs_dense_protocols(tmp_path):
     assert evaluate("discovery", model=model, data=root, out=tmp_path / "out", quiet=True).results[0].n == 9
 
 
+def test_files_of_a_table_may_be_named_from_the_folder_of_its_name_on(models, tmp_path):
+    root = layouts.labelled_csv(tmp_path / "data")
+    whole = evaluate("retrieval", model=models[0], data=root, out=tmp_path / "whole", quiet=True)
+    text = (root / "places_labels.csv").read_text().replace("pictures/", "")
+    (root / "places_labels.csv").write_text(text)
+    (root / "pictures").rename(root / "places")
+    beside = evaluate("retrieval", model=models[0], data=root, out=tmp_path / "beside", quiet=True)
+    assert [one.value for one in beside.results] == [one.value for one in whole.results]
+    assert beside.page.read_text().count("data:image/jpeg") == 2 * MOST
+
+
 def test_boxes_beside_pictures_in_folders_of_parts_are_all_scored(models, tmp_path):
     root = layouts.plain_boxes(tmp_path / "data")
     found = []

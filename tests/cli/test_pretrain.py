@@ -85,6 +85,11 @@ def test_the_same_command_goes_on_and_another_one_is_refused(pictures, tmp_path,
     process.start()
     process.join()
     assert process.exitcode == -9 and not (out / "model").exists()
+    newest = max((out / "checkpoints").iterdir())
+    given, kept = load(out), load(newest)
+    assert f"has not ended; this is its step {int(newest.name[5:])}" in capsys.readouterr().err
+    assert all(torch.equal(one, kept.state_dict()[name]) for name, one in given.state_dict().items())
+    assert given.transform == load(out / "model-start").transform
     assert pretrain(pictures, out, "--steps", "6", "--save-steps", "2", "--optim.lr", "0.5") == 2
     assert "optim.lr: 0.002 -> 0.5" in capsys.readouterr().err
     capsys.readouterr()

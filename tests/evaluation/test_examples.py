@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from opendino.evaluation.examples import FOUND, SIDE_PX, TRUE, of_boxes, of_classes, of_depth, of_objects
+from opendino.evaluation.examples import (
+    FOUND,
+    NEAREST_PX,
+    SIDE_PX,
+    TRUE,
+    of_boxes,
+    of_classes,
+    of_depth,
+    of_neighbours,
+    of_objects,
+)
 
 GREY = np.full((100, 200, 3), 128, np.uint8)
 
@@ -48,3 +58,9 @@ def test_depths_share_the_scale_of_the_truth():
     drawn = of_depth("a", metres, valid, metres.copy(), "")
     assert (drawn.truth[:10] == 0).all() and (drawn.truth[20:] == drawn.found[20:]).all()
     assert (of_depth("a", metres, valid, metres + 100, "").found == drawn.found[0, -1]).all()
+
+
+def test_neighbours_are_framed_by_whether_they_are_right():
+    drawn = of_neighbours("a", GREY, [(GREY, True), (GREY[:, :50], False)], "1 of 2 right")
+    assert drawn.found.shape == (NEAREST_PX, 2 * NEAREST_PX, 3)
+    assert where(drawn.found, TRUE)[3] < NEAREST_PX <= where(drawn.found, FOUND)[2]

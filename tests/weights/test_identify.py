@@ -43,7 +43,8 @@ TOLD = [
 
 @pytest.mark.parametrize(("path", "names", "raw", "digest", "member", "how", "careful"), TOLD)
 def test_what_tells_a_file_from_its_look_alikes(path, names, raw, digest, member, how, careful):
-    opened = SimpleNamespace(file=Path("/data") / path, names=names, raw=raw)
+    file = Path("/data") / path
+    opened = SimpleNamespace(file=file, folder=file.parent, names=names, raw=raw)
     found = identify(opened, Origin(opened.file), digest)
     assert (found.spec.name if found.spec else None, found.how) == (member, how)
     assert bool(found.careful) == careful

@@ -234,7 +234,8 @@ def test_shards_of_a_pickled_model(tmp_path):
     assert torch.equal(model.cls_token, tensors["embeddings.cls_token"])
 
 
-def test_a_run_that_still_trains_gives_its_best_weights_so_far(tmp_path):
-    for kind, name in (("vit", "model-start"), ("conv_mini", "model-best")):
+def test_a_run_that_still_trains_gives_its_best_weights_so_far(tmp_path, capsys):
+    for kind, name, words in (("vit", "model-start", "random weights of its start"), ("conv_mini", "model-best", "")):
         model, _ = made(kind, tmp_path / name)
         assert torch.equal(load(tmp_path)(images(32, 32)).cls, model(images(32, 32)).cls)
+        assert words in (said := capsys.readouterr().err) and bool(said) == bool(words)

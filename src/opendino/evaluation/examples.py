@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from opendino.pages.overlay import classes, overlay
 from opendino.pages.sheet import as_rgb
@@ -16,7 +16,7 @@ from opendino.pages.similarity import paint
 
 MOST = 6
 """Pictures of a protocol that are drawn."""
-SIDE_PX = 260
+SIDE_PX, NEAREST_PX = 260, 78
 TRUE, FOUND = (64, 220, 64), (255, 64, 64)
 
 RGB = NDArray[np.uint8]
@@ -62,6 +62,16 @@ def of_depth(
     return Example(name, _small(np.where(valid[..., None], painted[0], 0).astype(np.uint8)), _small(painted[1]), says)
 
 
+def of_neighbours(name: str, query: RGB, nearest: Sequence[tuple[RGB, bool]], says: str) -> Example:
+    """A query beside its nearest pictures from left to right, those that are right framed green, others red."""
+    strip = Image.new("RGB", (len(nearest) * NEAREST_PX, NEAREST_PX), "white")
+    for place, (picture, right) in enumerate(nearest):
+        square = ImageOps.fit(Image.fromarray(as_rgb(picture)), (NEAREST_PX - 10,) * 2)
+        framed = ImageOps.expand(square, 3, TRUE if right else FOUND)
+        strip.paste(framed, (place * NEAREST_PX + 2, 2))
+    return Example(name, _small(query, 2 * NEAREST_PX), np.asarray(strip), says)
+
+
 def _boxed(picture: RGB, boxes: ArrayLike, colour: tuple[int, int, int]) -> RGB:
     small = Image.fromarray(_small(picture))
     scale = small.width / picture.shape[1]
@@ -71,10 +81,10 @@ def _boxed(picture: RGB, boxes: ArrayLike, colour: tuple[int, int, int]) -> RGB:
     return np.asarray(small)
 
 
-def _small(picture: RGB) -> RGB:
-    """With SIDE_PX at most on its long side."""
+def _small(picture: RGB, side_px: int = SIDE_PX) -> RGB:
+    """With so many pixels at most on its long side."""
     small = Image.fromarray(np.ascontiguousarray(as_rgb(picture)))
-    small.thumbnail((SIDE_PX, SIDE_PX))
+    small.thumbnail((side_px, side_px))
     return np.asarray(small)
 
 

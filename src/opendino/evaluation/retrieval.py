@@ -16,10 +16,14 @@ from torch import Tensor
 from opendino.errors import DataError
 from opendino.evaluation.cache import features
 from opendino.evaluation.datasets.instances import Instances, Query
+from opendino.evaluation.datasets.units import evenly
+from opendino.evaluation.examples import MOST, Example, of_neighbours
 from opendino.evaluation.metrics.retrieval import average_precision, hit_ranks, recall_at, revisited_aps
 from opendino.evaluation.protocol import Job, Outcome, Score, Subject, mean_score
 
 KS = (1, 5, 10)
+NEAREST = 5
+"""Pictures that are drawn for a query."""
 
 
 def rank(gallery: Tensor, query: Tensor) -> NDArray[np.int64]:
@@ -37,19 +41,36 @@ def evaluate_retrieval(subject: Subject, data: Instances, job: Job) -> Outcome:
     gallery, queries = F.normalize(bank.cls, dim=1), F.normalize(asked.cls, dim=1)
     ids = [question.id for question in data.questions]
     if data.kind == "revisited":
-        return Outcome(_revisited(gallery, queries, data.questions), (), {"query_crop": False})
+        scores = _revisited(gallery, queries, data.questions)
+        return Outcome(scores, (), {"query_crop": False}, examples=_examples(data, gallery, queries))
     if data.kind == "pairs":
         both = [
             (_rank_of(gallery, queries, question.index) + _rank_of(queries, gallery, question.index)) / 2
             for question in data.questions
         ]
-        return Outcome([mean_score("map", 100 * np.array(both), ids, unit="pair")], (), {"directions": "both"})
+        score = mean_score("map", 100 * np.array(both), ids, unit="pair")
+        return Outcome([score], (), {"directions": "both"}, examples=_examples(data, gallery, queries))
     ranks = [hit_ranks(rank(gallery, queries[q.index]), q.easy, q.junk) for q in data.questions]
     aps = [100 * average_precision(hits, len(q.easy)) for hits, q in zip(ranks, data.questions, strict=True)]
     recalls = [
         mean_score(f"recall_at_{k}", [100 * recall_at(hits, k) for hits in ranks], ids, unit="query") for k in KS
     ]
-    return Outcome([mean_score("map", aps, ids, unit="query"), *recalls])
+    scores = [mean_score("map", aps, ids, unit="query"), *recalls]
+    return Outcome(scores, examples=_examples(data, gallery, queries))
+
+
+def _examples(data: Instances, gallery: Tensor, queries: Tensor) -> list[Example]:
+    """Some queries beside their nearest pictures."""
+    asked = data.gallery if data.queries is None else data.queries
+    drawn = []
+    for question in evenly(data.questions, MOST):
+        order = rank(gallery, queries[question.index])
+        order = order[~np.isin(order, list(question.junk))][:NEAREST]
+        wanted = {question.index} if data.kind == "pairs" else question.easy | question.hard
+        nearest = [(data.gallery.read(int(row)).array, int(row) in wanted) for row in order]
+        says = f"{sum(right for _, right in nearest)} of {len(nearest)} right, {len(wanted)} to be found"
+        drawn.append(of_neighbours(question.id, asked.read(question.index).array, nearest, says))
+    return drawn
 
 
 def _revisited(gallery: Tensor, queries: Tensor, questions: Sequence[Query]) -> list[Score]:

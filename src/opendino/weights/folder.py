@@ -32,8 +32,10 @@ def find_weights(path: Path) -> Path:
         if path.exists():
             raise WeightsError(path, "is neither a regular file nor a folder", _FIX)
         raise WeightsError(path, "no such file or folder", point_near(path))
-    # A run that still trains has no model/ yet, but its best weights so far, or those of the start.
-    for folder in (path, *(path / name for name in RUN_MODELS)):
+    # A run that still trains has no model/ yet, but its best weights so far, its newest checkpoint, or its start.
+    checkpoints = sorted((path / "checkpoints").glob("step-" + "[0-9]" * 8))[-1:]
+    trained, start = (path / name for name in TRAINED_MODELS), path / "model-start"
+    for folder in (path, *trained, *checkpoints, start):
         for name in USUAL:
             if (folder / name).is_file():
                 return folder / name
@@ -45,6 +47,17 @@ def find_weights(path: Path) -> Path:
     if (path / "checkpoints").is_dir():
         raise WeightsError(path, "this run has written no model yet", "let it reach its first save")
     raise WeightsError(path, f"holds no {WEIGHTS}", _FIX)
+
+
+def not_the_last(path: Path, file: Path) -> str:
+    """What a reader must know of weights that stand for a run, in words: "" unless it has not ended.
+
+    path: what was named; file: what `find_weights` gave for it.
+    """
+    inside = file.parent.relative_to(path).parts if file.parent.is_relative_to(path) else ()
+    if inside[:1] == ("checkpoints",):
+        return f"has not ended; this is its step {int(inside[1].removeprefix('step-')):,}"
+    return "has saved nothing yet; these are the random weights of its start" if inside == ("model-start",) else ""
 
 
 def read_config(file: Path) -> tuple[Any, Path] | None:

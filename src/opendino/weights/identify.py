@@ -98,7 +98,7 @@ def _card(opened: Opened) -> Mapping[str, Any]:
 
 def _careful_of_normalisation(opened: Opened, other: ModelSpec | None) -> str:
     """What a wrong guess changes: nothing where a file beside the weights states mean and standard deviation."""
-    if states_transform(opened.file.parent, opened.raw):
+    if states_transform(opened.folder, opened.raw):
         return ""
     if other is None:
         return "no file says how its pictures are normalised; ImageNet's mean and std are taken (--mean, --std)"

@@ -29,10 +29,12 @@ class Opened:
     """A weights file that was read and recognised, before a model is made of it.
 
     tensors: under plain names; prefix: what was taken off in front of most.
-    raw: parsed config.json, or None. names: family members of this shape.
+    raw: parsed config.json, or None; folder: where it and the preprocessor's lie, for a checkpoint that of a model of
+    its run. names: family members of this shape.
     """
 
     file: Path
+    folder: Path
     layout: Layout
     config: Config
     tensors: dict[str, Tensor]
@@ -72,8 +74,10 @@ def open_weights(path: Path, heads: int | None = None, depth: Depth | None = Non
     rules = layout.rules(config, names)
     ours = empty_model(config).state_dict()
     coverage = measure(layout, rules, config, ours, found.tensors, found.left_out)
-    raw = beside[0] if beside is not None else None
-    return Opened(file, layout, config, found.tensors, rules, coverage, raw, ignored, names_of(config), found.prefix)
+    raw, folder = (beside[0], beside[1].parent) if beside is not None else (None, file.parent)
+    return Opened(
+        file, folder, layout, config, found.tensors, rules, coverage, raw, ignored, names_of(config), found.prefix
+    )
 
 
 def _stated_heads(beside: tuple[Any, Path] | None) -> int | None:

@@ -88,7 +88,7 @@ def read_passport(
         source=card["source"],
         digest=digest,
         digest_in_name=_compared(opened.file.name, digest),
-        transform=read_transform(opened.file.parent, opened.raw, patch, identity.spec),
+        transform=read_transform(opened.folder, opened.raw, patch, identity.spec),
         ignored=tuple(opened.ignored),
         random=tuple(map(str, card.get("random", ()))),
     )

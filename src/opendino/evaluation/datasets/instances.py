@@ -21,7 +21,7 @@ from opendino.evaluation.protocol import Job
 
 LAYOUT = (
     "gnd_roxford5k.pkl or gnd_rparis6k.pkl beside jpg/; old/ and new/ of AmsterTime; "
-    "labels.csv with `file,label`; or class folders"
+    "labels.csv with `file,label`, or NAME_labels.csv beside NAME/; or class folders"
 )
 
 
@@ -102,11 +102,14 @@ def _with_mates(source: Source, job: Job) -> Source:
 
 
 def _from_csv(root: Path, table: Path, job: Job) -> Source:
+    """Files are named from the folder of the table on, or for NAME_labels.csv from the folder NAME beside it."""
     with open(table, newline="", encoding="utf-8") as lines:
         rows = list(csv.reader(lines))
     if len(rows) < 2 or len(rows[0]) < 2 or rows[0][0] != "file":
         raise DataError(table, "must have the columns file,label")
-    source = ListSource(root, [row[0] for row in rows[1:]], [row[1] for row in rows[1:]])
+    beside = root / table.stem.removesuffix("_labels")
+    base = beside if (beside / rows[1][0]).is_file() else root
+    source = ListSource(base, [row[0] for row in rows[1:]], [row[1] for row in rows[1:]])
     source.require_files(f"{table.name} names them")
     return source
 
