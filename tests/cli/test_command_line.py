@@ -6,6 +6,8 @@ import sys
 import pytest
 
 from opendino.cli import VERBS, main
+from opendino.cli.fields import parse_fields, split_fields
+from opendino.train.config import RunConfig
 
 
 def python(code):
@@ -133,7 +135,7 @@ def test_help_names_what_is_to_be_given(capsys):
         (["pretrain", "{pictures}", "--steps"], 2, "--steps: needs a value"),
         (["pretrain", "{pictures}", "more", "--steps", "2"], 2, "more: not expected here"),
         (["pretrain", "{pictures}", "--steps", "2", "--precision", "bf61"], 2, "did you mean bf16?"),
-        (["pretrain", "{pictures}", "--steps", "2", "--compile"], 2, "--compile: needs a value"),
+        (["pretrain", "{pictures}", "--steps", "2", "--precision"], 2, "--precision: needs a value"),
         (["pretrain", "{pictures}", "--steps", "2", "--optim.betas", "1"], 2, "--optim.betas 1: needs 2 values"),
         (["show", "pca", "nowhere.png", "--model", "{empty}"], 3, ""),
         (["show", "pca"], 2, "no picture given"),
@@ -158,3 +160,12 @@ def test_bad_input_is_one_line_with_the_right_code(argv, code, said, capsys, tmp
     assert main(arguments) == code
     assert said in one_line(capsys)
     assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_field_that_is_on_or_off_may_stand_alone():
+    for typed in (["--compile"], ["--compile", "True"], ["--compile=True"], ["--compile", "--optim.lr", "0.1"]):
+        assert split_fields([*typed, "--steps", "3", "photos"], {"--steps"})[0] == ["--steps", "3", "photos"]
+        assert parse_fields(RunConfig(compile=False), typed).compile
+    mine, fields = split_fields(["--compile", "photos"], set())
+    assert mine == ["photos"] and fields == ["--compile", "True"]
+    assert not parse_fields(RunConfig(compile=True), ["--compile", "False"]).compile

@@ -202,15 +202,16 @@ FIELDS = [name for name, _ in flatten(to_dict(RunConfig())) if name not in ("rea
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_f23_each_field_is_free_or_scheduled_or_identity(name):
+def test_f23_each_field_is_free_or_allowed_or_identity(name):
     found = differences(RunConfig(), changed(RunConfig(), name))
     if name.startswith(FREE_FIELDS):
-        assert not found.scheduled and not found.identity
+        assert not found.allowed and not found.identity
     else:
-        (words,) = found.scheduled + found.identity
+        (words,) = found.allowed + found.identity
         assert words.startswith(f"{name}: ") and " -> " in words
-        scheduled = name in ("steps", "minutes") or name.startswith(("optim.", "method.momentum"))
-        assert bool(found.scheduled) == (scheduled and name != "optim.muon_lr")
+        exact = ("steps", "minutes", "precision", "compile", "method.micro_batch")
+        allowed = name in exact or name.startswith(("optim.", "method.momentum"))
+        assert bool(found.allowed) == (allowed and name != "optim.muon_lr")
 
 
 def test_f6_signals_at_any_step_save_that_step(pictures, unbroken, tmp_path):

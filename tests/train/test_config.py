@@ -68,6 +68,6 @@ def test_identity_covers_what_is_learned_and_not_what_is_shown():
         save=dataclasses.replace(config.save, steps=7),
     )
     found = differences(config, other)
-    assert found.scheduled == ("optim.lr: 0.001 -> 0.5",) and found.identity == ("seed: 0 -> 1",)
+    assert found.allowed == ("optim.lr: 0.001 -> 0.5",) and found.identity == ("seed: 0 -> 1",)
     muon = dataclasses.replace(config, optim=dataclasses.replace(config.optim, muon_lr=0.02))
     assert differences(config, muon).identity == ("optim.muon_lr: 0.0 -> 0.02",)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from opendino import __version__
+from opendino.cli.shortage import shortage
 from opendino.errors import OpendinoError, UsageError
 
 VERBS = {
@@ -70,25 +71,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output (head, less) went away: not a failure, and no trace at interpreter exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # the machine, not a bug: a full disk, a folder that may not be written
+    except Exception as error:
         if debug:
             traceback.print_exc()
+        print(f"opendino: {_in_words(error, arguments[0])}", file=sys.stderr)
+        return 1
+
+
+def _in_words(error: Exception, verb: str) -> str:
+    """One line for what no command expected: the machine's fault where it is, else a bug with the way to its trace."""
+    if lacking := shortage(error, verb):
+        return lacking
+    if isinstance(error, OSError):  # a full disk, a folder that may not be written
         where = f"{error.filename}: " if error.filename else ""
-        print(f"opendino: {where}{error.strerror or error}", file=sys.stderr)
-        return 1
-    except ModuleNotFoundError as error:
-        if debug:
-            traceback.print_exc()
+        return f"{where}{error.strerror or error}"
+    if isinstance(error, ModuleNotFoundError):
         extra = EXTRAS.get(str(error.name).partition(".")[0], "all")
-        print(f"opendino: {error.name} is not installed; pip install 'opendino[{extra}]'", file=sys.stderr)
-        return 1
-    except Exception as error:  # the last line of defence: a bug is still one line, with the way to its trace
-        if debug:
-            traceback.print_exc()
-        print(
-            f"opendino: {type(error).__name__}: {error}; a bug: run again with --debug and report it", file=sys.stderr
-        )
-        return 1
+        return f"{error.name} is not installed; pip install 'opendino[{extra}]'"
+    return f"{type(error).__name__}: {error}; a bug: run again with --debug and report it"
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -46,7 +46,7 @@ def claim(
 
     Args:
         config: what the command asks for.
-        allow: go on under another length or optimizer setting.
+        allow: go on under another length, optimizer setting, precision or micro-batch.
         data_changed: what to do when pictures came or went since the run began; None refuses.
     Raises:
         UsageError: the run there was made with other settings or pictures, or with pictures read otherwise; names them
@@ -59,8 +59,8 @@ def claim(
         return config
     config = replace(config, data_ahead_steps=saved.data_ahead_steps)
     changed = differences(saved, config)
-    if changed.identity or (changed.scheduled and not allow):
-        named = changed.identity or changed.scheduled
+    if changed.identity or (changed.allowed and not allow):
+        named = changed.identity or changed.allowed
         more = f" and {len(named) - 3} more" if len(named) > 3 else ""
         ways = "repeat its command to go on, or start anew with another --out"
         if not changed.identity:
@@ -70,7 +70,7 @@ def claim(
         before, now = (reading_words(json.loads(text)) for text in (saved.reading, config.reading))
         cause = f"was begun with pictures read with {before}; now they would be read with {now}"
         raise UsageError(run.path, cause, "read them as before, or start anew with another --out")
-    words = list(changed.scheduled)
+    words = list(changed.allowed)
     if saved.pictures != config.pictures:
         pictures = _changes(run.listing(), source)
         if data_changed is None:

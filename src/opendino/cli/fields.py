@@ -19,6 +19,8 @@ from opendino.train.config import RunConfig, flatten, to_dict
 def split_fields(argv: Sequence[str], own: set[str]) -> tuple[list[str], list[str]]:
     """Part a command line into what the command itself knows (`own` flags) and config fields with their values.
 
+    A field that is on or off may stand alone: --compile is --compile True.
+
     Raises UsageError for a flag that is neither, with the nearest of both.
     """
     values = {_flag(name): value for name, value in flatten(to_dict(RunConfig())) if name != "reasons"}
@@ -31,6 +33,8 @@ def split_fields(argv: Sequence[str], own: set[str]) -> tuple[list[str], list[st
             mine.append(item)
         elif flag in values:
             value = values[flag]
+            if isinstance(value, bool) and "=" not in item and (not items or items[0] not in ("True", "False")):
+                items.insert(0, "True")
             count = 0 if "=" in item else len(value) if isinstance(value, list | tuple) else 1
             fields += [item, *items[:count]]
             del items[:count]
@@ -44,9 +48,8 @@ def parse_fields(config: RunConfig, flags: Sequence[str]) -> RunConfig:
 
     Raises UsageError for an unknown field (with the nearest one), a value of the wrong kind, or one out of range.
     """
-    split_fields(flags, set())
-    # Without its reasons, a mapping whose every key would become a flag. Booleans take a value, like every other
-    # field: --compile True.
+    _, flags = split_fields(flags, set())
+    # Without its reasons, a mapping whose every key would become a flag. To tyro booleans take a value, as others do.
     changed = quiet_cli(
         RunConfig,
         flags,

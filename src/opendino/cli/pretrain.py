@@ -106,7 +106,7 @@ def pretrain(
         steps, epochs, minutes: the length; at most one. `small` takes 30 minutes when none is given.
         val: labelled pictures to score on; without it a fixed fifth of `dir` is queries when `dir` has classes.
         out: run directory; by default it follows from the other arguments, so the same call goes on with its run.
-        allow: go on with a run of `out` under another length or optimizer setting; it is recorded.
+        allow: go on with a run of `out` under another length, optimizer setting, precision or micro-batch; recorded.
         data_changed: go on although pictures came or went since the run began: "continue" at the same place of the
             order, "restart-epoch" with a new pass over all of them; it is recorded.
         grace: seconds from a signal to the end, 60 by default; what cannot be saved by then is left.
@@ -146,7 +146,7 @@ def pretrain(
     out = Path(out) if out is not None else plan.default_out()
     require_apart(out, folder)
     if len(source) < FEW_PICTURES:
-        console.print(f"few pictures: {len(source)} teach little; from about 1,000 on it was seen to learn")
+        console.print(f"few pictures: {len(source)}; from 600 on k-NN was seen to gain, below in textures at most")
     if plan.short_side < SMALL_PX:
         console.print(f"small pictures: {plan.short_side} px hold little to learn from")
     with open_run(out, take_over=take_over) as run:

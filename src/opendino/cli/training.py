@@ -47,7 +47,7 @@ class TrainingArgs(PictureArgs):
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     allow: Switch = False
-    """Go on with the run in --out although length or optimizer changed; the change is recorded."""
+    """Go on with the run in --out although length, optimizer, precision or micro-batch changed; it is recorded."""
     data_changed: OptionalText = None
     """Go on although pictures came or went: continue (same place in the order) or restart-epoch (a new pass)."""
     grace: OptionalNumber = None

@@ -222,8 +222,12 @@ FREE_FIELDS = (
 """May differ between a run and its resume: they change what people see, not what is learned. (The pictures themselves
 are compared by their fingerprint, so the folder may have moved.)"""
 
-SCHEDULED_FIELDS = ("steps", "minutes", "optim.", "method.momentum")
-"""May change when it is asked for (`--allow`): the weights and moments at hand go on under them."""
+ALLOWED_FIELDS = (
+    *("steps", "minutes", "optim.", "method.momentum"),
+    *("precision", "compile", "method.micro_batch"),
+)
+"""May change when it is asked for (`--allow`): the weights and moments at hand go on under them. Those of the second
+line change rounding alone, for a machine with more or less memory."""
 
 FILLED_FIELDS = (
     *("pictures", "reading", "data_ahead_steps", "distill.teacher", "distill.heads"),
@@ -281,19 +285,19 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 class Differences:
     """Between a run and what a command asks for, as `optim.lr: 0.001 -> 0.002`; free fields are left out."""
 
-    scheduled: tuple[str, ...]
+    allowed: tuple[str, ...]
     identity: tuple[str, ...]
 
 
 def differences(old: RunConfig, new: RunConfig) -> Differences:
     """Fields that decide what is learned and differ."""
     before, after = dict(flatten(to_dict(old))), dict(flatten(to_dict(new)))
-    scheduled, identity = list[str](), list[str]()
+    allowed, identity = list[str](), list[str]()
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) == after.get(key) or key.startswith(FREE_FIELDS) or key in FILLED_FIELDS:
             continue
         words = f"{key}: {before.get(key)} -> {after.get(key)}"
         # Muon and AdamW keep other moments.
-        kept = key.startswith(SCHEDULED_FIELDS) and key != "optim.muon_lr"
-        (scheduled if kept else identity).append(words)
-    return Differences(tuple(scheduled), tuple(identity))
+        kept = key.startswith(ALLOWED_FIELDS) and key != "optim.muon_lr"
+        (allowed if kept else identity).append(words)
+    return Differences(tuple(allowed), tuple(identity))
