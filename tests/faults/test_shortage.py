@@ -27,6 +27,11 @@ HOST = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't
             "out of GPU memory: 20.00 GiB more were needed, 3.52 GiB are free; the",
         ),
         (RuntimeError(HOST), "evaluate", "out of memory: 40.0 GiB more were needed; lower --size"),
+        (
+            RuntimeError(HOST.replace("42949672960", "4000000")),
+            "embed",
+            "out of memory: 3.8 MiB more were needed; lower",
+        ),
         (MemoryError(), "track", "out of memory; close other programs"),
         (OSError(errno.EMFILE, "Too many open files"), "pretrain", "too many open files; raise the limit (ulimit -n"),
         (RuntimeError("Too many open files. Communication with the workers"), "adapt", "too many open files; raise"),

@@ -36,6 +36,9 @@ def shortage(error: Exception, verb: str) -> str | None:
 
 
 def _readable(amount: str) -> str:
-    """ "40000000000 bytes" -> "37.3 GiB"; other units as they are."""
+    """ "40000000000 bytes" -> "37.3 GiB", "4000000 bytes" -> "3.8 MiB"; other units as they are."""
     number, _, unit = amount.partition(" ")
-    return f"{int(number.replace(',', '')) / 2**30:.1f} GiB" if unit == "bytes" else amount
+    if unit != "bytes":
+        return amount
+    mebibytes = int(number.replace(",", "")) / 2**20
+    return f"{mebibytes / 1024:.1f} GiB" if mebibytes >= 1024 else f"{mebibytes:.1f} MiB"
