@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shlex
 import sys
 import time
@@ -76,12 +77,22 @@ def evaluate(
     Raises:
         UsageError: unknown protocol or setting; `out` holds other files. DataError: not one protocol could be scored.
     """
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit {limit}", "must be at least 1")
+    if cache is not None and Path(cache).exists() and not Path(cache).is_dir():
+        raise UsageError(f"--cache {cache}", "is no folder")
     started = time.monotonic()
     console = Console(quiet=quiet, stderr=True, highlight=False, soft_wrap=True)
     folder = Path(out) if out is not None else Path("evaluation-" + protocols.replace(",", "-"))
     job = Job(Path(), limit, seed, Path(cache) if cache is not None else folder / "features")
     planned, failures = plan(find(protocols), data, job, settings or {})
-    subjects = [_subject(path, size, changes) for path in ([model] if isinstance(model, str | Path) else model)]
+    named = [model] if isinstance(model, str | Path) else model
+    if layers is not None and not any("layer" in one.job.settings for one in planned):
+        raise UsageError(f"--layers {layers}", f"none of {protocols} reads a layer", "leave --layers out")
+    subjects = _told_apart([_subject(one, size, changes) for one in named])
+    for subject in subjects:
+        for one in planned:
+            layer_jobs(one, layers, subject)  # a layer that one lacks is said before hours of scoring
     inputs = {
         "protocols": protocols,
         "limit": limit,
@@ -124,8 +135,28 @@ def _subject(what: Path | str, size: int | None, changes: Mapping[str, Any]) -> 
     model = choose_model(what, **changes).model
     transform = model.transform if size is None else replace(model.transform, size=size)
     path = Path(what)
-    name = path.name if path.name not in ("model", "model-start") else f"{path.parent.name}/{path.name}"
+    name = path.name
+    if path.parent.name == "checkpoints":
+        name = f"{path.parent.parent.name}/{name}"
+    elif name in ("model", "model-start", "model-best"):
+        name = f"{path.parent.name}/{name}"
     return Subject(model, transform, name, weights_hash(model), licence=str(model.card["licence"]))
+
+
+def _told_apart(subjects: list[Subject]) -> list[Subject]:
+    """With the start of its weights' hash behind the name of those that share it, since units are kept by name.
+
+    Raises UsageError for a model that is given twice.
+    """
+    names = [subject.name for subject in subjects]
+    told = [
+        subject if names.count(subject.name) == 1 else replace(subject, name=f"{subject.name} ({subject.hash[:6]})")
+        for subject in subjects
+    ]
+    for number, subject in enumerate(told):
+        if subject.name in [other.name for other in told[:number]]:
+            raise UsageError(f"--model {subject.name}", "is given twice", "give each model once")
+    return told
 
 
 def _score(subject: Subject, planned: Planned, layers: str | None, console: Console) -> list[Scored]:
@@ -274,7 +305,13 @@ def _data_roots(given: Sequence[str]) -> dict[str, str]:
     for text in given:
         protocol, sign, folder = text.partition("=")
         own = bool(sign) and protocol in names
-        roots[protocol if own else ""] = folder if own else text
+        if sign and not own and not Path(text).exists() and Path(folder).exists():
+            near = difflib.get_close_matches(protocol, names, n=1)
+            raise UsageError(f"--data {text}", f"{protocol} is no protocol", f"did you mean {near[0]}?" if near else "")
+        name, root = (protocol, folder) if own else ("", text)
+        if name in roots:
+            raise UsageError(f"--data {text}", "is given twice", "PROTOCOL=DIR gives one protocol its own")
+        roots[name] = root
     return roots
 
 

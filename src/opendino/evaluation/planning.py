@@ -83,13 +83,18 @@ def open_data(entry: Entry, root: Path | None, job: Job) -> Planned:
 def layer_jobs(planned: Planned, layers: str | None, subject: Subject) -> list[Job]:
     """The job as it is, or one for each layer that was asked for where the protocol reads a layer.
 
-    layers: "all", or numbers from 0 with commas between. Raises UsageError for others.
+    layers: "all", or numbers from 0 with commas between. Raises UsageError for others, and for a setting `layer` that
+    the model lacks.
     """
-    if layers is None or "layer" not in planned.job.settings:
+    if "layer" not in planned.job.settings:
         return [planned.job]
-    count = subject.model.num_layers
+    count, own = subject.model.num_layers, int(planned.job.settings["layer"])
+    if not -count <= own < count:
+        raise UsageError(f"--set layer={own}", f"{subject.name} has layers 0 to {count - 1}; -1 is the last")
+    if layers is None:
+        return [planned.job]
     try:
-        wanted = list(range(count)) if layers == "all" else [int(text) for text in layers.split(",")]
+        wanted = range(count) if layers == "all" else sorted({int(text) for text in layers.split(",")})
     except ValueError:
         raise UsageError(f"--layers {layers}", "must be all, or numbers with commas between") from None
     if outside := [layer for layer in wanted if not 0 <= layer < count]:

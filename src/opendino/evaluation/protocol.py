@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -250,13 +251,35 @@ def resolve_settings(entry: Entry, given: Mapping[str, str]) -> dict[str, Any]:
     return settings
 
 
+RANGES: Mapping[str, tuple[float, float]] = {
+    "tau": (-1, 1),
+    "taus": (-1, 1),
+    "rows": (0, math.inf),
+    "window": (-1, math.inf),
+    "layer": (-math.inf, math.inf),
+    "ignore": (-1, 255),
+    **dict.fromkeys(("temperature", "epochs", "scale", "high_m", "C"), (1e-9, math.inf)),
+}
+"""Smallest and largest value of settings by name; those of other names are counts, 1 at least."""
+
+
 def parse_setting(name: str, text: str, default: Any) -> Any:
-    """Text to the type of the default: a number, true or false, or a comma-separated list of numbers."""
+    """Text to the type of the default: a number, true or false, or a comma-separated list of numbers.
+
+    name: of the protocol, a space, and of the setting. Raises UsageError for another type, and out of its range.
+    """
     try:
         if isinstance(default, bool):
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
         if isinstance(default, tuple):
-            return tuple(type(default[0])(part) for part in text.split(","))
-        return type(default)(text)
+            values = value = tuple(type(default[0])(part) for part in text.split(","))
+        else:
+            value = type(default)(text)
+            values = (value,)
     except (KeyError, ValueError):
         raise UsageError(f"--set {name}={text}", f"must be like {default}") from None
+    low, high = RANGES.get(name.rpartition(" ")[2], (1, math.inf))
+    if isinstance(values[0], int | float) and not all(low <= one <= high for one in values):
+        least = "above 0" if low == 1e-9 else f"{low} at least" if high == math.inf else f"from {low} to {high}"
+        raise UsageError(f"--set {name}={text}", f"must be {least}")
+    return value

@@ -39,13 +39,14 @@ class Record:
     """A results folder read back: results, and by (key, model) the value of each unit and its group, if it has one.
 
     draws: by (key, model) of a number that is no mean of such, the hash of the units that were drawn again and what it
-    was on every draw, [B] float64.
+    was on every draw, [B] float64. name: of the folder.
     """
 
     results: Sequence[Result]
     units: Mapping[tuple[Key, str], Mapping[str, float]] = field(default_factory=dict)
     groups: Mapping[tuple[Key, str], Mapping[str, str]] = field(default_factory=dict)
     draws: Mapping[tuple[Key, str], tuple[str, NDArray[np.float64]]] = field(default_factory=dict)
+    name: str = ""
 
 
 def key_of(result: Result) -> Key:
@@ -174,8 +175,10 @@ def read_record(path: Path) -> Record:
         raise DataError(file, f"is no results file of schema {SCHEMA}", "give what opendino evaluate wrote")
     try:
         results = [_from_dict(one, metric) for one in raw["evaluations"] for metric in one["metrics"]]
-    except (KeyError, TypeError) as error:
-        raise DataError(file, f"is no whole results file ({error} is missing)", "evaluate again") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(file, f"is no whole results file ({type(error).__name__} {error})", "evaluate again") from None
+    if not results:
+        raise DataError(file, "holds no result", "evaluate again")
     units: dict[tuple[Key, str], dict[str, float]] = {}
     groups: dict[tuple[Key, str], dict[str, str]] = {}
     draws: dict[tuple[Key, str], tuple[str, NDArray[np.float64]]] = {}
@@ -185,7 +188,7 @@ def read_record(path: Path) -> Record:
             groups.setdefault(where, {})[row["unit"]] = row["group"]
     for where, row in _read_table(file.parent / DRAWS):
         draws[where] = row["units_sha256"], np.array(row["values"].split(), np.float64)
-    return Record(results, units, groups, draws)
+    return Record(results, units, groups, draws, file.resolve().parent.name)
 
 
 def _read_table(path: Path) -> Iterator[tuple[tuple[Key, str], Mapping[str, str]]]:
@@ -205,7 +208,7 @@ def _from_dict(one: Mapping[str, Any], metric: Mapping[str, Any]) -> Result:
         split_hash=data["listing_sha256"],
         n=metric["n"],
         metric=metric["name"],
-        value=metric["value"],
+        value=float(metric["value"]),
         interval=None if low is None else (low, high),
         model_hash=model["weights_sha256"],
         config={

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from opendino.evaluation.examples import Example
 from opendino.evaluation.metrics.interval import Estimate, paired_bootstrap, paired_draws
@@ -14,28 +15,52 @@ from opendino.evaluation.results import Result
 from opendino.evaluation.surroundings import Scored
 from opendino.pages.results_page import Cell, Drawn, Gallery, Line, short
 
+NOT_A_SETTING = {
+    *("model", "licence", "unit", "measure", "high_is_good", "transform", "selected", "tried", "layer"),
+    *("skipped", "limit", "seed", "bank", "sd_of_tries"),
+}
+"""Keys of `Result.config` that may differ between results that compare: of the model, chosen, or told elsewhere."""
+
 Found = Mapping[str, tuple[Record, Result]]
 """By model, the result and the record that holds its units."""
 
 
 def to_lines(records: Sequence[Record]) -> tuple[list[Line], list[str]]:
-    """Table lines and model names of all records together, in the order met.
+    """Table lines and column names of all records together, in the order met.
 
-    Two models of one name are told apart by the start of their weights' hashes. A line with two models or more and
-    values of the same units says the paired difference of each to the first, one of a layer that to the last layer.
+    A column is a model by its name and weights. Two of one name are told apart by the start of their weights' hashes;
+    one that several records scored anew (at other settings, on other pictures) by the records' names. A line with two
+    columns or more and values of the same units says the paired difference of each to the first, one of a layer that to
+    the last layer.
     """
-    by_hash = {result.model_hash: str(result.config["model"]) for record in records for result in record.results}
-    names = {
-        digest: name if list(by_hash.values()).count(name) == 1 else f"{name} ({digest[:6]})"
-        for digest, name in by_hash.items()
-    }
+    columns = _columns(records)
     grouped: dict[Key, dict[str, tuple[Record, Result]]] = {}
-    for record in records:
+    for number, record in enumerate(records):
         for result in record.results:
-            grouped.setdefault(key_of(result), {})[names[result.model_hash]] = (record, result)
+            grouped.setdefault(key_of(result), {})[columns[number, _identity(result)]] = (record, result)
     last = _last_layers(grouped)
     lines = [_line(key, found, last.get(key, {})) for key, found in grouped.items()]
-    return lines, list(dict.fromkeys(names.values()))
+    return lines, list(dict.fromkeys(columns.values()))
+
+
+def _identity(result: Result) -> tuple[str, str]:
+    return result.model_hash, str(result.config["model"])
+
+
+def _columns(records: Sequence[Record]) -> dict[tuple[int, tuple[str, str]], str]:
+    """The column of each model of each record."""
+    scored: dict[tuple[str, str], dict[int, set[Key]]] = {}
+    for number, record in enumerate(records):
+        for result in record.results:
+            scored.setdefault(_identity(result), {}).setdefault(number, set()).add(key_of(result))
+    names = [name for _, name in scored]
+    columns = {}
+    for (digest, name), keys in scored.items():
+        known = name if names.count(name) == 1 else f"{name} ({digest[:6]})"
+        again = sum(map(len, keys.values())) > len(set().union(*keys.values()))
+        for number in keys:
+            columns[number, (digest, name)] = f"{known}, {records[number].name}" if again else known
+    return columns
 
 
 def to_galleries(scored: Sequence[Scored]) -> list[Gallery]:
@@ -83,14 +108,21 @@ def _last_layers(grouped: Mapping[Key, Found]) -> dict[Key, Found]:
 
 
 def _line(key: Key, found: Found, last: Found) -> Line:
-    first = next(iter(found.values()))[1]
+    results = [result for _, result in found.values()]
+    first = results[0]
     reference = published(*key)
     words = ""
     if reference is not None:
         words = f"{short(reference.value)} ({reference.model}"
         words += f"; DINOv2 g {short(reference.dinov2)}" if reference.dinov2 is not None else ""
         words += f"; {reference.table})"
-    same = len({result.split_hash for _, result in found.values()}) == 1
+    notes = []
+    if len({result.split_hash for result in results}) > 1:
+        counts = " and ".join(f"{result.n:,}" for result in results)
+        notes.append(f"not the same pictures ({counts}): do not compare")
+    if others := _other_settings(results):
+        notes.append(f"not the same settings ({others}): do not compare")
+    limits = [result.config["limit"] for result in results if result.config.get("limit") is not None]
     return Line(
         *key,
         n=first.n,
@@ -100,8 +132,17 @@ def _line(key: Key, found: Found, last: Found) -> Line:
         published=words,
         gains=_to_first(found),
         of_layer=_to_last(found, last),
-        limit=first.config.get("limit"),
-        note="" if same else "not the same pictures: do not compare",
+        limit=min(limits, default=None),
+        note="; ".join(notes),
+    )
+
+
+def _other_settings(results: Sequence[Result]) -> str:
+    """Settings of the protocol that differ, as "k 10 / 1, rows 32 / 8"; "" where none does."""
+    before, *others = ({k: v for k, v in result.config.items() if k not in NOT_A_SETTING} for result in results)
+    names = sorted({name for other in others for name in before | other if before.get(name) != other.get(name)})
+    return ", ".join(
+        f"{name} {' / '.join(dict.fromkeys(str(result.config.get(name)) for result in results))}" for name in names
     )
 
 
@@ -127,12 +168,17 @@ def _difference(before: tuple[Record, Result], after: tuple[Record, Result]) -> 
         of_unit = one.groups.get(here)
         groups = None if of_unit is None else [of_unit[unit] for unit in left]
         gain = paired_bootstrap(list(left.values()), [right[unit] for unit in left], groups=groups)
-    elif here in one.draws and there in other.draws and one.draws[here][0] == other.draws[there][0]:
+    elif here in one.draws and there in other.draws and _alike(one.draws[here], other.draws[there]):
         numbers = ((first, one.draws[here][1]), (second, other.draws[there][1]))
         gain = paired_draws(*(Estimate(result.value, np.nan, np.nan, drawn) for result, drawn in numbers))
     else:
         return None
     return Cell(gain.value, gain.low, gain.high)
+
+
+def _alike(before: tuple[str, NDArray[np.float64]], after: tuple[str, NDArray[np.float64]]) -> bool:
+    """Whether the same units were drawn as often."""
+    return before[0] == after[0] and before[1].shape == after[1].shape
 
 
 def _where(result: Result) -> tuple[Key, str]:

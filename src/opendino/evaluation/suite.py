@@ -339,15 +339,17 @@ PROTOCOLS: Mapping[str, Entry] = {entry.id: entry for entry in ENTRIES}
 def find(ids: str) -> list[Entry]:
     """Protocols from "knn,linear", or of a suite from "fast" and "full". Raises UsageError, with the nearest name."""
     found: list[Entry] = []
-    for name in ids.split(","):
+    for name in filter(None, (part.strip() for part in ids.split(","))):
         if name in BOTH:
             found += [entry for entry in ENTRIES if name in entry.suites and entry.score is not None]
             continue
         if name not in PROTOCOLS:
-            near = difflib.get_close_matches(name, [*PROTOCOLS, *BOTH], n=1)
+            near = difflib.get_close_matches(name.lower(), [*PROTOCOLS, *BOTH], n=1)
             built = ", ".join(entry.id for entry in ENTRIES if entry.score is not None)
             raise UsageError(name, "no such protocol", f"did you mean {near[0]}?" if near else f"built: {built}")
         if PROTOCOLS[name].score is None:
             raise UsageError(name, f"is not built: {PROTOCOLS[name].not_built}", "see opendino evaluate --list")
         found.append(PROTOCOLS[name])
-    return found
+    if not found:
+        raise UsageError(ids, "names no protocol", "opendino evaluate --list shows them")
+    return list({entry.id: entry for entry in found}.values())
