@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -32,13 +33,19 @@ from opendino.evaluation.surroundings import Scored, scored
 from opendino.files import write_atomic
 from opendino.pages.results_page import Cell, cell_words, markdown_table, text_table, write_results_page
 
+NAMED = 3
+"""Pictures that were left out and are named."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """results: every number; failures: what could not be scored and why; page, table, record: files in `out`."""
+    """results: every number; failures: what could not be scored and why; warnings: in words, such as what was left out;
+    page, table, record: files in `out`.
+    """
 
     results: Sequence[Result]
     failures: Mapping[str, str]
+    warnings: Sequence[str]
     out: Path
     record: Path
     page: Path
@@ -111,6 +118,11 @@ def evaluate(
         for one in planned:
             try:
                 found += _score(replace(subject, device=place), one, layers, console)
+            except KeyboardInterrupt:
+                if found:
+                    failures["stopped"] = f"before {one.entry.id} of {subject.name}; what was scored is kept"
+                    _write(output, found, failures, _run_of(started, place, seed))
+                raise
             except DataError as error:
                 title = f"{one.entry.id}, {subject.name}"
                 failures[title] = str(error)
@@ -118,8 +130,13 @@ def evaluate(
         subject.model.to("cpu")
     if not found:
         raise DataError(protocols, "nothing could be scored: " + "; ".join(failures.values()))
+    return _write(output, found, failures, _run_of(started, place, seed))
+
+
+def _run_of(started: float, place: torch.device, seed: int) -> dict[str, Any]:
+    """What results.json says of the command."""
     typed = sys.argv[1:2] == ["evaluate"]
-    run = {
+    return {
         "command": shlex.join(["opendino", *sys.argv[1:]]) if typed else "opendino.evaluate(...)",
         "version": __version__,
         "device": str(place),
@@ -128,7 +145,6 @@ def evaluate(
         "seconds": round(time.monotonic() - started, 1),
         "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    return _write(output, found, failures, run)
 
 
 def _subject(what: Path | str, size: int | None, changes: Mapping[str, Any]) -> Subject:
@@ -189,20 +205,32 @@ def _write(
     record, _, _ = (output.file(name) for name in (RESULTS, UNITS, DRAWS))
     write_record(output.path, scored, failures, run)
     lines, names = to_lines([read_record(output.path)])
-    warnings = list(dict.fromkeys(warning for one in scored for warning in one.outcome.warnings))
+    warnings = list(dict.fromkeys(warning for one in scored for warning in [*one.outcome.warnings, *_left_out(one)]))
+    problems = [*(f"{what}: {why}" for what, why in failures.items()), *warnings]
     page = write_results_page(
         output.file("results.html"),
         lines,
         names,
         title=f"Frozen features, scored: {', '.join(names)}",
-        lead="Every number is of a frozen backbone: heads are fitted on the training part, the backbone never is.",
-        problems=[*(f"{what}: {why}" for what, why in failures.items()), *warnings],
+        lead="Numbers are of frozen backbones; where a protocol fits a head, it does so on the training part alone.",
+        problems=problems,
         command=str(run["command"]),
         galleries=to_galleries(scored),
     )
     table = output.file("results.md")
-    write_atomic(table, markdown_table(lines, names))
-    return Evaluation([result for one in scored for result in one.results], failures, output.path, record, page, table)
+    write_atomic(table, markdown_table(lines, names, problems))
+    results = [result for one in scored for result in one.results]
+    return Evaluation(results, failures, warnings, output.path, record, page, table)
+
+
+def _left_out(one: Scored) -> list[str]:
+    """A line for what could not be read, with the first names."""
+    skipped = one.outcome.skipped
+    if not skipped:
+        return []
+    named = ", ".join(f"{each.id} ({each.reason})" for each in skipped[:NAMED])
+    more = f" and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
+    return [f"{one.results[0].protocol}: {len(skipped)} left out: {named}{more}"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,6 +314,7 @@ def run(argv: Sequence[str]) -> int:
         print(done.record.read_text(), end="")
     else:
         print(text_table(*to_lines([read_record(done.out)])), end="")
+        print("".join(f"{warning}\n" for warning in done.warnings), end="")
         print(f"wrote {done.record}, {done.table} and {done.page}")
         print(f"next: opendino compare {shlex.quote(str(done.out))} OTHER-RESULTS")
     return _say_failures(done.failures, args.suite)

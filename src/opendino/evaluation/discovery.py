@@ -114,7 +114,7 @@ def evaluate_discovery(subject: Subject, data: Boxes, job: Job) -> Outcome:
                         one.boxes,
                         box,
                         cut.mask,
-                        f"threshold {tau}, {'found' if hit else 'missed'}",
+                        f"{'found' if hit else 'missed'} at threshold {tau}, the best of {len(taus)}",
                     )
                     for tau, box, cut, hit in zip(taus, boxes, cuts, hits[-1], strict=True)
                 ]

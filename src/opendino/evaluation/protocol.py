@@ -18,6 +18,7 @@ from opendino.errors import DataError, UsageError
 from opendino.evaluation.examples import Example
 from opendino.evaluation.metrics.interval import Estimate, bootstrap, cluster_bootstrap, set_bootstrap
 from opendino.evaluation.results import Result
+from opendino.pages.words import unit_words
 
 Statistic = Callable[[NDArray[np.int64]], float]
 """From how often each unit was drawn, [units], to the number."""
@@ -181,7 +182,7 @@ def mean_score(
     """A score that is the mean of one value a unit, with the bootstrap over units; groups: of units that are alike."""
     array = np.asarray(values, np.float64)
     estimate = cluster_bootstrap(array, groups) if groups else bootstrap(array)
-    drawn = f"groups, then {unit}s inside them" if groups else f"{unit}s"
+    drawn = f"groups, then {unit_words(unit)} inside them" if groups else unit_words(unit)
     return Score(metric, estimate, len(array), unit, tuple(ids), tuple(groups), array, drawn=drawn, **other)
 
 
@@ -198,7 +199,7 @@ def set_score(
     units being drawn again inside each.
     """
     estimate = set_bootstrap(statistic, len(ids) if sizes is None else sizes)
-    drawn = f"{unit}s" if sizes is None else f"{unit}s inside each group"
+    drawn = unit_words(unit) if sizes is None else f"{unit_words(unit)} inside each group"
     return Score(metric, estimate, len(ids), unit, tuple(ids), drawn=drawn, **other)
 
 

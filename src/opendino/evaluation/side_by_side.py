@@ -13,6 +13,7 @@ from opendino.evaluation.published import published
 from opendino.evaluation.record import Key, Record, key_of
 from opendino.evaluation.results import Result
 from opendino.evaluation.surroundings import Scored
+from opendino.pages.overlay import class_colour
 from opendino.pages.results_page import Cell, Drawn, Gallery, Line, short
 
 NOT_A_SETTING = {
@@ -66,11 +67,18 @@ def _columns(records: Sequence[Record]) -> dict[tuple[int, tuple[str, str]], str
 def to_galleries(scored: Sequence[Scored]) -> list[Gallery]:
     """The drawn pictures of each protocol and data set, models side by side; of a sweep those of its last layer."""
     grouped: dict[tuple[str, str], dict[str, Sequence[Example]]] = {}
+    legends: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    layers: dict[tuple[str, str], int] = {}
     for one in scored:
         if one.outcome.examples:
             first = one.results[0]
             models = grouped.setdefault((first.protocol, first.dataset), {})
             models[str(first.config["model"])] = one.outcome.examples
+            if first.protocol.startswith("seg-"):
+                names = one.data.get("class_names", ())
+                legends[first.protocol, first.dataset] = [(name, class_colour(n)) for n, name in enumerate(names)]
+            if first.metric.endswith(f"_layer_{first.config.get('layer')}"):
+                layers[first.protocol, first.dataset] = int(first.config["layer"])
     galleries = []
     for (protocol, dataset), models in grouped.items():
         truths = {example.id: example.truth for examples in models.values() for example in examples}
@@ -87,7 +95,9 @@ def to_galleries(scored: Sequence[Scored]) -> list[Gallery]:
             )
             for name, truth in truths.items()
         ]
-        galleries.append(Gallery(f"{protocol} on {dataset}: what was found", list(models), pictures))
+        at = f" at layer {layers[protocol, dataset]}" if (protocol, dataset) in layers else ""
+        title = f"{protocol} on {dataset}: what was found{at}"
+        galleries.append(Gallery(title, list(models), pictures, legends.get((protocol, dataset), ())))
     return galleries
 
 

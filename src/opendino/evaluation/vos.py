@@ -145,7 +145,8 @@ def evaluate_vos(subject: Subject, data: Videos, job: Job) -> Outcome:
     drawn: list[Example] = []
     for video in data.videos:
         if len(video.frames) < 3:
-            raise DataError(video.name, f"has {len(video.frames)} frames, 3 are needed to score one")
+            fix = "raise --limit" if job.limit is not None else ""
+            raise DataError(video.name, f"has {len(video.frames)} frames, 3 are needed to score one", fix)
         truth, found = track(subject, video, job)
         by_video[video.name] = score_sequence(truth, found)
         if len(drawn) < MOST:
@@ -166,5 +167,4 @@ def evaluate_vos(subject: Subject, data: Videos, job: Job) -> Outcome:
         "j_recall": 100 * float(np.mean([frame_recall(one.j) for one in joined])),
         "j_decay": 100 * float(np.mean([frame_decay(one.j) for one in joined])),
     }
-    warnings = [f"{len(ids)} videos: the interval over videos says little"] if len(ids) < 10 else []
-    return Outcome(scores, (), {}, details, warnings, drawn)
+    return Outcome(scores, (), {}, details, examples=drawn)

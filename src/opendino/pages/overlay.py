@@ -16,6 +16,11 @@ CLASS_COLOURS = np.array([colorsys.hsv_to_rgb(0.618034 * number % 1, 0.8, 1) for
 """Of class 0 and so on, in [0, 1], neighbours far apart in hue; 255, which is no class, is black."""
 
 
+def class_colour(number: int) -> str:
+    """As #rrggbb."""
+    return "#" + "".join(f"{round(255 * part):02x}" for part in CLASS_COLOURS[number])
+
+
 def classes(picture: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """[H, W, 3] RGB and [H, W] class numbers -> [H, W, 3]: every pixel tinted by its class."""
     tinted: NDArray[np.uint8] = (0.4 * picture + 0.6 * 255 * CLASS_COLOURS[mask]).astype(np.uint8)

@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 
 from opendino.pages.charts import Chart, Interval, interval_chart
 from opendino.pages.page import CHARTS, jpeg_uri, write_page
+from opendino.pages.words import unit_words
+
+FEW = 10
+"""Units below which an interval says little."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,12 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Some of the pictures of one protocol."""
+    """Some of the pictures of one protocol; legend: names of what is painted, with their colours as #rrggbb."""
 
     title: str
     models: Sequence[str]
     pictures: Sequence[Drawn]
+    legend: Sequence[tuple[str, str]] = ()
 
 
 def text_table(lines: Sequence[Line], models: Sequence[str]) -> str:
@@ -92,12 +97,14 @@ def text_table(lines: Sequence[Line], models: Sequence[str]) -> str:
     return text + "".join(f"{remark}\n" for remark in remarks(lines))
 
 
-def markdown_table(lines: Sequence[Line], models: Sequence[str]) -> str:
-    """A Markdown table, a row a line, a column a model; paired differences in its last column, remarks below."""
+def markdown_table(lines: Sequence[Line], models: Sequence[str], problems: Sequence[str] = ()) -> str:
+    """A Markdown table, a row a line, a column a model; paired differences in its last column, remarks and problems
+    below.
+    """
     headings = ["protocol", "data", "metric", "n", *models, "published", "paired"]
     rows = [headings, ["---"] * len(headings), *([*_row(line, models), line.gain_words] for line in lines)]
     table = "".join("| " + " | ".join(part.replace("|", "\\|") for part in row) + " |\n" for row in rows)
-    return table + "".join(f"\n{remark}\n" for remark in remarks(lines))
+    return table + "".join(f"\n{remark}\n" for remark in [*remarks(lines), *problems])
 
 
 def remarks(lines: Sequence[Line]) -> list[str]:
@@ -105,7 +112,8 @@ def remarks(lines: Sequence[Line]) -> list[str]:
     said: dict[str, list[str]] = {}
     for line in lines:
         limited = [] if line.limit is None else [f"limited to {line.limit} a part: compares with nothing published"]
-        for remark in [*limited, *filter(None, [line.note])]:
+        few = [f"fewer than {FEW} {unit_words(line.unit)}: the interval says little"] if line.n < FEW else []
+        for remark in [*limited, *few, *filter(None, [line.note])]:
             said.setdefault(remark, []).append(f"{line.protocol} on {line.dataset}, {line.metric}")
     return [remark if len(where) == len(lines) else f"{remark} ({'; '.join(where)})" for remark, where in said.items()]
 
@@ -124,9 +132,7 @@ def _aligned(rows: Sequence[Sequence[str]], indent: str = "") -> str:
 
 def count_words(count: int, unit: str) -> str:
     """ "1,200 images", "34 queries", "1 video"."""
-    if count == 1:
-        return f"1 {unit}"
-    return f"{count:,} {unit[:-1]}ies" if unit.endswith("y") else f"{count:,} {unit}s"
+    return f"1 {unit}" if count == 1 else f"{count:,} {unit_words(unit)}"
 
 
 def cell_words(cell: Cell | None) -> str:
@@ -137,7 +143,9 @@ def cell_words(cell: Cell | None) -> str:
 def _with_interval(cell: Cell, sign: str = "") -> str:
     numbers = [value for value in (cell.value, cell.low, cell.high) if value is not None]
     digits = _digits(max(map(abs, numbers)))
-    value, *interval = (f"{number:{sign if place == 0 else ''}.{digits}f}" for place, number in enumerate(numbers))
+    # + 0.0 takes the sign off a zero.
+    rounded = [round(number, digits) + 0.0 for number in numbers]
+    value, *interval = (f"{number:{sign if place == 0 else ''}.{digits}f}" for place, number in enumerate(rounded))
     return f"{value} [{', '.join(interval)}]" if interval else value
 
 
@@ -185,7 +193,7 @@ def write_results_page(
         ],
         remarks=remarks(lines),
         charts=charts,
-        galleries=[(one.title, one.models, [_row_of(each, one.models) for each in one.pictures]) for one in galleries],
+        galleries=[(one, [_row_of(each, one.models) for each in one.pictures]) for one in galleries],
         problems=problems,
         command=command,
     )

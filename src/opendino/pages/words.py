@@ -1,4 +1,4 @@
-"""How pages say lengths of time, and which colour a verdict has."""
+"""How pages say lengths of time and units, and which colour a verdict has."""
 
 TONES = {
     "learning": "good",
@@ -22,3 +22,8 @@ def duration(seconds: float) -> str:
     if hours < 48:
         return f"{minutes // 60} h {minutes % 60} min"
     return f"{hours // 24} days {hours % 24} h"
+
+
+def unit_words(unit: str) -> str:
+    """ "images", "queries"."""
+    return f"{unit[:-1]}ies" if unit.endswith("y") else f"{unit}s"
