@@ -2,11 +2,15 @@
 
 import csv
 import json
+import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from opendino.cli import main
 from opendino.cli.evaluate import evaluate, run
@@ -288,3 +292,95 @@ def test_folders_of_parts_are_not_scored_as_classes(models, tmp_path):
     root = layouts.imagenet(tmp_path / "data")
     with pytest.raises(DataError, match=r"holds train and val, parts of a data set and no classes; give one of them"):
         evaluate("retrieval", model=models[0], data=root, out=tmp_path / "out", quiet=True)
+
+
+def test_models_of_one_name_keep_their_own_units_and_one_given_twice_is_refused(models, tmp_path):
+    root = layouts.plain_boxes(tmp_path / "data")
+    for number, model in enumerate(models):
+        shutil.copytree(model, tmp_path / str(number) / "net")
+    named = [tmp_path / "0" / "net", tmp_path / "1" / "net"]
+    together = evaluate("discovery", model=named, data=root, out=tmp_path / "out", quiet=True)
+    apart = [evaluate("discovery", model=one, data=root, out=tmp_path / one.parent / "o", quiet=True) for one in named]
+    lines, columns = to_lines([read_record(together.out)])
+    assert [name[:5] for name in columns] == ["net (", "net ("] and len(set(columns)) == 2
+    for line in lines:
+        first, second = (line.cells[name].value for name in columns)
+        assert line.gains[columns[1]].value == pytest.approx(second - first)
+        alone = [next(r.value for r in done.results if r.metric == line.metric) for done in apart]
+        assert alone == pytest.approx([first, second])
+    assert together.page.read_text().count("data:image/jpeg") == 3 * MOST
+    with pytest.raises(UsageError, match="is given twice"):
+        evaluate("discovery", model=[named[0], named[0]], data=root, out=tmp_path / "twice", quiet=True)
+
+
+def test_one_model_at_two_settings_has_two_columns_and_is_not_compared(models, tmp_path):
+    root = layouts.ade20k(tmp_path / "data")
+    for name, k in (("few", "3"), ("many", "9")):
+        settings = {"rows": "6", "k": k}
+        evaluate("seg-knn", model=models[0], data=root, out=tmp_path / name, settings=settings, quiet=True)
+    lines, columns = to_lines([read_record(tmp_path / "few"), read_record(tmp_path / "many")])
+    assert columns == ["seed-0, few", "seed-0, many"] and all(len(line.cells) == 2 for line in lines)
+    assert {line.note for line in lines} == {"not the same settings (k 3 / 9): do not compare"}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "settings", "options", "said"),
+    [
+        ("vos", {"layer": "7"}, {}, "--set layer=7: seed-0 has layers 0 to 1"),
+        ("vos", {"layer": "-9"}, {}, "has layers 0 to 1"),
+        ("vos", {"k": "0"}, {}, "--set vos k=0: must be 1 at least"),
+        ("vos", {"temperature": "0"}, {}, "must be above 0"),
+        ("discovery", {"taus": "0.3,nan"}, {}, "must be from -1 to 1"),
+        ("seg-linear", {"steps": "-1"}, {}, "must be 1 at least"),
+        ("vos", {}, {"limit": -5}, "--limit -5: must be at least 1"),
+        ("retrieval", {}, {"layers": "all"}, "none of retrieval reads a layer"),
+    ],
+)
+def test_settings_out_of_range_are_refused_before_scoring(protocol, settings, options, said, models, tmp_path):
+    build = {"vos": layouts.plain_videos, "discovery": layouts.coco, "seg-linear": layouts.ade20k}
+    root = build.get(protocol, layouts.labelled_csv)(tmp_path / "data")
+    with pytest.raises(UsageError, match=re.escape(said)):
+        evaluate(protocol, model=models[0], data=root, settings=settings, out=tmp_path / "out", quiet=True, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_scored_is_left_out_by_name_everywhere(models, tmp_path):
+    root = layouts.plain_masks(tmp_path / "data")
+    mask = sorted((root / "val" / "masks").iterdir())[0]
+    with Image.open(mask) as picture:
+        picture.resize((8, 8)).save(mask)
+    done = evaluate(
+        "seg-knn", model=models[0], data=root, settings={"rows": "6", "ignore": "11"}, out=tmp_path / "out", quiet=True
+    )
+    (words,) = done.warnings
+    assert words.startswith("seg-knn: 1 left out: ") and "picture and mask differ in size (48x48 and 8x8)" in words
+    assert words in done.table.read_text() and "1 left out" in done.page.read_text()
+
+
+def test_ctrl_c_keeps_the_protocols_that_were_scored(models, tmp_path, monkeypatch):
+    root = layouts.imagenet(tmp_path / "data")
+    entry = replace(PROTOCOLS["linear"], score=lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr("opendino.cli.evaluate.find", lambda _: [PROTOCOLS["knn"], entry])
+    with pytest.raises(KeyboardInterrupt):
+        evaluate("knn,linear", model=models[0], data=root, out=tmp_path / "out", quiet=True)
+    assert {result.protocol for result in read_record(tmp_path / "out").results} == {"knn"}
+    assert "stopped" in json.loads((tmp_path / "out" / "results.json").read_text())["failures"]
+
+
+def test_a_folder_of_data_sets_has_no_classes_and_several_tables_are_not_guessed(models, tmp_path):
+    for name in ("birds", "cars"):
+        layouts.imagenet(tmp_path / "sets" / name)
+    for protocol in ("knn", "retrieval"):
+        with pytest.raises(DataError, match=r"holds data sets \(birds, cars\) and no classes; give one of them"):
+            evaluate(protocol, model=models[0], data=tmp_path / "sets", out=tmp_path / "out", quiet=True)
+    root = layouts.labelled_csv(tmp_path / "tables")
+    shutil.copy(root / "places_labels.csv", root / "others_labels.csv")
+    with pytest.raises(DataError, match="holds several tables"):
+        evaluate("retrieval", model=models[0], data=root, out=tmp_path / "out", quiet=True)
+
+
+def test_few_shot_says_what_no_class_has(models, tmp_path):
+    root = layouts.imagenet(tmp_path / "data")
+    settings = {"shots": "1,100", "tries": "1"}
+    done = evaluate("few-shot", model=models[0], data=root, settings=settings, out=tmp_path / "out", quiet=True)
+    assert [one.metric for one in done.results] == ["top1_1_shot"] and "not scored with 100" in done.warnings[0]

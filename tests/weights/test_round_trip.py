@@ -239,3 +239,15 @@ def test_a_run_that_still_trains_gives_its_best_weights_so_far(tmp_path, capsys)
         model, _ = made(kind, tmp_path / name)
         assert torch.equal(load(tmp_path)(images(32, 32)).cls, model(images(32, 32)).cls)
         assert words in (said := capsys.readouterr().err) and bool(said) == bool(words)
+
+
+def test_a_folder_without_its_preprocessor_says_what_pictures_are_shown_at(tmp_path, capsys):
+    made("vit", tmp_path)
+    load(tmp_path)
+    assert capsys.readouterr().err == ""
+    raw = json.loads((tmp_path / "config.json").read_text())
+    raw["opendino"].pop("transform", None)
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    (tmp_path / "preprocessor_config.json").unlink(missing_ok=True)
+    assert load(tmp_path).transform.size == 224
+    assert "no preprocessor_config.json beside it; pictures are shown at 224 px" in capsys.readouterr().err

@@ -89,6 +89,8 @@ def track(
         UsageError: a mask that does not fit its frame; `out` holds other files. DataError: what cannot be read.
     """
     source = Path(video)
+    if start < 0:
+        raise UsageError(f"--start {start}", "must be 0 or more", "frames count from 0")
     given = {start: Path(mask), **{number: Path(path) for number, path in (corrections or {}).items()}}
     painted = {number: read_objects(path) for number, path in given.items()}
     console = Console(quiet=quiet, stderr=True)

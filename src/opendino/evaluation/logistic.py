@@ -97,7 +97,10 @@ def evaluate_few_shot(subject: Subject, data: Classes, job: Job) -> Outcome:
     train, val = both.train.numpy(), both.val.numpy().astype(np.float64)
     labels, truth = both.train_labels.numpy(), both.val_labels.numpy()
     scores = []
-    for shots in job.settings["shots"]:
+    most = int(np.bincount(labels).max())
+    if not (wanted := [shots for shots in job.settings["shots"] if shots <= most]):
+        raise UsageError("few-shot shots", f"the largest class has {most} pictures", f"try --set shots={most}")
+    for shots in wanted:
         tries = []
         for seed in range(int(job.settings["tries"])):
             rows = few_shot_rows(labels, shots, seed)
@@ -107,7 +110,9 @@ def evaluate_few_shot(subject: Subject, data: Classes, job: Job) -> Outcome:
         spread = float(np.std([one.mean() for one in tries], ddof=1)) if len(tries) > 1 else None
         config = {"shots": shots, "tries": len(tries), "sd_of_tries": spread, "C": job.settings["C"]}
         scores.append(mean_score(f"top1_{shots}_shot", np.mean(tries, axis=0), both.ids, config=config))
-    return Outcome(scores, both.skipped)
+    dropped = [str(shots) for shots in job.settings["shots"] if shots > most]
+    words = f"few-shot: no class has more than {most} pictures; not scored with {', '.join(dropped)}"
+    return Outcome(scores, both.skipped, warnings=[words] if dropped else [])
 
 
 def _scikit_learn(name: str) -> Any:

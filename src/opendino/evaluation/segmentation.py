@@ -81,7 +81,11 @@ def look(subject: Subject, data: Masks, pairs: list[Pair], job: Job, what: str) 
     rows, layer = int(job.settings["rows"]), int(job.settings["layer"])
 
     def read(pair: Pair) -> tuple[images.Image, NDArray[np.uint8]]:
-        return read_declared(pair.image), data.read(pair)
+        picture, mask = read_declared(pair.image), data.read(pair)
+        if mask.shape != picture.array.shape[:2]:
+            sizes = " and ".join(f"{one[1]}x{one[0]}" for one in (picture.array.shape, mask.shape))
+            raise DataError(pair.mask, f"picture and mask differ in size ({sizes})")
+        return picture, mask
 
     for pair, (picture, mask) in read_each(pairs, read, skipped, job, f"{what} pictures"):
         patches = patch_map(subject, whole_input(subject, picture, rows), layer)

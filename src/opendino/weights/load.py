@@ -17,7 +17,7 @@ from opendino.models.family import Config, build_from_config, changed
 from opendino.models.stem import adapt_stem, resample_patch, stem_name
 from opendino.models.vit import ViTConfig
 from opendino.weights.coverage import check_copies, measure, refuse
-from opendino.weights.folder import USUAL, not_the_last, read_transform
+from opendino.weights.folder import USUAL, not_the_last, read_transform, states_transform
 from opendino.weights.identify import Identity, identify
 from opendino.weights.keys import Layout, Rule, State, shapes_in_file, to_ours
 from opendino.weights.opened import Opened, empty_model, open_weights, probably
@@ -80,6 +80,8 @@ def load(
         named = ", ".join(name[:80] for name in random[:_MOST_NAMES])
         say_on_stderr(f"{opened.file}: {opened.coverage}; random values for {named}{more}")
     model = _build(opened, partial)
+    if opened.raw is not None and identity.spec is None and not states_transform(opened.folder, opened.raw):
+        say_on_stderr(f"{opened.file}: no preprocessor_config.json beside it; pictures are shown at 224 px")
     transform = read_transform(opened.folder, opened.raw, model.patch, identity.spec)  # type: ignore[arg-type]
     if overrides:
         model = _changed(model, opened.config, overrides)

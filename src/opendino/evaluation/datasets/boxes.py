@@ -103,7 +103,10 @@ def read_voc_boxes(path: Path) -> NDArray[np.float64]:
         rows = [[float(box.findtext(side, "")) for side in ("xmin", "ymin", "xmax", "ymax")] for box in found]
     except (OSError, ElementTree.ParseError, ValueError) as error:
         raise DataError(path, f"cannot be read as an annotation ({type(error).__name__})") from None
-    return np.array(rows, np.float64).reshape(-1, 4) - [1, 1, 0, 0]
+    boxes = np.array(rows, np.float64).reshape(-1, 4) - [1, 1, 0, 0]
+    if not (np.isfinite(boxes).all() and (boxes[:, 2:] > boxes[:, :2]).all()):
+        raise DataError(path, "holds a box without area")
+    return boxes
 
 
 def _coco(root: Path, file: Path) -> list[Boxed]:

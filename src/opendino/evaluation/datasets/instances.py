@@ -15,7 +15,7 @@ from opendino.errors import DataError
 from opendino.evaluation.cache import limited
 from opendino.evaluation.datasets.listed import ListSource
 from opendino.evaluation.datasets.pickles import read_plain_pickle
-from opendino.evaluation.datasets.units import evenly, hash_ids
+from opendino.evaluation.datasets.units import data_sets_in, evenly, hash_ids
 from opendino.evaluation.probes import labels_of
 from opendino.evaluation.protocol import Job
 
@@ -69,8 +69,16 @@ def open_instances(job: Job) -> Instances:
     if (root / "old").is_dir() and (root / "new").is_dir():
         return _amstertime(root, job)
     tables = sorted(root.glob("*labels.csv"))
+    with_pictures = [table for table in tables if _folder_of(table) is not None]
+    if len(with_pictures) > 1:
+        names = " and ".join(table.name for table in with_pictures[:3])
+        raise DataError(root, f"holds several tables ({names})", "put each with its pictures into a folder of its own")
     if tables:
-        return _labelled(_from_csv(root, tables[0], job), root.resolve().name, job)
+        table = (with_pictures or tables)[0]
+        name = root.resolve().name if table.stem == "labels" else table.stem.removesuffix("_labels")
+        return _labelled(_from_csv(root, table), name, job)
+    if sets := data_sets_in(root):
+        raise DataError(root, f"holds data sets ({', '.join(sets[:3])}) and no classes", "give one of them")
     source = open_source(root)
     if source.parts:
         cause = f"holds {' and '.join(source.parts)}, parts of a data set and no classes"
@@ -101,17 +109,27 @@ def _with_mates(source: Source, job: Job) -> Source:
     return limited(subset(source, np.flatnonzero(np.isin(labels, kept))), job)
 
 
-def _from_csv(root: Path, table: Path, job: Job) -> Source:
+def _from_csv(root: Path, table: Path) -> Source:
     """Files are named from the folder of the table on, or for NAME_labels.csv from the folder NAME beside it."""
-    with open(table, newline="", encoding="utf-8") as lines:
-        rows = list(csv.reader(lines))
+    rows = _rows(table)
     if len(rows) < 2 or len(rows[0]) < 2 or rows[0][0] != "file":
         raise DataError(table, "must have the columns file,label")
-    beside = root / table.stem.removesuffix("_labels")
-    base = beside if (beside / rows[1][0]).is_file() else root
-    source = ListSource(base, [row[0] for row in rows[1:]], [row[1] for row in rows[1:]])
+    source = ListSource(_folder_of(table) or root, [row[0] for row in rows[1:]], [row[1] for row in rows[1:]])
     source.require_files(f"{table.name} names them")
     return source
+
+
+def _rows(table: Path) -> list[list[str]]:
+    with open(table, newline="", encoding="utf-8") as lines:
+        return list(csv.reader(lines))
+
+
+def _folder_of(table: Path) -> Path | None:
+    """Where the first picture of a table lies, None where it lies nowhere."""
+    rows = _rows(table)
+    beside = table.parent / table.stem.removesuffix("_labels")
+    folders = (table.parent, beside) if len(rows) > 1 and rows[1] else ()
+    return next((folder for folder in folders if (folder / rows[1][0]).is_file()), None)
 
 
 def _amstertime(root: Path, job: Job) -> Instances:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -21,3 +22,9 @@ def evenly(items: Sequence[T], limit: int | None) -> list[T]:
 def hash_ids(ids: Sequence[str]) -> str:
     """SHA-256 of names in order: which units were scored."""
     return hashlib.sha256("\n".join(ids).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def data_sets_in(root: Path) -> list[str]:
+    """Names of the folders that are data sets themselves: they hold train and val. A root of such has no classes."""
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir()] if root.is_dir() else []
+    return [path.name for path in folders if (path / "train").is_dir() and (path / "val").is_dir()]
