@@ -163,3 +163,20 @@ def test_other_files_are_named(tmp_path):
         (tmp_path / "results.json").write_text(text)
         with pytest.raises(DataError, match=words):
             read_record(tmp_path)
+
+
+def test_the_end_of_a_grid_of_rates_is_said(subject):
+    points = [{"lr": rate, "weight_decay": 0.0} for rate in (1e-4, 3e-4, 1e-3)]
+    for chosen, said in ((1e-3, "largest"), (1e-4, "smallest"), (3e-4, None)):
+        choice = Choice({"lr": chosen}, "held-out train", points, [1, 2, 3])
+        score = mean_score("miou", np.arange(6.0), IDS, choice=choice)
+        warnings = evaluated(subject, scores=[score, score], warnings=["own"]).outcome.warnings
+        assert warnings[0] == "own" and len(warnings) == (1 if said is None else 2)
+        assert said is None or f"seg-linear: the {said} of the learning rates" in warnings[1]
+
+
+def test_a_folder_without_its_tables_is_said_to_lack_them(subject, tmp_path):
+    write_record(tmp_path, [evaluated(subject)], {}, RUN)
+    assert read_record(tmp_path).lacks == () and read_record(tmp_path).name == tmp_path.name
+    (tmp_path / "draws.csv").unlink()
+    assert read_record(tmp_path).lacks == ("draws.csv",)

@@ -138,6 +138,7 @@ def _write_page(
         title=advice.words,
         lead=f"Take the model as it is, adapt it, or train anew? Time that the long run takes here: {where}. "
         f"All {beneath}.",
+        about={"k-NN": "class by the nearest pictures, no training"},
         command=command,
     )
 

@@ -14,6 +14,7 @@ from opendino.cli.output import claim_folder
 from opendino.errors import DataError, UsageError
 from opendino.evaluation.record import RESULTS, read_record
 from opendino.evaluation.side_by_side import to_lines
+from opendino.evaluation.suite import ENTRIES
 from opendino.files import write_atomic
 from opendino.pages.results_page import Line, markdown_table, text_table, write_results_page
 
@@ -22,10 +23,11 @@ NAME_LENGTH = 80
 
 @dataclass(frozen=True)
 class Comparison:
-    """lines of the table, names of the models in its columns, and the files written."""
+    """lines of the table, names of the models in its columns, what a reader must know, and the files written."""
 
     lines: Sequence[Line]
     models: Sequence[str]
+    problems: Sequence[str]
     page: Path
     table: Path
 
@@ -44,7 +46,13 @@ def compare(results: Sequence[Path | str], *, out: Path | str | None = None) -> 
     for path in map(Path, results):
         if not (path / RESULTS if path.is_dir() else path).is_file():
             raise DataError(path, f"holds no {RESULTS}", "give folders that opendino evaluate wrote")
-    lines, models = to_lines([read_record(Path(path)) for path in results])
+    records = [read_record(Path(path)) for path in results]
+    lines, models = to_lines(records)
+    problems = [
+        f"{record.name}: {' and '.join(record.lacks)} missing, so nothing of it is paired"
+        for record in records
+        if record.lacks
+    ]
     names = (
         path.parent.name if path.name == RESULTS else path.name for path in (Path(one).resolve() for one in results)
     )
@@ -56,10 +64,12 @@ def compare(results: Sequence[Path | str], *, out: Path | str | None = None) -> 
         models,
         title=f"Side by side: {', '.join(models)}",
         lead="Paired differences are over the same pictures, and so far narrower than two separate intervals.",
+        about={entry.id: entry.about for entry in ENTRIES},
+        problems=problems,
     )
     table = output.file("comparison.md")
-    write_atomic(table, markdown_table(lines, models))
-    return Comparison(lines, models, page, table)
+    write_atomic(table, markdown_table(lines, models, problems))
+    return Comparison(lines, models, problems, page, table)
 
 
 @dataclass(frozen=True)
@@ -85,5 +95,6 @@ def run(argv: Sequence[str]) -> int:
         print(json.dumps([asdict(line) for line in done.lines], indent=2))
         return 0
     print(text_table(done.lines, done.models), end="")
+    print("".join(f"{problem}\n" for problem in done.problems), end="")
     print(f"wrote {done.page} and {done.table}\nnext: open {done.page}")
     return 0

@@ -213,6 +213,7 @@ def _write(
         names,
         title=f"Frozen features, scored: {', '.join(names)}",
         lead="Numbers are of frozen backbones; where a protocol fits a head, it does so on the training part alone.",
+        about={entry.id: entry.about for entry in ENTRIES},
         problems=problems,
         command=str(run["command"]),
         galleries=to_galleries(scored),

@@ -98,6 +98,14 @@ class Choice:
     points: Sequence[Mapping[str, Any]] = ()
     scores: Sequence[float] = ()
 
+    def edge_words(self) -> str:
+        """What to think of a learning rate at the end of those that were tried; "" where there is nothing to say."""
+        rates = sorted({float(point["lr"]) for point in self.points if "lr" in point})
+        if len(rates) < 3 or self.values.get("lr") not in (rates[0], rates[-1]):
+            return ""
+        end = "smallest" if self.values["lr"] == rates[0] else "largest"
+        return f"the {end} of the learning rates that were tried is the best: others, or more steps, may score higher"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; a score that is no number is null."""
         scores = [float(score) if np.isfinite(score) else None for score in self.scores]

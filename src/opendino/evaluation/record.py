@@ -39,7 +39,7 @@ class Record:
     """A results folder read back: results, and by (key, model) the value of each unit and its group, if it has one.
 
     draws: by (key, model) of a number that is no mean of such, the hash of the units that were drawn again and what it
-    was on every draw, [B] float64. name: of the folder.
+    was on every draw, [B] float64. name: of the folder; lacks: tables that are not there.
     """
 
     results: Sequence[Result]
@@ -47,6 +47,7 @@ class Record:
     groups: Mapping[tuple[Key, str], Mapping[str, str]] = field(default_factory=dict)
     draws: Mapping[tuple[Key, str], tuple[str, NDArray[np.float64]]] = field(default_factory=dict)
     name: str = ""
+    lacks: tuple[str, ...] = ()
 
 
 def key_of(result: Result) -> Key:
@@ -188,7 +189,8 @@ def read_record(path: Path) -> Record:
             groups.setdefault(where, {})[row["unit"]] = row["group"]
     for where, row in _read_table(file.parent / DRAWS):
         draws[where] = row["units_sha256"], np.array(row["values"].split(), np.float64)
-    return Record(results, units, groups, draws, file.resolve().parent.name)
+    lacks = tuple(name for name in (UNITS, DRAWS) if not (file.parent / name).is_file())
+    return Record(results, units, groups, draws, file.resolve().parent.name, lacks)
 
 
 def _read_table(path: Path) -> Iterator[tuple[tuple[Key, str], Mapping[str, str]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from opendino.evaluation.protocol import Dataset, Entry, Job, Outcome, Subject, to_results
@@ -26,6 +26,9 @@ class Scored:
 
 def scored(entry: Entry, subject: Subject, data: Dataset, job: Job, outcome: Outcome) -> Scored:
     """Raises DataError when a number is not finite or nothing was scored."""
+    edges = {score.choice.edge_words(): None for score in outcome.scores if score.choice is not None}
+    told = [f"{entry.id}: {words}" for words in edges if words]
+    outcome = replace(outcome, warnings=[*outcome.warnings, *told])
     return Scored(
         to_results(entry, subject, data, job, outcome),
         outcome,

@@ -166,11 +166,15 @@ def write_results_page(
     *,
     title: str,
     lead: str,
+    about: Mapping[str, str],
     problems: Sequence[str] = (),
     command: str = "",
     galleries: Sequence[Gallery] = (),
 ) -> Path:
-    """Write the page: the table, a chart a line, pictures, what was not run, and the command."""
+    """Write the page: the table, what its protocols are, a chart a line, pictures, what was not run, the command.
+
+    about: what a protocol is, in words.
+    """
     charts = [chart for line in lines if (chart := _chart(line)) is not None]
     return write_page(
         path,
@@ -191,6 +195,7 @@ def write_results_page(
             }
             for line in lines
         ],
+        about={line.protocol: about[line.protocol] for line in lines if line.protocol in about},
         remarks=remarks(lines),
         charts=charts,
         galleries=[(one, [_row_of(each, one.models) for each in one.pictures]) for one in galleries],
