@@ -321,6 +321,10 @@ def test_one_model_at_two_settings_has_two_columns_and_is_not_compared(models, t
     lines, columns = to_lines([read_record(tmp_path / "few"), read_record(tmp_path / "many")])
     assert columns == ["seed-0, few", "seed-0, many"] and all(len(line.cells) == 2 for line in lines)
     assert {line.note for line in lines} == {"not the same settings (k 3 / 9): do not compare"}
+    (tmp_path / "later").mkdir()
+    (tmp_path / "many").rename(tmp_path / "later" / "few")
+    _, columns = to_lines([read_record(tmp_path / "few"), read_record(tmp_path / "later" / "few")])
+    assert columns == ["seed-0, few 1", "seed-0, few 2"]
 
 
 @pytest.mark.parametrize(

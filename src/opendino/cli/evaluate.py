@@ -23,11 +23,12 @@ from opendino.cli.model import ModelChanges, choose_model, model_changes, model_
 from opendino.cli.output import OutputFolder, claim_folder
 from opendino.cli.protocol_list import print_plan, print_protocols
 from opendino.errors import DataError, UsageError
+from opendino.evaluation.galleries import to_galleries
 from opendino.evaluation.planning import Planned, failure_words, layer_jobs, named_by_layer, plan
 from opendino.evaluation.protocol import Job, Subject
 from opendino.evaluation.record import DRAWS, RESULTS, UNITS, read_record, write_record
 from opendino.evaluation.results import Result, weights_hash
-from opendino.evaluation.side_by_side import to_galleries, to_lines
+from opendino.evaluation.side_by_side import to_lines
 from opendino.evaluation.suite import BOTH, ENTRIES, find
 from opendino.evaluation.surroundings import Scored, scored
 from opendino.files import write_atomic

@@ -7,14 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from opendino.evaluation.examples import Example
 from opendino.evaluation.metrics.interval import Estimate, paired_bootstrap, paired_draws
 from opendino.evaluation.published import published
 from opendino.evaluation.record import Key, Record, key_of
 from opendino.evaluation.results import Result
-from opendino.evaluation.surroundings import Scored
-from opendino.pages.overlay import class_colour
-from opendino.pages.results_page import Cell, Drawn, Gallery, Line, short
+from opendino.pages.results_page import Cell, Line, short
 
 NOT_A_SETTING = {
     *("model", "licence", "unit", "measure", "high_is_good", "transform", "selected", "tried", "layer"),
@@ -54,51 +51,15 @@ def _columns(records: Sequence[Record]) -> dict[tuple[int, tuple[str, str]], str
     for number, record in enumerate(records):
         for result in record.results:
             scored.setdefault(_identity(result), {}).setdefault(number, set()).add(key_of(result))
-    names = [name for _, name in scored]
+    names, folders = [name for _, name in scored], [record.name for record in records]
+    told = [name if folders.count(name) == 1 else f"{name} {number}" for number, name in enumerate(folders, 1)]
     columns = {}
     for (digest, name), keys in scored.items():
         known = name if names.count(name) == 1 else f"{name} ({digest[:6]})"
         again = sum(map(len, keys.values())) > len(set().union(*keys.values()))
         for number in keys:
-            columns[number, (digest, name)] = f"{known}, {records[number].name}" if again else known
+            columns[number, (digest, name)] = f"{known}, {told[number]}" if again else known
     return columns
-
-
-def to_galleries(scored: Sequence[Scored]) -> list[Gallery]:
-    """The drawn pictures of each protocol and data set, models side by side; of a sweep those of its last layer."""
-    grouped: dict[tuple[str, str], dict[str, Sequence[Example]]] = {}
-    legends: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    layers: dict[tuple[str, str], int] = {}
-    for one in scored:
-        if one.outcome.examples:
-            first = one.results[0]
-            models = grouped.setdefault((first.protocol, first.dataset), {})
-            models[str(first.config["model"])] = one.outcome.examples
-            if first.protocol.startswith("seg-"):
-                names = one.data.get("class_names", ())
-                legends[first.protocol, first.dataset] = [(name, class_colour(n)) for n, name in enumerate(names)]
-            if first.metric.endswith(f"_layer_{first.config.get('layer')}"):
-                layers[first.protocol, first.dataset] = int(first.config["layer"])
-    galleries = []
-    for (protocol, dataset), models in grouped.items():
-        truths = {example.id: example.truth for examples in models.values() for example in examples}
-        pictures = [
-            Drawn(
-                name,
-                truth,
-                {
-                    model: (example.found, example.says)
-                    for model, examples in models.items()
-                    for example in examples
-                    if example.id == name
-                },
-            )
-            for name, truth in truths.items()
-        ]
-        at = f" at layer {layers[protocol, dataset]}" if (protocol, dataset) in layers else ""
-        title = f"{protocol} on {dataset}: what was found{at}"
-        galleries.append(Gallery(title, list(models), pictures, legends.get((protocol, dataset), ())))
-    return galleries
 
 
 def _last_layers(grouped: Mapping[Key, Found]) -> dict[Key, Found]:
