@@ -193,6 +193,8 @@ def test_what_does_not_fit_is_one_line(video, model, tmp_path):
         ({"mask": tmp_path / "empty.png"}, "no painted object"),
         ({"mask": tmp_path / "small.png"}, "10 x 10 px, its frame 96 x 96"),
         ({"corrections": {99: video / "truth" / "00000.png"}}, "has 8 frames"),
+        ({"corrections": {0: video / "truth" / "00000.png"}}, "no later than frame 0, which --mask paints"),
+        ({"start": -1}, "must be 0 or more"),
         ({"video": tmp_path / "nothing"}, "no picture"),
         ({"video": video / "frames" / "00000.png"}, "not a video"),
     ):

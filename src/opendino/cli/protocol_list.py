@@ -37,7 +37,7 @@ def print_plan(planned: Sequence[Planned], failures: Mapping[str, str], as_json:
             "data": str(one.job.data),
             "dataset": one.data.name,
             "holds": one.data.words(),
-            "settings": {key: _text(value) for key, value in one.job.settings.items()},
+            "settings": dict(one.job.settings),
         }
         for one in planned
     ]
@@ -45,7 +45,7 @@ def print_plan(planned: Sequence[Planned], failures: Mapping[str, str], as_json:
         print(json.dumps({"plan": plan, "failures": dict(failures)}, indent=2))
         return
     for row in plan:
-        settings = ", ".join(f"{key}={value}" for key, value in row["settings"].items())
+        settings = ", ".join(f"{key}={_text(value)}" for key, value in row["settings"].items())
         print(f"{row['protocol']}: {row['dataset']}, {row['holds']}{'; ' * bool(row['settings'])}{settings}")
 
 

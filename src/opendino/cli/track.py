@@ -91,6 +91,12 @@ def track(
     source = Path(video)
     if start < 0:
         raise UsageError(f"--start {start}", "must be 0 or more", "frames count from 0")
+    known = len(_paths(source)) if source.is_dir() else None
+    for number in corrections or {}:
+        if number <= start:
+            raise UsageError(f"--correct {number}=", f"comes no later than frame {start}, which --mask paints")
+        if known is not None and number >= known:
+            raise UsageError(f"--correct {number}=", f"the video has {known} frames", "count frames from 0")
     given = {start: Path(mask), **{number: Path(path) for number, path in (corrections or {}).items()}}
     painted = {number: read_objects(path) for number, path in given.items()}
     console = Console(quiet=quiet, stderr=True)
@@ -130,13 +136,18 @@ def _frames(source: Path) -> Iterator[images.Image]:
     if not source.is_dir():
         yield from read_frames(source)
         return
-    paths = sorted(path for path in source.iterdir() if has_picture_ending(path.name.encode()))
+    paths = _paths(source)
     if not paths:
         frames = source / "images"
         fix = f"give its frames: {frames}" if frames.is_dir() else "give a video file, or a folder of frames"
         raise DataError(source, "holds no picture", fix)
     for path in paths:
         yield read_declared(path)
+
+
+def _paths(folder: Path) -> list[Path]:
+    """Its pictures, in the order of their names."""
+    return sorted(path for path in folder.iterdir() if has_picture_ending(path.name.encode()))
 
 
 def _overlay_writer(folder: OutputFolder, stack: ExitStack) -> tuple[Path, Callable[[TrackedFrame], None]]:
