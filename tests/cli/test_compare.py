@@ -60,7 +60,7 @@ def test_below_the_table_stand_the_set_of_every_difference_and_each_remark_once(
     ]
     assert said[6:] == [
         "limited to 9 a part: compares with nothing published",
-        "careful (linear on cars, top1)",
+        "careful (linear on cars)",
     ]
 
 

@@ -108,14 +108,17 @@ def markdown_table(lines: Sequence[Line], models: Sequence[str], problems: Seque
 
 
 def remarks(lines: Sequence[Line]) -> list[str]:
-    """What a reader must know of some or all lines, each remark once."""
-    said: dict[str, list[str]] = {}
+    """What a reader must know of some or all lines, each remark once, with the data that it is of."""
+    said: dict[str, dict[str, None]] = {}
     for line in lines:
         limited = [] if line.limit is None else [f"limited to {line.limit} a part: compares with nothing published"]
         few = [f"fewer than {FEW} {unit_words(line.unit)}: the interval says little"] if line.n < FEW else []
         for remark in [*limited, *few, *filter(None, [line.note])]:
-            said.setdefault(remark, []).append(f"{line.protocol} on {line.dataset}, {line.metric}")
-    return [remark if len(where) == len(lines) else f"{remark} ({'; '.join(where)})" for remark, where in said.items()]
+            said.setdefault(remark, {})[f"{line.protocol} on {line.dataset}"] = None
+    everywhere = {f"{line.protocol} on {line.dataset}" for line in lines}
+    return [
+        remark if where.keys() == everywhere else f"{remark} ({'; '.join(where)})" for remark, where in said.items()
+    ]
 
 
 def _row(line: Line, models: Sequence[str]) -> list[str]:
