@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 
 from opendino.cli import main
-from opendino.cli.shortage import shortage
+from opendino.cli.shortage import FIXES, shortage
+from opendino.train.config import RunConfig, flatten, to_dict
 from tests.train.runs import draw_pictures
 
 GPU = (
@@ -30,7 +32,7 @@ HOST = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't
         (
             RuntimeError(HOST.replace("42949672960", "4000000")),
             "embed",
-            "out of memory: 3.8 MiB more were needed; lower",
+            "out of memory: 3.8 MiB more were needed; take --tile",
         ),
         (MemoryError(), "track", "out of memory; close other programs"),
         (OSError(errno.EMFILE, "Too many open files"), "pretrain", "too many open files; raise the limit (ulimit -n"),
@@ -42,6 +44,16 @@ HOST = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't
 def test_shortages_are_told_from_bugs(error, verb, said):
     words = shortage(error, verb)
     assert words is None if said is None else words.startswith(said)
+
+
+@pytest.mark.parametrize("verb", list(FIXES))
+def test_what_is_advised_can_be_typed(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    fields = {f"--{name.replace('_', '-')}" for name, _ in flatten(to_dict(RunConfig()))}
+    trains = verb in ("pretrain", "distill", "adapt")
+    known = set(re.findall(r"--[a-z][\w.-]*", capsys.readouterr().out)) | (fields if trains else set())
+    assert set(re.findall(r"--[a-z][\w.-]*", FIXES[verb])) <= known
 
 
 def test_f92_an_allocator_that_fails_in_a_step_is_one_line_and_the_same_command_goes_on_in_parts(

@@ -11,12 +11,13 @@ _TRAINING = (
     "the same command with --checkpoint (a third more compute) or --method.micro-batch N --allow (the same batch in "
     "parts) goes on from its last save; or begin another run with a smaller --data.batch-size"
 )
-_FIX = {
+FIXES = {
     **dict.fromkeys(("pretrain", "distill"), _TRAINING),
     "adapt": "begin another run with a smaller --data.batch-size, or with --lora",
     "evaluate": "lower --size, --set rows= or --set bank=, or take --device cpu",
-    "embed": "lower --batch-size, take --tile for large pictures, or --device cpu",
+    "embed": "take --tile for large pictures, a smaller model, or --device cpu",
 }
+"""What to lower, by verb."""
 
 
 def shortage(error: Exception, verb: str) -> str | None:
@@ -32,7 +33,7 @@ def shortage(error: Exception, verb: str) -> str | None:
     asked, free = _ASKED.search(text), _FREE.search(text)
     much = f": {_readable(asked[1])} more were needed" if asked else ""
     much += f", {free[1]} are free" if asked and free else ""
-    return f"out of {where}{much}; {_FIX.get(verb, 'close other programs, or take smaller pictures')}"
+    return f"out of {where}{much}; {FIXES.get(verb, 'close other programs, or take smaller pictures')}"
 
 
 def _readable(amount: str) -> str:
