@@ -57,7 +57,11 @@ def not_the_last(path: Path, file: Path) -> str:
     inside = file.parent.relative_to(path).parts if file.parent.is_relative_to(path) else ()
     if inside[:1] == ("checkpoints",):
         return f"has not ended; this is its step {int(inside[1].removeprefix('step-')):,}"
-    return "has saved nothing yet; these are the random weights of its start" if inside == ("model-start",) else ""
+    words = {
+        "model-best": "has not ended; these are its best weights so far",
+        "model-start": "has saved nothing yet; these are the weights of its start",
+    }
+    return words.get("/".join(inside), "")
 
 
 def read_config(file: Path) -> tuple[Any, Path] | None:

@@ -80,9 +80,10 @@ def load(
         named = ", ".join(name[:80] for name in random[:_MOST_NAMES])
         say_on_stderr(f"{opened.file}: {opened.coverage}; random values for {named}{more}")
     model = _build(opened, partial)
-    if opened.raw is not None and identity.spec is None and not states_transform(opened.folder, opened.raw):
-        say_on_stderr(f"{opened.file}: no preprocessor_config.json beside it; pictures are shown at 224 px")
     transform = read_transform(opened.folder, opened.raw, model.patch, identity.spec)  # type: ignore[arg-type]
+    if opened.raw is not None and identity.spec is None and not states_transform(opened.folder, opened.raw):
+        size = f"{transform.size} px"
+        say_on_stderr(f"{opened.file}: no preprocessor_config.json beside it; pictures are shown at {size}")
     if overrides:
         model = _changed(model, opened.config, overrides)
     transform = _for_shape(transform, model.config)  # type: ignore[arg-type]
