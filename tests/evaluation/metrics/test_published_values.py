@@ -148,6 +148,17 @@ def test_a_box_of_exactly_half_overlap_is_a_hit():
     assert not is_localised((0, 0, 10, 10), [(0, 0, 10, 20.1)]) and not is_localised((0, 0, 10, 10), [])
 
 
+def test_overlaps_of_boxes_are_those_of_faster_coco_eval():
+    """Of detection only the overlap is ours; average precision comes with a detector, and from that library."""
+    mask = pytest.importorskip("faster_coco_eval.core.mask")
+    corners = np.random.default_rng(0).uniform(0, 40, (60, 2, 2)).round(1)
+    boxes = np.concatenate([corners.min(1), corners.max(1) + 0.1], 1)
+    theirs = mask.iou(
+        *(np.hstack([part[:, :2], part[:, 2:] - part[:, :2]]) for part in (boxes[:20], boxes[20:])), [0] * 40
+    )
+    np.testing.assert_allclose([box_iou(box, boxes[20:]) for box in boxes[:20]], theirs, atol=1e-12)
+
+
 @pytest.mark.oracle
 def test_revisited_map():
     aps = revisited_aps([7, 0, 5, 1, 9, 2, 3], easy={0, 2}, hard={1}, junk={7})
