@@ -320,7 +320,7 @@ def test_one_model_at_two_settings_has_two_columns_and_is_not_compared(models, t
         evaluate("seg-knn", model=models[0], data=root, out=tmp_path / name, settings=settings, quiet=True)
     lines, columns = to_lines([read_record(tmp_path / "few"), read_record(tmp_path / "many")])
     assert columns == ["seed-0, few", "seed-0, many"] and all(len(line.cells) == 2 for line in lines)
-    assert {line.note for line in lines} == {"not the same settings (k 3 / 9): do not compare"}
+    assert {line.note for line in lines} == {"not at the same settings (k 3 / 9)"}
     (tmp_path / "later").mkdir()
     (tmp_path / "many").rename(tmp_path / "later" / "few")
     _, columns = to_lines([read_record(tmp_path / "few"), read_record(tmp_path / "later" / "few")])
@@ -336,7 +336,7 @@ def test_one_model_at_two_settings_has_two_columns_and_is_not_compared(models, t
         ("vos", {"temperature": "0"}, {}, "must be above 0"),
         ("discovery", {"taus": "0.3,nan"}, {}, "must be from -1 to 1"),
         ("seg-linear", {"steps": "-1"}, {}, "must be 1 at least"),
-        ("vos", {}, {"limit": -5}, "--limit -5: must be at least 1"),
+        ("vos", {}, {"limit": -5}, "limit -5: must be at least 1"),
         ("retrieval", {}, {"layers": "all"}, "none of retrieval reads a layer"),
     ],
 )

@@ -25,8 +25,8 @@ def where(drawing, colour):
 
 
 def test_boxes_are_drawn_where_they_are():
-    mask = np.zeros((10, 20), bool)
-    mask[2:5, 3:8] = True
+    mask = np.zeros((100, 200), bool)
+    mask[20:50, 30:80] = True
     drawn = of_boxes("a", GREY, np.array([[10, 20, 60, 70]]), (30, 20, 80, 50), mask, "found")
     assert where(drawn.truth, TRUE) == (20, 69, 10, 59) and where(drawn.found, FOUND) == (20, 49, 30, 79)
     assert drawn.found[90, 150].mean() < 80 < drawn.found[35, 55].mean(), "outside the part it is darker"
@@ -36,7 +36,7 @@ def test_boxes_are_drawn_where_they_are():
 @pytest.mark.parametrize("channels", [1, 2, 4])
 def test_large_pictures_of_any_channels_become_small_rgb(channels):
     picture = np.zeros((900, 1200, channels), np.uint8)
-    boxed = of_boxes("a", picture, np.array([[0, 0, 1200, 900]]), (0, 0, 600, 450), np.ones((9, 12), bool), "")
+    boxed = of_boxes("a", picture, np.array([[0, 0, 1200, 900]]), (0, 0, 600, 450), np.ones((900, 1200), bool), "")
     assert boxed.truth.shape == boxed.found.shape == (SIDE_PX * 3 // 4, SIDE_PX, 3)
     assert where(boxed.truth, TRUE) == (0, SIDE_PX * 3 // 4 - 1, 0, SIDE_PX - 1)
 

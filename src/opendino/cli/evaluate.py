@@ -85,8 +85,6 @@ def evaluate(
     Raises:
         UsageError: unknown protocol or setting; `out` holds other files. DataError: not one protocol could be scored.
     """
-    if limit is not None and limit < 1:
-        raise UsageError(f"--limit {limit}", "must be at least 1")
     if cache is not None and Path(cache).exists() and not Path(cache).is_dir():
         raise UsageError(f"--cache {cache}", "is no folder")
     started = time.monotonic()

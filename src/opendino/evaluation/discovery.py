@@ -5,6 +5,7 @@ Source: Wang et al., arXiv 2202.11539; patches of the last layer and a swept thr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from opendino.data.beside import read_declared
-from opendino.evaluation.datasets.boxes import Boxes
+from opendino.evaluation.datasets.boxes import Boxed, Boxes
 from opendino.evaluation.datasets.units import evenly
 from opendino.evaluation.dense import native_input, patch_map, whole_input
-from opendino.evaluation.examples import MOST, Example, of_boxes
+from opendino.evaluation.examples import MOST, of_boxes
 from opendino.evaluation.metrics.boxes import is_localised
 from opendino.evaluation.protocol import Choice, Job, Outcome, Score, Subject, mean_score
 from opendino.evaluation.reading import read_each
@@ -27,6 +28,10 @@ DENSE_TOKENS = 600
 """Up to so many patches all eigenvectors cost less than Lanczos's start."""
 TAUS = tuple(round(0.05 * step, 2) for step in range(9))
 """Swept in arXiv 2508.10104, D.4."""
+
+
+Box = tuple[float, float, float, float]
+"""xyxy in pixels."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def evaluate_discovery(subject: Subject, data: Boxes, job: Job) -> Outcome:
     rows = int(job.settings["rows"])
     hits: list[list[float]] = []
     ids: list[str] = []
-    drawn: list[list[Example]] = []
+    kept: list[tuple[Boxed, NDArray[np.uint8], list[Box], list[NDArray[np.bool_]]]] = []
     wanted = {one.id for one in evenly(data.pictures, MOST)}
     skipped = list(data.skipped)
     for one, picture in read_each(data.pictures, lambda one: read_declared(one.image), skipped, job, "pictures"):
@@ -106,27 +111,26 @@ def evaluate_discovery(subject: Subject, data: Boxes, job: Job) -> Outcome:
         hits.append([100.0 * is_localised(box, one.boxes) for box in boxes])
         ids.append(one.id)
         if one.id in wanted:
-            drawn.append(
-                [
-                    of_boxes(
-                        one.id,
-                        picture.array,
-                        one.boxes,
-                        box,
-                        cut.mask,
-                        f"{'found' if hit else 'missed'} at threshold {tau}, the best of {len(taus)}",
-                    )
-                    for tau, box, cut, hit in zip(taus, boxes, cuts, hits[-1], strict=True)
-                ]
-            )
+            kept.append((one, picture.array, boxes, [_in_pixels(cut.mask, seen)[:height, :width] for cut in cuts]))
     table = np.array(hits)
     scores = [mean_score("corloc", table[:, taus.index(tau)], ids)]
     if len(taus) > 1:
         scores.append(chosen_on_all(table, taus, ids))
     if len(taus) > 1 and len(ids) > 1:
         scores.append(chosen_on_other_half(table, taus, ids))
-    shown = int(table.mean(0).argmax())
-    return Outcome(scores, skipped, examples=[by_tau[shown] for by_tau in drawn])
+    best = int(table.mean(0).argmax())
+    examples = []
+    for one, array, boxes, parts in kept:
+        went = "found" if hits[ids.index(one.id)][best] else "missed"
+        says = f"{went} at threshold {taus[best]}, the best of {len(taus)}"
+        examples.append(of_boxes(one.id, array, one.boxes, boxes[best], parts[best], says))
+    return Outcome(scores, skipped, examples=examples)
+
+
+def _in_pixels(mask: NDArray[np.bool_], size: Sequence[int]) -> NDArray[np.bool_]:
+    """[h, w] patches as [H, W] pixels."""
+    rows, columns = (np.arange(pixels) * count // pixels for pixels, count in zip(size, mask.shape, strict=True))
+    return mask[np.ix_(rows, columns)]
 
 
 def chosen_on_all(table: NDArray[np.float64], taus: list[float], ids: list[str]) -> Score:
@@ -147,7 +151,7 @@ def chosen_on_other_half(table: NDArray[np.float64], taus: list[float], ids: lis
     return mean_score("corloc_held_out_tau", hits, ids, choice=choice)
 
 
-def _to_pixels(cut: Cut, scale: tuple[float, float], width: int, height: int) -> tuple[float, float, float, float]:
+def _to_pixels(cut: Cut, scale: tuple[float, float], width: int, height: int) -> Box:
     left, top, right, bottom = cut.box
     across, down = scale
     return left * across, top * down, min(right * across, width), min(bottom * down, height)

@@ -35,10 +35,9 @@ class Example:
 def of_boxes(
     name: str, picture: RGB, boxes: NDArray[np.float64], box: Sequence[float], mask: NDArray[np.bool_], says: str
 ) -> Example:
-    """True boxes [n, 4] in green beside the found box in red over its part [h, w] of the picture; xyxy in pixels."""
-    height, width = picture.shape[:2]
-    part = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)).astype(np.uint8)
-    return Example(name, _boxed(picture, boxes, TRUE), _boxed(overlay(as_rgb(picture), part), [box], FOUND), says)
+    """True boxes [n, 4] in green beside the found box in red over the found part [H, W]; xyxy in pixels."""
+    found = overlay(as_rgb(picture), mask.astype(np.uint8))
+    return Example(name, _boxed(picture, boxes, TRUE), _boxed(found, [box], FOUND), says)
 
 
 def of_classes(name: str, picture: RGB, truth: NDArray[np.uint8], found: NDArray[np.integer], says: str) -> Example:

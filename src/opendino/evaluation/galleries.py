@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from opendino.evaluation.examples import Example
 from opendino.evaluation.surroundings import Scored
-from opendino.pages.overlay import class_colour
 from opendino.pages.results_page import Drawn, Gallery
 
 
@@ -27,14 +26,11 @@ def _gallery(models: Mapping[str, Scored]) -> Gallery:
     at = f" at layer {layer}" if first.metric.endswith(f"_layer_{layer}") else ""
     truths = {example.id: example for each in models.values() for example in each.outcome.examples}
     found = {model: {example.id: example for example in each.outcome.examples} for model, each in models.items()}
-    legend = []
-    if first.protocol.startswith("seg-"):
-        legend = [(name, class_colour(number)) for number, name in enumerate(one.data.get("class_names", ()))]
     return Gallery(
         f"{first.protocol} on {first.dataset}: what was found{at}",
         list(models),
         [_drawn(example, found) for example in truths.values()],
-        legend,
+        one.outcome.legend,
     )
 
 

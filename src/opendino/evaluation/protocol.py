@@ -83,6 +83,10 @@ class Job:
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
     batch_size: int = 64
 
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"limit {self.limit}", "must be at least 1")
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -143,7 +147,8 @@ class Score:
 class Outcome:
     """Everything that a protocol found.
 
-    breakdown: a number a class, sequence or domain, by name; examples: a few scored pictures, drawn.
+    breakdown: a number a class, sequence or domain, by name; examples: a few scored pictures, drawn; legend: what is
+    painted in them, with its colour as #rrggbb.
     """
 
     scores: Sequence[Score]
@@ -152,6 +157,7 @@ class Outcome:
     breakdown: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     examples: Sequence[Example] = ()
+    legend: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -256,7 +262,7 @@ def resolve_settings(entry: Entry, given: Mapping[str, str]) -> dict[str, Any]:
     """
     settings = dict(entry.settings)
     for key, text in given.items():
-        settings[key] = parse_setting(f"{entry.id} {key}", text, entry.settings[key])
+        settings[key] = parse_setting(entry.id, key, text, entry.settings[key])
     return settings
 
 
@@ -272,11 +278,12 @@ RANGES: Mapping[str, tuple[float, float]] = {
 """Smallest and largest value of settings by name; those of other names are counts, 1 at least."""
 
 
-def parse_setting(name: str, text: str, default: Any) -> Any:
+def parse_setting(protocol: str, key: str, text: str, default: Any) -> Any:
     """Text to the type of the default: a number, true or false, or a comma-separated list of numbers.
 
-    name: of the protocol, a space, and of the setting. Raises UsageError for another type, and out of its range.
+    Raises UsageError for another type, and out of the setting's range.
     """
+    name = f"{protocol} {key}"
     try:
         if isinstance(default, bool):
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
@@ -287,7 +294,7 @@ def parse_setting(name: str, text: str, default: Any) -> Any:
             values = (value,)
     except (KeyError, ValueError):
         raise UsageError(f"--set {name}={text}", f"must be like {default}") from None
-    low, high = RANGES.get(name.rpartition(" ")[2], (1, math.inf))
+    low, high = RANGES.get(key, (1, math.inf))
     if isinstance(values[0], int | float) and not all(low <= one <= high for one in values):
         least = "above 0" if low == 1e-9 else f"{low} at least" if high == math.inf else f"from {low} to {high}"
         raise UsageError(f"--set {name}={text}", f"must be {least}")

@@ -35,6 +35,7 @@ from opendino.evaluation.metrics.segmentation import (
 from opendino.evaluation.protocol import Choice, Job, Outcome, Score, Subject, set_score
 from opendino.evaluation.reading import read_each
 from opendino.models.linear_heads import LinearHeads
+from opendino.pages.overlay import class_colour
 from opendino.train.methods.head_fitting import Recipe, Setting, fit_heads
 
 RATES, DECAYS = (1e-4, 3e-4, 1e-3), (1e-4, 1e-3)
@@ -263,4 +264,5 @@ def _outcome(
     per_class = {name: 100 * value for name, value in zip(data.class_names, each, strict=True)}
     known = {name: value for name, value in per_class.items() if np.isfinite(value)}
     scores = [score("miou", mean_iou), score("macc", mean_accuracy), score("aacc", pixel_accuracy)]
-    return Outcome(scores, skipped, {}, {"iou_by_class": known}, examples=examples)
+    legend = [(name, class_colour(number)) for number, name in enumerate(data.class_names)]
+    return Outcome(scores, skipped, {}, {"iou_by_class": known}, examples=examples, legend=legend)

@@ -11,13 +11,8 @@ from opendino.evaluation.metrics.interval import Estimate, paired_bootstrap, pai
 from opendino.evaluation.published import published
 from opendino.evaluation.record import Key, Record, key_of
 from opendino.evaluation.results import Result
+from opendino.evaluation.suite import PROTOCOLS
 from opendino.pages.results_page import Cell, Line, short
-
-NOT_A_SETTING = {
-    *("model", "licence", "unit", "measure", "high_is_good", "transform", "selected", "tried", "layer"),
-    *("skipped", "limit", "seed", "bank", "sd_of_tries"),
-}
-"""Keys of `Result.config` that may differ between results that compare: of the model, chosen, or told elsewhere."""
 
 Found = Mapping[str, tuple[Record, Result]]
 """By model, the result and the record that holds its units."""
@@ -91,8 +86,8 @@ def _line(key: Key, found: Found, last: Found) -> Line:
     if len({result.split_hash for result in results}) > 1:
         counts = " and ".join(f"{result.n:,}" for result in results)
         notes.append(f"not the same pictures ({counts}): do not compare")
-    if others := _other_settings(results):
-        notes.append(f"not the same settings ({others}): do not compare")
+    if others := _other_settings(first.protocol, results):
+        notes.append(f"not at the same settings ({others})")
     limits = [result.config["limit"] for result in results if result.config.get("limit") is not None]
     return Line(
         *key,
@@ -108,13 +103,11 @@ def _line(key: Key, found: Found, last: Found) -> Line:
     )
 
 
-def _other_settings(results: Sequence[Result]) -> str:
-    """Settings of the protocol that differ, as "k 10 / 1, rows 32 / 8"; "" where none does."""
-    before, *others = ({k: v for k, v in result.config.items() if k not in NOT_A_SETTING} for result in results)
-    names = sorted({name for other in others for name in before | other if before.get(name) != other.get(name)})
-    return ", ".join(
-        f"{name} {' / '.join(dict.fromkeys(str(result.config.get(name)) for result in results))}" for name in names
-    )
+def _other_settings(protocol: str, results: Sequence[Result]) -> str:
+    """Settings of the protocol that differ, as "k 3 / 9, rows 32 / 8"; "" where none does."""
+    known = PROTOCOLS[protocol].settings if protocol in PROTOCOLS else {}
+    values = {name: list(dict.fromkeys(str(result.config.get(name)) for result in results)) for name in known}
+    return ", ".join(f"{name} {' / '.join(each)}" for name, each in values.items() if len(each) > 1)
 
 
 def _to_first(found: Found) -> dict[str, Cell]:

@@ -14,7 +14,7 @@ from opendino.data.sources import Source, hold_out, open_source, why_unscored
 from opendino.errors import DataError
 from opendino.evaluation.cache import limited
 from opendino.evaluation.datasets.listed import ListSource
-from opendino.evaluation.datasets.units import data_sets_in
+from opendino.evaluation.datasets.units import require_one_set
 from opendino.evaluation.protocol import Job
 from opendino.files import read_json
 
@@ -56,8 +56,7 @@ class Classes:
 
 def open_classes(job: Job) -> Classes:
     """Find both parts. Raises DataError naming what is missing and the layout expected."""
-    if sets := data_sets_in(job.data):
-        raise DataError(job.data, f"holds data sets ({', '.join(sets[:3])}) and no classes", "give one of them")
+    require_one_set(job.data)
     if (whole := _class_folders(job.data)) is not None:
         # The same fifth as while training, so that its k-NN is this one.
         train, val = hold_out(whole)

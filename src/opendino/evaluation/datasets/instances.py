@@ -15,7 +15,7 @@ from opendino.errors import DataError
 from opendino.evaluation.cache import limited
 from opendino.evaluation.datasets.listed import ListSource
 from opendino.evaluation.datasets.pickles import read_plain_pickle
-from opendino.evaluation.datasets.units import data_sets_in, evenly, hash_ids
+from opendino.evaluation.datasets.units import evenly, hash_ids, require_one_set
 from opendino.evaluation.probes import labels_of
 from opendino.evaluation.protocol import Job
 
@@ -68,17 +68,16 @@ def open_instances(job: Job) -> Instances:
                 return _revisited(name, file, job)
     if (root / "old").is_dir() and (root / "new").is_dir():
         return _amstertime(root, job)
-    tables = sorted(root.glob("*labels.csv"))
-    with_pictures = [table for table in tables if _folder_of(table) is not None]
+    tables = [_Table(path) for path in sorted(root.glob("*labels.csv"))]
+    with_pictures = [table for table in tables if table.folder is not None]
     if len(with_pictures) > 1:
-        names = " and ".join(table.name for table in with_pictures[:3])
+        names = " and ".join(table.path.name for table in with_pictures[:3])
         raise DataError(root, f"holds several tables ({names})", "put each with its pictures into a folder of its own")
     if tables:
         table = (with_pictures or tables)[0]
-        name = root.resolve().name if table.stem == "labels" else table.stem.removesuffix("_labels")
-        return _labelled(_from_csv(root, table), name, job)
-    if sets := data_sets_in(root):
-        raise DataError(root, f"holds data sets ({', '.join(sets[:3])}) and no classes", "give one of them")
+        name = root.resolve().name if table.path.stem == "labels" else table.path.stem.removesuffix("_labels")
+        return _labelled(table.source(), name, job)
+    require_one_set(root)
     source = open_source(root)
     if source.parts:
         cause = f"holds {' and '.join(source.parts)}, parts of a data set and no classes"
@@ -109,27 +108,27 @@ def _with_mates(source: Source, job: Job) -> Source:
     return limited(subset(source, np.flatnonzero(np.isin(labels, kept))), job)
 
 
-def _from_csv(root: Path, table: Path) -> Source:
-    """Files are named from the folder of the table on, or for NAME_labels.csv from the folder NAME beside it."""
-    rows = _rows(table)
-    if len(rows) < 2 or len(rows[0]) < 2 or rows[0][0] != "file":
-        raise DataError(table, "must have the columns file,label")
-    source = ListSource(_folder_of(table) or root, [row[0] for row in rows[1:]], [row[1] for row in rows[1:]])
-    source.require_files(f"{table.name} names them")
-    return source
+class _Table:
+    """A table of files and labels. folder: where its first picture lies, None where it lies nowhere: files are named
+    from the folder of the table on, or for NAME_labels.csv from the folder NAME beside it.
+    """
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with open(path, newline="", encoding="utf-8") as lines:
+            self._rows = list(csv.reader(lines))
+        first = self._rows[1][0] if len(self._rows) > 1 and self._rows[1] else None
+        folders = (path.parent, path.parent / path.stem.removesuffix("_labels")) if first else ()
+        self.folder = next((folder for folder in folders if (folder / str(first)).is_file()), None)
 
-def _rows(table: Path) -> list[list[str]]:
-    with open(table, newline="", encoding="utf-8") as lines:
-        return list(csv.reader(lines))
-
-
-def _folder_of(table: Path) -> Path | None:
-    """Where the first picture of a table lies, None where it lies nowhere."""
-    rows = _rows(table)
-    beside = table.parent / table.stem.removesuffix("_labels")
-    folders = (table.parent, beside) if len(rows) > 1 and rows[1] else ()
-    return next((folder for folder in folders if (folder / rows[1][0]).is_file()), None)
+    def source(self) -> Source:
+        """Its pictures. Raises DataError when one is missing."""
+        header, *rows = self._rows or [[]]
+        if not rows or len(header) < 2 or header[0] != "file":
+            raise DataError(self.path, "must have the columns file,label")
+        source = ListSource(self.folder or self.path.parent, [row[0] for row in rows], [row[1] for row in rows])
+        source.require_files(f"{self.path.name} names them")
+        return source
 
 
 def _amstertime(root: Path, job: Job) -> Instances:

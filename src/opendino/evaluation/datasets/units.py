@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from opendino.errors import DataError
+
 T = TypeVar("T")
 
 
@@ -24,7 +26,8 @@ def hash_ids(ids: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(ids).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def data_sets_in(root: Path) -> list[str]:
-    """Names of the folders that are data sets themselves: they hold train and val. A root of such has no classes."""
+def require_one_set(root: Path) -> None:
+    """Raise DataError for a folder of data sets, whose folders hold train and val themselves and are no classes."""
     folders = [path for path in sorted(root.iterdir()) if path.is_dir()] if root.is_dir() else []
-    return [path.name for path in folders if (path / "train").is_dir() and (path / "val").is_dir()]
+    if sets := [path.name for path in folders if (path / "train").is_dir() and (path / "val").is_dir()]:
+        raise DataError(root, f"holds data sets ({', '.join(sets[:3])}) and no classes", "give one of them")
