@@ -90,6 +90,21 @@ def test_the_page_draws_what_each_model_found(models, tmp_path):
     assert swept.page.read_text().count("data:image/jpeg") == 2, "one video, at the last layer alone"
 
 
+def test_boxes_of_squares_are_learned_and_drawn(models, tmp_path):
+    root = layouts.coco_parts(tmp_path / "data")
+    settings = {"rows": "6", "steps": "400"}
+    done = evaluate("det-linear", model=models[0], data=root, out=tmp_path / "out", settings=settings, quiet=True)
+    scores = {result.metric: result.value for result in done.results}
+    assert scores["ap50"] > 90 and scores["ap50"] >= scores["ap"] > 50, scores
+    (one,) = json.loads(done.record.read_text())["evaluations"]
+    assert set(one["breakdown"]) == {"ap_by_class", "ap50_by_class", "ap_by_size"}
+    assert set(one["breakdown"]["ap50_by_class"]) == {"green", "red"} and set(one["breakdown"]["ap_by_size"]) == {
+        "small"
+    }
+    page = done.page.read_text()
+    assert page.count("data:image/jpeg") == MOST * 2 and "of 1 found by the 1 surest box" in page and "green" in page
+
+
 def test_every_built_protocol_has_a_fixture_and_every_other_a_reason():
     assert {entry.id for entry in ENTRIES if entry.score is not None} == {case[0] for case in layouts.CASES}
     assert all(entry.not_built for entry in ENTRIES if entry.score is None)

@@ -11,9 +11,11 @@ from opendino.evaluation.examples import (
     of_boxes,
     of_classes,
     of_depth,
+    of_detections,
     of_neighbours,
     of_objects,
 )
+from opendino.pages.overlay import class_colour
 
 GREY = np.full((100, 200, 3), 128, np.uint8)
 
@@ -31,6 +33,16 @@ def test_boxes_are_drawn_where_they_are():
     assert where(drawn.truth, TRUE) == (20, 69, 10, 59) and where(drawn.found, FOUND) == (20, 49, 30, 79)
     assert drawn.found[90, 150].mean() < 80 < drawn.found[35, 55].mean(), "outside the part it is darker"
     assert (drawn.id, drawn.says) == ("a", "found")
+
+
+def test_detections_are_drawn_in_the_colours_of_their_classes():
+    boxes, classes = np.array([[10, 20, 60, 70], [80, 10, 120, 40]]), np.array([0, 256])
+    drawn = of_detections("a", GREY, (boxes, classes), (boxes[:1], np.array([1])), "")
+    first, second, third = (tuple(bytes.fromhex(class_colour(number)[1:])) for number in range(3))
+    assert where(drawn.truth, first) == (20, 69, 10, 59) and where(drawn.truth, second) == (10, 39, 80, 119)
+    assert where(drawn.found, second) == (20, 69, 10, 59) and not (drawn.found == third).all(-1).any()
+    nothing = np.empty((0, 4)), np.empty(0, np.int64)
+    assert (of_detections("a", GREY, nothing, nothing, "").found == GREY).all()
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])

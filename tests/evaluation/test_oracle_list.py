@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 KNN, LOGISTIC, DENSE = "evaluation/test_knn.py", "evaluation/test_logistic.py", "evaluation/test_dense_protocols.py"
 HEADS, PUBLISHED = "train/test_head_fitting.py", "evaluation/metrics/test_published_values.py"
 MULTILABEL, DEPTH, NAVI = "evaluation/metrics/test_multilabel.py", "evaluation/test_depth.py", "evaluation/test_navi.py"
+AP = "evaluation/metrics/test_detection.py"
 ACTIONS, MET, INTERVAL = "evaluation/test_actions.py", "evaluation/test_met.py", "evaluation/test_interval.py"
 
 ORACLES = {
@@ -54,6 +55,8 @@ ORACLES = {
     "7.2 GAP": (PUBLISHED, "test_gap_counts_distractors_against_it"),
     "7.2 no ties at 1": (MET, "test_confidences_that_round_to_1_still_have_an_order"),
     "7.3 one positive": (PUBLISHED, "test_one_positive_scores_its_reciprocal_rank"),
+    "8.1 AP": (AP, "test_ap_of_one_exact_one_false_and_one_loose_box"),
+    "8.1 crowd": (AP, "test_a_crowd_takes_what_would_be_false"),
     "8.3 alignment": (PUBLISHED, "test_scale_and_shift"),
     "10.1 F1": (MULTILABEL, "test_f1_of_all_classes_together_and_of_each"),
     "10.2 canopy": (PUBLISHED, "test_canopy"),
@@ -62,7 +65,7 @@ ORACLES = {
     "13 strength 0": (LOGISTIC, "test_strength_0_changes_nothing_and_others_something"),
     "14 videos, not frames": (INTERVAL, "test_frames_of_one_video_are_no_independent_trials"),
 }
-NOT_BUILT = {"8.1 AP": "det", "9 text and pictures": "zs-retrieval", "11 incomes": "fairness"}
+NOT_BUILT = {"9 text and pictures": "zs-retrieval", "11 incomes": "fairness"}
 
 
 def test_every_oracle_is_a_marked_test_and_every_marked_test_is_listed():

@@ -42,7 +42,7 @@ SPECIFIED = {
     "13": {"invariance": "any pictures"},
 }
 """Section of the specification -> its rows, each with sets that it must name."""
-OURS = {"corr-stereo"}
+OURS = {"corr-stereo", "det-linear"}
 """Rows beyond it."""
 
 

@@ -42,7 +42,7 @@ _MODULES = {"try": "try_"}
 
 EXTRAS = {
     **dict.fromkeys(("lance", "pyarrow"), "store"),
-    **dict.fromkeys(("sklearn", "scipy"), "eval"),
+    **dict.fromkeys(("sklearn", "scipy", "faster_coco_eval"), "eval"),
     **dict.fromkeys(("tifffile", "imagecodecs", "pydicom", "nibabel"), "sci"),
     "av": "video",
     "huggingface_hub": "hub",

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageOps
 
-from opendino.pages.overlay import classes, overlay
+from opendino.pages.overlay import class_colour, classes, overlay
 from opendino.pages.sheet import as_rgb
 from opendino.pages.similarity import paint
 
@@ -37,7 +37,19 @@ def of_boxes(
 ) -> Example:
     """True boxes [n, 4] in green beside the found box in red over the found part [H, W]; xyxy in pixels."""
     found = overlay(as_rgb(picture), mask.astype(np.uint8))
-    return Example(name, _boxed(picture, boxes, TRUE), _boxed(found, [box], FOUND), says)
+    return Example(name, _boxed(picture, boxes, [TRUE] * len(boxes)), _boxed(found, [box], [FOUND]), says)
+
+
+def of_detections(
+    name: str,
+    picture: RGB,
+    truth: tuple[NDArray[np.float64], NDArray[np.integer]],
+    found: tuple[NDArray[np.float64], NDArray[np.integer]],
+    says: str,
+) -> Example:
+    """True boxes [n, 4] of classes [n] beside those that were found, in the colours of classes; xyxy in pixels."""
+    true, drawn = (_boxed(picture, boxes, [_rgb(one) for one in numbers.tolist()]) for boxes, numbers in (truth, found))
+    return Example(name, true, drawn, says)
 
 
 def of_classes(name: str, picture: RGB, truth: NDArray[np.uint8], found: NDArray[np.integer], says: str) -> Example:
@@ -71,13 +83,19 @@ def of_neighbours(name: str, query: RGB, nearest: Sequence[tuple[RGB, bool]], sa
     return Example(name, _small(query, 2 * NEAREST_PX), np.asarray(strip), says)
 
 
-def _boxed(picture: RGB, boxes: ArrayLike, colour: tuple[int, int, int]) -> RGB:
+def _boxed(picture: RGB, boxes: ArrayLike, colours: Sequence[tuple[int, int, int]]) -> RGB:
     small = Image.fromarray(_small(picture))
     scale = small.width / picture.shape[1]
     pen = ImageDraw.Draw(small)
-    for left, top, right, bottom in np.asarray(boxes, np.float64) * scale:
+    scaled = np.asarray(boxes, np.float64).reshape(-1, 4) * scale
+    for (left, top, right, bottom), colour in zip(scaled, colours, strict=True):
         pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=2)
     return np.asarray(small)
+
+
+def _rgb(number: int) -> tuple[int, int, int]:
+    red, green, blue = bytes.fromhex(class_colour(number)[1:])
+    return red, green, blue
 
 
 def _small(picture: RGB, side_px: int = SIDE_PX) -> RGB:

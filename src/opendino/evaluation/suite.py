@@ -10,6 +10,7 @@ from opendino.evaluation import (
     actions,
     classification,
     depth,
+    detection,
     discovery,
     finegrained,
     geobench,
@@ -26,7 +27,17 @@ from opendino.evaluation import (
     vos,
 )
 from opendino.evaluation.datasets import actions as actions_sets
-from opendino.evaluation.datasets import boxes, classes, depths, instances, masks, objectnet, variants, videos
+from opendino.evaluation.datasets import (
+    boxes,
+    classes,
+    depths,
+    detections,
+    instances,
+    masks,
+    objectnet,
+    variants,
+    videos,
+)
 from opendino.evaluation.datasets import finegrained as finegrained_sets
 from opendino.evaluation.datasets import geobench as geobench_sets
 from opendino.evaluation.datasets import keypoints as keypoint_sets
@@ -52,7 +63,12 @@ NOT_BUILT = tuple(
             "their files are not read; `logreg` takes class folders",
         ),
         ("normals", "surface normals", "NYUv2", "needs a DPT head; the metric is there"),
-        ("det", "detection", "COCO, COCO-O", "the Plain-DETR head comes with a later issue"),
+        (
+            "det",
+            "detection",
+            "COCO, COCO-O",
+            "the Plain-DETR head comes with a later issue; `det-linear` scores frozen patches",
+        ),
         (
             "seg-m2f",
             "segmentation with Mask2Former",
@@ -188,6 +204,17 @@ ENTRIES = (
         settings={"rows": 32, "layer": -1, "k": 30, "bank": 200_000, "ignore": masks.IGNORE},
         reads="patches",
         source=SEGMENTATION,
+    ),
+    Entry(
+        "det-linear",
+        "a linear map from every patch to the class and the box of what it shows (not of the paper): AP of COCO",
+        "COCO 2017, VOC 2007 and 2012, any pictures beside VOC's XML",
+        detections.LAYOUT,
+        open=detections.open_detections,
+        score=detection.evaluate_linear_detection,
+        settings={"rows": 32, "layer": -1, "steps": 2000, "batch": 2048},
+        reads="patches",
+        source="cocodataset.org, host.robots.ox.ac.uk/pascal/VOC",
     ),
     Entry(
         "depth-linear",

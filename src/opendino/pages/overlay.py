@@ -17,8 +17,8 @@ CLASS_COLOURS = np.array([colorsys.hsv_to_rgb(0.618034 * number % 1, 0.8, 1) for
 
 
 def class_colour(number: int) -> str:
-    """As #rrggbb."""
-    return "#" + "".join(f"{round(255 * part):02x}" for part in CLASS_COLOURS[number])
+    """As #rrggbb; after 255 classes they begin again."""
+    return "#" + "".join(f"{round(255 * part):02x}" for part in CLASS_COLOURS[number % 255])
 
 
 def classes(picture: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:

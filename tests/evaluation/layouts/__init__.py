@@ -6,7 +6,7 @@ the truth of masks, boxes and videos, its texture that of classes. `CASES` holds
 
 from __future__ import annotations
 
-from tests.evaluation.layouts.boxes import coco, coco_20k, plain_boxes, voc_boxes
+from tests.evaluation.layouts.boxes import coco, coco_20k, coco_parts, plain_boxes, voc_2012_parts, voc_boxes, voc_parts
 from tests.evaluation.layouts.classes import (
     class_folders,
     imagenet,
@@ -63,6 +63,10 @@ CASES = [
     ("discovery", plain_boxes, {"rows": 6}),
     ("discovery", coco_20k, {"rows": 6}),
     ("discovery", coco, {"taus": "0.2", "rows": 6}),
+    ("det-linear", coco_parts, {"rows": 6, "steps": 60}),
+    ("det-linear", voc_parts, {"rows": 6, "steps": 60}),
+    ("det-linear", voc_2012_parts, {"rows": 6, "steps": 60}),
+    ("det-linear", plain_boxes, {"rows": 6, "steps": 60}),
     ("vos", davis, {"rows": 6}),
     ("vos", plain_videos, {"rows": 6}),
     ("video", ucf101, VIDEO),

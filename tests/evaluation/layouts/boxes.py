@@ -9,8 +9,10 @@ from pathlib import Path
 from tests.evaluation.layouts.drawing import SIDE, picture, save
 
 XML = """<annotation><filename>{name}.jpg</filename><size><width>48</width><height>48</height></size>
-<object><name>cat</name><difficult>1</difficult>
-<bndbox><xmin>{xmin}</xmin><ymin>17</ymin><xmax>{xmax}</xmax><ymax>32</ymax></bndbox></object></annotation>"""
+<object><name>cat</name><difficult>{difficult}</difficult>
+<bndbox><xmin>{xmin}</xmin><ymin>17</ymin><xmax>{xmax}</xmax><ymax>32</ymax></bndbox>
+<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></part></object>
+</annotation>"""
 
 
 def voc_boxes(root: Path) -> Path:
@@ -19,7 +21,7 @@ def voc_boxes(root: Path) -> Path:
     for number, name in enumerate(names):
         left = 8 * (number % 4)
         save(base / "JPEGImages" / f"{name}.jpg", picture(0, number, left=left)[0])
-        text = XML.format(name=name, xmin=left + 1, xmax=left + 16)
+        text = XML.format(name=name, xmin=left + 1, xmax=left + 16, difficult=int(number == 3))
         if number == 9:
             text = "<annotation></annotation>"
         file = base / "Annotations" / f"{name}.xml"
@@ -54,18 +56,39 @@ def coco_20k(root: Path) -> Path:
     return root
 
 
-def coco(root: Path) -> Path:
+def coco(root: Path, part: str = "val2017") -> Path:
+    """Squares of two colours, which are two classes whose ids have a gap; the last picture holds a crowd alone."""
     images, annotations = [], []
     for number in range(10):
         name = f"{number:012d}.jpg"
-        save(root / "val2017" / name, picture(0, number, left=8 * (number % 4))[0])
+        save(root / part / name, picture(number % 2, number, left=8 * (number % 4))[0])
         images.append({"id": number, "file_name": name, "width": SIDE, "height": SIDE})
         box = [8.0 * (number % 4), 16.0, 16.0, 16.0]
-        annotations.append(
-            {"id": number, "image_id": number, "category_id": 1, "bbox": box, "iscrowd": int(number == 9)}
-        )
-    file = root / "annotations" / "instances_val2017.json"
-    file.parent.mkdir(parents=True)
-    categories = [{"id": 1, "name": "square"}]
+        marks = {"bbox": box, "area": 256.0, "iscrowd": int(number == 9)}
+        annotations.append({"id": number, "image_id": number, "category_id": (7, 1)[number % 2], **marks})
+    file = root / "annotations" / f"instances_{part}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    categories = [{"id": 7, "name": "red"}, {"id": 1, "name": "green"}]
     file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return root
+
+
+def coco_parts(root: Path) -> Path:
+    return coco(coco(root), "train2017")
+
+
+def voc_parts(root: Path) -> Path:
+    """The pictures of `voc_boxes`, of which six are to fit on and four to score."""
+    lists = voc_boxes(root) / "VOCdevkit" / "VOC2007" / "ImageSets" / "Main"
+    names = (lists / "trainval.txt").read_text().split()
+    (lists / "trainval.txt").write_text("\n".join(names[:6]))
+    (lists / "test.txt").write_text("\n".join(names[6:]))
+    return root
+
+
+def voc_2012_parts(root: Path) -> Path:
+    (voc_parts(root) / "VOCdevkit" / "VOC2007").rename(root / "VOCdevkit" / "VOC2012")
+    lists = root / "VOCdevkit" / "VOC2012" / "ImageSets" / "Main"
+    (lists / "trainval.txt").rename(lists / "train.txt")
+    (lists / "test.txt").rename(lists / "val.txt")
     return root

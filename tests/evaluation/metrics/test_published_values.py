@@ -149,7 +149,7 @@ def test_a_box_of_exactly_half_overlap_is_a_hit():
 
 
 def test_overlaps_of_boxes_are_those_of_faster_coco_eval():
-    """Of detection only the overlap is ours; average precision comes with a detector, and from that library."""
+    """Average precision is the library's own (test_detection.py); CorLoc stands on our overlap."""
     mask = pytest.importorskip("faster_coco_eval.core.mask")
     corners = np.random.default_rng(0).uniform(0, 40, (60, 2, 2)).round(1)
     boxes = np.concatenate([corners.min(1), corners.max(1) + 0.1], 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ from numpy.typing import NDArray
 
 from opendino.data.sources import Skipped
 from opendino.errors import DataError
+from opendino.evaluation.datasets.objects import read_coco, read_voc
 from opendino.evaluation.datasets.units import evenly, hash_ids
 from opendino.evaluation.protocol import Job
-from opendino.files import read_json
 
 LAYOUT = (
     "VOCdevkit/VOC2007 or VOC2012/{JPEGImages,Annotations,ImageSets/Main/trainval.txt}; "
@@ -22,7 +21,6 @@ LAYOUT = (
     "or images/ beside annotations/ of VOC's XML, one a picture, here or in folders of parts, which are all scored"
 )
 COCO_20K = "coco_20k_filenames.txt"
-MAX_XML_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def _voc(root: Path) -> list[Boxed]:
     if not listing.is_file():
         raise DataError(listing, "is missing", f"expected: {LAYOUT}")
     return [
-        Boxed(name, root / "JPEGImages" / f"{name}.jpg", read_voc_boxes(root / "Annotations" / f"{name}.xml"))
+        Boxed(name, root / "JPEGImages" / f"{name}.jpg", read_voc(root / "Annotations" / f"{name}.xml").boxes)
         for name in listing.read_text().split()
     ]
 
@@ -82,52 +80,20 @@ def _plain(root: Path) -> list[Boxed]:
     for part in parts:
         marked = {file.stem: file for file in (part / "annotations").glob("*.xml")}
         for image in sorted((part / "images").iterdir()) if marked and (part / "images").is_dir() else ():
-            boxes = read_voc_boxes(marked.pop(image.stem)) if image.stem in marked else np.empty((0, 4))
+            boxes = read_voc(marked.pop(image.stem)).boxes if image.stem in marked else np.empty((0, 4))
             found.append(Boxed(image.relative_to(root).as_posix(), image, boxes))
         if marked:
             raise DataError(next(iter(marked.values())), "has no picture in images/", "add it, or take the file away")
     return found
 
 
-def read_voc_boxes(path: Path) -> NDArray[np.float64]:
-    """[n, 4] boxes of all objects, difficult and truncated ones too; VOC counts pixels from 1, so xmin, ymin minus 1.
-
-    Raises:
-        DataError: missing, too large, or XML that declares entities, which no annotation needs.
-    """
-    try:
-        data = path.read_bytes() if path.stat().st_size <= MAX_XML_BYTES else b"<!ENTITY"
-        if b"<!ENTITY" in data or b"<!DOCTYPE" in data:
-            raise DataError(path, "is no plain annotation", "XML with entities or over 1 MiB is not read")
-        found = ElementTree.fromstring(data).iter("bndbox")
-        rows = [[float(box.findtext(side, "")) for side in ("xmin", "ymin", "xmax", "ymax")] for box in found]
-    except (OSError, ElementTree.ParseError, ValueError) as error:
-        raise DataError(path, f"cannot be read as an annotation ({type(error).__name__})") from None
-    boxes = np.array(rows, np.float64).reshape(-1, 4) - [1, 1, 0, 0]
-    if not (np.isfinite(boxes).all() and (boxes[:, 2:] > boxes[:, :2]).all()):
-        raise DataError(path, "holds a box without area")
-    return boxes
-
-
 def _coco(root: Path, file: Path) -> list[Boxed]:
-    raw = read_json(file)
-    boxes: dict[int, list[list[float]]] = {}
-    try:
-        for one in raw["annotations"]:
-            if not one.get("iscrowd"):
-                x, y, width, height = one["bbox"]
-                boxes.setdefault(one["image_id"], []).append([round(v) for v in (x, y, x + width, y + height)])
-        folder = root / file.stem.removeprefix("instances_")
-        return [
-            Boxed(
-                str(image["file_name"]),
-                folder / Path(image["file_name"]).name,
-                np.array(boxes.get(image["id"], []), np.float64).reshape(-1, 4),
-            )
-            for image in raw["images"]
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(file, f"is no COCO instances file ({error})") from None
+    """Crowds left out; sides in whole pixels, as those who compare by CorLoc read them."""
+    folder = root / file.stem.removeprefix("instances_")
+    return [
+        Boxed(name, folder / Path(name).name, objects.boxes[~objects.crowd].round())
+        for name, objects in read_coco(file)[1]
+    ]
 
 
 def _coco_20k(root: Path) -> list[Boxed]:
