@@ -48,6 +48,7 @@ EXTRAS = {
     "huggingface_hub": "hub",
     "skimage": "demo",
     "peft": "adapt",
+    "timm": "timm",
 }
 """Which extra brings a library that may be missing."""
 

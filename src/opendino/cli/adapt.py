@@ -25,7 +25,7 @@ from opendino.cli.claim import check_policy, claim
 from opendino.cli.device import choose_device
 from opendino.cli.fields import split_fields
 from opendino.cli.guarded_watch import GuardedWatch, decision_of
-from opendino.cli.model import ModelArgs, choose_model, model_changes
+from opendino.cli.model import ModelArgs, choose_model, model_changes, require_family
 from opendino.cli.plan import build_loader, choose_length
 from opendino.cli.pretrain import left_out, print_fields
 from opendino.cli.progress import train_with_progress
@@ -136,6 +136,7 @@ def adapt(
     judges = _judges(source, folder, Path(val) if val else None, Path(keep) if keep else None, skip is not False)
     console.print(f"{len(source):,} pictures in {folder}{left_out(source)}")
     start: Any = choose_model(model, **opening).model
+    require_family(start)
     _check_start(start)
     save = save_fields(save_minutes, save_steps, grace)
     kept = " ".join(part.fingerprint for part in judges.keep or ())
@@ -316,6 +317,7 @@ def _listing_plan(arguments: _Arguments, flags: Sequence[str]) -> AdaptPlan:
     start: Any = None
     if arguments.model is not None:
         start = choose_model(arguments.model, **model_changes(arguments)).model
+        require_family(start)
     return AdaptPlan(
         arguments.recipe,
         None,

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from opendino.cli.adapt import adapt
 from opendino.cli.arguments import OptionalCount, OptionalPath, Switch, parse_arguments
-from opendino.cli.model import ModelArgs, as_flags, choose_model, model_changes
+from opendino.cli.model import ModelArgs, as_flags, choose_model, model_changes, require_family
 from opendino.cli.pretrain import pretrain
 from opendino.data.sources import open_source, why_unscored
 from opendino.errors import UsageError
@@ -78,6 +78,7 @@ def advise(
         raise UsageError(folder, f"{why}, and without labels no way can be called better", fix)
     console = Console(quiet=quiet, stderr=True, highlight=False, soft_wrap=True)
     chosen = choose_model(model, **opening)
+    require_family(chosen.model)
     out = Path(out) if out is not None else Path("runs") / f"{folder.resolve().name}-advise"
     length: Mapping[str, Any] = {"steps": steps} if steps is not None else {"minutes": minutes / 2}
     shared: dict[str, Any] = {"val": val, "device": device, "quiet": quiet, **length}

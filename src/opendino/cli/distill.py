@@ -37,7 +37,7 @@ from opendino.cli.distill_plan import (
 from opendino.cli.distill_stage import DEFAULT_RECIPE, Asked, ask, job_before
 from opendino.cli.distill_watch import TeacherScore, watch_student
 from opendino.cli.fields import describe_fields, list_fields, split_fields
-from opendino.cli.model import choose_model
+from opendino.cli.model import choose_model, require_family
 from opendino.cli.plan import FEWEST_STEPS, WORKING_SHARE, Length
 from opendino.cli.pretrain import knn_probe, left_out
 from opendino.cli.progress import add_training, training_bars
@@ -190,6 +190,7 @@ def distill(
 
 def _open_teacher(teacher: Path | str | nn.Module, accept_licence: bool) -> NamedTeacher:
     chosen = choose_model(teacher, accept_licence=accept_licence)
+    require_family(chosen.model)
     channels = getattr(chosen.model.config, "channels", 3)
     if channels != 3:
         raise UsageError(f"--teacher {teacher}", f"takes {channels} channels", "training takes RGB for now")

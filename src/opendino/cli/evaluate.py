@@ -33,6 +33,7 @@ from opendino.evaluation.suite import BOTH, ENTRIES, find
 from opendino.evaluation.surroundings import Scored, scored
 from opendino.files import write_atomic
 from opendino.pages.results_page import Cell, cell_words, markdown_table, text_table, write_results_page
+from opendino.weights.by_timm import is_timm
 
 NAMED = 3
 """Pictures that were left out and are named."""
@@ -155,6 +156,8 @@ def _subject(what: Path | str, size: int | None, changes: Mapping[str, Any]) -> 
         name = f"{path.parent.parent.name}/{name}"
     elif name in ("model", "model-start", "model-best"):
         name = f"{path.parent.name}/{name}"
+    elif is_timm(what):
+        name = str(model.card["name"])
     return Subject(model, transform, name, weights_hash(model), licence=str(model.card["licence"]))
 
 
@@ -248,8 +251,8 @@ class EvaluateArgs(ModelChanges):
     suite: OptionalText = None
     """A named set instead of protocols: fast or full; what has no data in --data is left out and listed."""
     model: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A run directory, a model folder, a weights file, or a name (`opendino models`); give it again for more models,
-    the first is what others are compared with."""
+    """A run directory, a model folder, a weights file, a name (`opendino models`), timm:NAME or timm:NAME=FILE; give
+    it again for more models, the first is what others are compared with."""
     data: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Root of the data in the layout that --list shows; PROTOCOL=DIR gives one protocol its own."""
     out: OptionalPath = None

@@ -17,6 +17,7 @@ from opendino.data.transform import Transform
 from opendino.errors import UsageError
 from opendino.features.identity import model_hash, transform_hash
 from opendino.weights import load
+from opendino.weights.by_timm import is_timm
 from opendino.weights.where import locate
 
 
@@ -49,7 +50,8 @@ class ModelArgs(ModelChanges):
     """Flags of every command that opens one model."""
 
     model: OptionalText = None
-    """A run directory, a model folder, a weights file, or a name (`opendino models`); default: the best at hand."""
+    """A run directory, a model folder, a weights file, a name (`opendino models`) or timm:NAME; default: the best at
+    hand."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,10 @@ def choose_model(
         if given or mean or std:
             raise UsageError("model", "is open already", "give its changes to opendino.load, or set model.transform")
         return Chosen(what, str(what.card["source"]))  # type: ignore[index]
+    if is_timm(what):
+        foreign = load(what, device, **given)
+        _normalise_by(foreign, mean, std)
+        return Chosen(foreign, str(what))
     origin = locate(what, accept_licence=accept_licence)
     if what is None:
         named = origin.name or str(origin.path.resolve())
@@ -96,6 +102,14 @@ def choose_model(
     model: Any = load(origin, device, partial=partial, **given)
     _normalise_by(model, mean, std)
     return Chosen(model, named)
+
+
+def require_family(model: Any) -> None:
+    """Raise UsageError for a model that can only be used frozen."""
+    if not hasattr(model, "config"):
+        raise UsageError(
+            model.card["source"], "is no model of the family, so it is only used frozen", "embed, evaluate"
+        )
 
 
 def model_changes(args: ModelChanges) -> dict[str, Any]:

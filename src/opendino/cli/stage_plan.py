@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
+from opendino.cli.model import require_family
 from opendino.cli.plan import Length, Plan
 from opendino.cli.stage_start import EMA, Anchor, ModelStart, choose_weights
 from opendino.errors import UsageError
@@ -141,7 +142,9 @@ def _from_model(plan: Plan, stage: str, start: str, gram_teacher: str | None) ->
     _check_model(stage, start, gram_teacher)
     if plan.length == Length() and plan.folder is not None:
         raise UsageError("--stage highres", "has no length after a model", "add --steps, --epochs or --minutes")
-    opened = ModelStart(load(start), str(Path(start).resolve()) if Path(start).exists() else start)
+    model = load(start)
+    require_family(model)
+    opened = ModelStart(model, str(Path(start).resolve()) if Path(start).exists() else start)
     anchor = Anchor("what the stage starts from (as published)", model=opened.model)
     return _staged(plan, stage, (), start=opened, before=None, anchor=anchor)
 

@@ -16,6 +16,7 @@ from opendino.models.dinov2 import Dinov2Config
 from opendino.models.family import Config, build_from_config, changed
 from opendino.models.stem import adapt_stem, resample_patch, stem_name
 from opendino.models.vit import ViTConfig
+from opendino.weights.by_timm import is_timm, load_timm
 from opendino.weights.coverage import check_copies, measure, refuse
 from opendino.weights.folder import USUAL, not_the_last, read_transform, states_transform
 from opendino.weights.identify import Identity, identify
@@ -36,14 +37,15 @@ def load(
     accept_licence: bool = False,
     **overrides: Any,
 ) -> nn.Module:
-    """Open trained weights: a name of the family, a run directory, a model folder, or a weights file.
+    """Open trained weights: a name of the family, a run directory, a model folder, a weights file, or `timm:NAME`.
 
     Files may have the layout of the official release, of transformers 4 and 5, of timm, or ours, with the prefixes of
     wrappers and training checkpoints; content tells which. Pickles are read without running anything in them.
 
     Args:
         what: a path; or a name such as `vitb16`, which is looked for at hand, then on Hugging Face, then in the open
-            mirror (`weights.where`); None takes the best model at hand; or what `locate` has found.
+            mirror (`weights.where`); None takes the best model at hand; or what `locate` has found. `timm:NAME` and
+            `timm:NAME=FILE` are models outside the family, for frozen use (`weights.by_timm`).
         partial: take what fits; the rest gets random values, the same each time, and stands in `.card["random"]` and in
             a line on standard error.
         accept_licence: accept the licence of a mirror without being asked; remembered.
@@ -58,6 +60,8 @@ def load(
     Raises:
         WeightsError: in one line, for everything that is missing, unsafe, unknown or does not fit.
     """
+    if is_timm(what):
+        return load_timm(str(what), device, overrides)
     origin = what if isinstance(what, Origin) else locate(what, accept_licence=accept_licence)
     depths = overrides.get("depth", overrides.get("depths"))
     depth = tuple(depths) if isinstance(depths, list) else depths

@@ -1,0 +1,155 @@
+"""Backbones of timm for frozen use: the features are timm's own, and what cannot be done is said in one line."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from opendino import load, open_store
+from opendino.cli import main
+from opendino.cli.embed import embed
+from opendino.cli.evaluate import evaluate
+from opendino.errors import DataError, UsageError, WeightsError
+from tests.data.drawing import write_photos
+from tests.evaluation import layouts
+
+timm = pytest.importorskip("timm")
+
+NETWORKS = [
+    "resnet10t",
+    "mobilenetv3_small_050",
+    "convnext_atto",
+    "vit_tiny_patch16_224",
+    "swin_tiny_patch4_window7_224",
+]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file of random weights by the name of the network, as timm saves them, classifier and all."""
+    folder = tmp_path_factory.mktemp("timm")
+
+    def named(network, **changes):
+        torch.manual_seed(0)
+        save_file(timm.create_model(network, **changes).state_dict(), folder / f"{network}.safetensors")
+        return f"timm:{network}={folder / network}.safetensors"
+
+    return named
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_features_are_those_of_timm(network, weights):
+    model = load(weights(network))
+    assert not model.training and not any(one.requires_grad for one in model.parameters())
+    images = torch.randn(2, 3, 224, 224 + 2 * model.patch)
+    with torch.no_grad():
+        features, layers = model(images), model.intermediate(images, range(model.num_layers))
+        final = model.network.forward_features(images)
+    grid = (2, 224 // model.patch, 224 // model.patch + 2, model.dim)
+    assert features.patches.shape == grid and features.cls.shape == (2, model.dim) and features.registers.shape[1] == 0
+    if final.ndim == 3:
+        torch.testing.assert_close(features.patches.flatten(1, 2), final[:, model.network.num_prefix_tokens :])
+        torch.testing.assert_close(features.cls, final[:, 0])
+    else:
+        own = final if final.shape[-1] == model.dim else final.permute(0, 2, 3, 1)
+        torch.testing.assert_close(features.patches, own)
+        if model.network.head_hidden_size == model.dim:
+            torch.testing.assert_close(features.cls, model.network.forward_head(final, pre_logits=True))
+        else:
+            torch.testing.assert_close(features.cls, own.mean((1, 2)))
+    assert len(layers) == model.num_layers
+    torch.testing.assert_close(layers[-1].patches, features.patches)
+    torch.testing.assert_close(layers[0].cls, layers[0].patches.mean((1, 2)))
+
+
+def test_a_model_of_the_family_gives_the_same_through_timm(weights):
+    named = weights("vit_small_patch16_dinov3")
+    ours, theirs = load(named.partition("=")[2]), load(named)
+    assert ours.patch == theirs.patch and theirs.transform.size == 256
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        for one, other in (
+            (ours(images), theirs(images)),
+            (ours.intermediate(images, [5])[0], theirs.intermediate(images, [5])[0]),
+            (ours.intermediate(images, [11], norm=False)[0], theirs.intermediate(images, [11], norm=False)[0]),
+        ):
+            torch.testing.assert_close(one.patches, other.patches, atol=2e-4, rtol=1e-3)
+        torch.testing.assert_close(ours(images).cls, theirs(images).cls, atol=2e-4, rtol=1e-3)
+
+
+def test_the_transform_is_timms(weights):
+    model = load(weights("vit_tiny_patch16_224"))
+    transform = model.transform
+    assert (transform.size, transform.mode, transform.filter, transform.share) == (224, "center", "bicubic", 0.9)
+    assert transform.mean == (0.5, 0.5, 0.5) == transform.std
+    assert model.card["name"] == "vit_tiny_patch16_224" and model.card["licence"] == "not stated"
+
+
+def test_padding_reaches_whole_patches_and_sizes_that_do_not_fit_say_so(weights):
+    model = load(weights("resnet10t"))
+    images = torch.randn(1, 3, 50, 70)
+    with torch.no_grad():
+        padded = torch.nn.functional.pad(images, (0, 26, 0, 14))
+        torch.testing.assert_close(model(images, pad=True).patches, model(padded).patches)
+        with pytest.raises(DataError, match="does not take them"):
+            load(weights("mixer_s32_224"))(torch.randn(1, 3, 224, 256))
+    with pytest.raises(UsageError, match="only used frozen"):
+        model(images, mask=torch.zeros(1, 2, 3, dtype=torch.bool))
+    with pytest.raises(UsageError, match="not read from models of timm"):
+        model.attention(images, 0)
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("timm:resnet1O", "did you mean timm:resnet1"),
+        ("timm:resnet10t=nowhere.safetensors", "no such file"),
+        ("timm:resnet18=OTHER", "tensors do not fit"),
+    ],
+)
+def test_wrong_names_and_files_are_one_line(what, said, weights, capsys, tmp_path):
+    other = weights("resnet10t").partition("=")[2]
+    model = what.replace("OTHER", other)
+    assert main(["show", "pca", str(tmp_path / "a.jpg"), "--model", model]) > 1
+    words = capsys.readouterr().err
+    assert said in words and words.count("\n") == 1, words
+
+
+def test_weights_that_cannot_be_got_name_the_way_on(monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("cannot reach the hub\nsecond line")
+
+    monkeypatch.setattr(timm, "create_model", unreachable)
+    with pytest.raises(WeightsError, match=r"cannot reach the hub.*timm:resnet10t=FILE"):
+        load("timm:resnet10t")
+
+
+def test_options_of_the_family_and_training_are_refused(weights, tmp_path, capsys):
+    named = weights("resnet10t")
+    with pytest.raises(UsageError, match="takes no stride"):
+        load(named, stride=8)
+    for kind in ("cats", "dogs"):
+        write_photos(tmp_path / "photos" / kind, 12)
+    photos = str(tmp_path / "photos")
+    for command in (
+        ["adapt", photos, "--model", named, "--out", str(tmp_path / "a"), "--steps", "2"],
+        ["advise", photos, "--model", named, "--out", str(tmp_path / "b"), "--minutes", "1"],
+        ["distill", photos, "--teacher", named, "--student", "vit_tiny", "--out", str(tmp_path / "c"), "--steps", "2"],
+        ["pretrain", photos, "--stage", "highres", "--from", named, "--out", str(tmp_path / "d"), "--steps", "2"],
+    ):
+        assert main(command) == UsageError.exit_code, command
+        assert "is no model of the family" in capsys.readouterr().err, command
+
+
+def test_it_is_scored_beside_models_of_the_family_and_embedded(weights, tmp_path):
+    data = layouts.ade20k(tmp_path / "masks")
+    named = [weights(one) for one in ("resnet10t", "vit_tiny_patch16_224")]
+    settings = {"rows": "3", "steps": "30"}
+    done = evaluate("seg-linear,health", model=named, data=data, out=tmp_path / "out", settings=settings, quiet=True)
+    assert not done.failures and {result.config["model"] for result in done.results} == {
+        "resnet10t",
+        "vit_tiny_patch16_224",
+    }
+    write_photos(tmp_path / "photos", 4)
+    embed(tmp_path / "photos", named[0], tmp_path / "store")
+    store = open_store(tmp_path / "store")
+    assert len(store) == 4 and store.info.dim == 512
