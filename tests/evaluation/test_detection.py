@@ -110,15 +110,38 @@ def test_the_loss_is_0_for_the_right_answer_and_counts_boxes_of_objects_alone():
 def test_crowds_and_difficult_objects_are_unclear_and_classes_keep_their_names(tmp_path):
     data = open_detections(Job(layouts.coco_parts(tmp_path / "coco")))
     assert data.class_names == ["green", "red"] and (len(data.train), len(data.val)) == (10, 10), "in order of ids"
-    first, last = data.truth(data.val[0]), data.truth(data.val[9])
+    first, last = (data.truth(data.val[number], 48, 48) for number in (0, 9))
     assert first.classes.tolist() == [1] and first.boxes.tolist() == [[0, 16, 16, 32]] and first.areas.tolist() == [256]
     assert last.unclear.tolist() == [True] and not first.unclear.any()
     voc = open_detections(Job(layouts.voc_parts(tmp_path / "voc")))
     assert (voc.name, voc.split, len(voc.train), len(voc.val)) == ("voc2007", "test", 6, 4)
-    assert [voc.truth(one).unclear.tolist() for one in voc.train[2:5]] == [[False], [True], [False]]
-    assert len(voc.truth(voc.val[3]).boxes) == 0, "a picture without objects is scored: what is found there is false"
+    assert [voc.truth(one, 48, 48).unclear.tolist() for one in voc.train[2:5]] == [[False], [True], [False]]
+    assert len(voc.truth(voc.val[3], 48, 48).boxes) == 0, (
+        "a picture without objects is scored: what is found there is false"
+    )
     newer = open_detections(Job(layouts.voc_2012_parts(tmp_path / "newer"), limit=3))
     assert (newer.name, newer.split, len(newer.train), len(newer.val)) == ("voc2012", "val", 3, 3)
+
+
+def test_text_files_say_shares_of_the_picture_and_outlines_their_box(tmp_path):
+    data = open_detections(Job(layouts.yolo(tmp_path)))
+    assert data.class_names == ["red", "green"] and len(data.val) == 10 and not data.skipped
+    square, outline, nothing = (data.truth(data.val[number], 96, 48) for number in (1, 4, 9))
+    np.testing.assert_allclose(square.boxes, [(8, 32, 24, 64)])
+    assert square.classes.tolist() == [1] and square.areas.tolist() == [pytest.approx(16 * 32)]
+    np.testing.assert_allclose(outline.boxes, [(0, 32, 16, 64)])
+    assert len(nothing.boxes) == 0, "a picture without a file shows nothing"
+    (tmp_path / "classes.txt").unlink()
+    assert open_detections(Job(tmp_path)).class_names == ["0", "1"]
+    file = tmp_path / "val" / "labels" / "000000000001.txt"
+    for text in ("0 0.5 0.5 0.1", "0 a b c d", "cat 0.5 0.5 0.1 0.1", "0 0.5 0.5 0 0.1", "0 nan 0.5 0.1 0.1", "3"):
+        file.write_text(text)
+        with pytest.raises(DataError, match=r"000000000001.txt: holds a (row that is no object|box without area)"):
+            open_detections(Job(tmp_path))
+    (tmp_path / "classes.txt").write_text("red")
+    file.write_text("1 0.5 0.5 0.1 0.1")
+    with pytest.raises(DataError, match="no object"):
+        open_detections(Job(tmp_path))
 
 
 def test_parts_of_objects_are_no_objects(tmp_path):

@@ -124,7 +124,8 @@ def look(
     rows, layer = int(job.settings["rows"]), int(job.settings["layer"])
     for one, picture in read_each(pictures, lambda one: read_declared(one.image), skipped, job, f"{what} pictures"):
         patches = patch_map(subject, whole_input(subject, picture, rows), layer)
-        yield SeenObjects(one, patches, picture.array.shape[:2], data.truth(one))
+        height, width = picture.array.shape[:2]
+        yield SeenObjects(one, patches, (height, width), data.truth(one, height, width))
 
 
 def evaluate_linear_detection(subject: Subject, data: Detectable, job: Job) -> Outcome:

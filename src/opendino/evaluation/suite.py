@@ -208,7 +208,7 @@ ENTRIES = (
     Entry(
         "det-linear",
         "a linear map from every patch to the class and the box of what it shows (not of the paper): AP of COCO",
-        "COCO 2017, VOC 2007 and 2012, any pictures beside VOC's XML",
+        "COCO 2017, VOC 2007 and 2012, any pictures beside VOC's XML or YOLO's text files",
         detections.LAYOUT,
         open=detections.open_detections,
         score=detection.evaluate_linear_detection,

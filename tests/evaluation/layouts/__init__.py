@@ -6,7 +6,16 @@ the truth of masks, boxes and videos, its texture that of classes. `CASES` holds
 
 from __future__ import annotations
 
-from tests.evaluation.layouts.boxes import coco, coco_20k, coco_parts, plain_boxes, voc_2012_parts, voc_boxes, voc_parts
+from tests.evaluation.layouts.boxes import (
+    coco,
+    coco_20k,
+    coco_parts,
+    plain_boxes,
+    voc_2012_parts,
+    voc_boxes,
+    voc_parts,
+    yolo,
+)
 from tests.evaluation.layouts.classes import (
     class_folders,
     imagenet,
@@ -67,6 +76,7 @@ CASES = [
     ("det-linear", voc_parts, {"rows": 6, "steps": 60}),
     ("det-linear", voc_2012_parts, {"rows": 6, "steps": 60}),
     ("det-linear", plain_boxes, {"rows": 6, "steps": 60}),
+    ("det-linear", yolo, {"rows": 6, "steps": 60}),
     ("vos", davis, {"rows": 6}),
     ("vos", plain_videos, {"rows": 6}),
     ("video", ucf101, VIDEO),

@@ -1,4 +1,4 @@
-"""Detection sets with a part to fit on and a part to score: COCO and VOC as published, and any pictures beside XML."""
+"""Detection sets with a part to fit on and one to score: COCO, VOC, and folders of VOC's XML or YOLO's text files."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 from opendino.data.listing import has_picture_ending
 from opendino.data.sources import Skipped
 from opendino.errors import DataError
-from opendino.evaluation.datasets.objects import Objects, read_coco, read_voc
+from opendino.evaluation.datasets.objects import Objects, read_coco, read_voc, read_yolo
 from opendino.evaluation.datasets.units import evenly, hash_ids
 from opendino.evaluation.metrics.detection import Truth
 from opendino.evaluation.protocol import Job
 
 LAYOUT = (
-    "annotations/instances_{train2017,val2017}.json beside train2017/ and val2017/; "
+    "annotations/instances_{train2017,val2017}.json beside train2017/ and val2017/, or other parts named so; "
     "VOCdevkit/VOC2007 or VOC2012/{JPEGImages,Annotations,ImageSets/Main/*.txt}; "
-    "or {train,val}/images/ beside {train,val}/annotations/ of VOC's XML, one a picture"
+    "{train,val}/images/ beside {train,val}/annotations/ of VOC's XML, one a picture; "
+    "or {train,val}/images/ beside {train,val}/labels/ of YOLO's text files, with classes.txt"
 )
 VOC_PARTS = {"2007": ("trainval", "test"), "2012": ("train", "val")}
 """Lists to fit on and to score: the truth of VOC 2012's test is not published."""
-COCO_PARTS = ("train2017", "val2017")
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,14 @@ class Detectable:
         """Pictures and classes."""
         return f"{len(self.train):,} train and {len(self.val):,} val pictures, {len(self.class_names)} classes"
 
-    def truth(self, one: Marked) -> Truth:
-        """Its objects; those that VOC calls difficult count as crowds do."""
+    def truth(self, one: Marked, height: int, width: int) -> Truth:
+        """Objects of a picture of so many pixels; those that VOC calls difficult count as crowds do."""
         objects = one.objects
+        scale = np.array([width, height, width, height]) if objects.relative else np.ones(4)
         numbers = {name: number for number, name in enumerate(self.class_names)}
         classes = np.array([numbers[name] for name in objects.names], np.int64)
-        return Truth(objects.boxes, classes, objects.areas, objects.crowd | objects.difficult)
+        areas = objects.areas * scale[:2].prod()
+        return Truth(objects.boxes * scale, classes, areas, objects.crowd | objects.difficult)
 
 
 def open_detections(job: Job) -> Detectable:
@@ -66,22 +68,24 @@ def open_detections(job: Job) -> Detectable:
         for voc in (root / "VOCdevkit" / f"VOC{year}", root):
             if (voc / "Annotations").is_dir() and voc.name == f"VOC{year}":
                 return _voc(voc, year, job)
-    if all((root / "annotations" / f"instances_{part}.json").is_file() for part in COCO_PARTS):
-        return _coco(root, job)
-    if all((root / part / "annotations").is_dir() for part in ("train", "val")):
-        return _plain(root, job)
+    listed = [sorted((root / "annotations").glob(f"instances_{part}*.json"), reverse=True) for part in ("train", "val")]
+    if all(listed):
+        return _coco(root, [files[0] for files in listed], job)
+    for folder in ("annotations", "labels"):
+        if all((root / part / folder).is_dir() for part in ("train", "val")):
+            return (_beside_xml if folder == "annotations" else _beside_text)(root, job)
     raise DataError(root, "is no detection set that is known", f"expected: {LAYOUT}")
 
 
-def _coco(root: Path, job: Job) -> Detectable:
+def _coco(root: Path, files: Sequence[Path], job: Job) -> Detectable:
     parts: list[list[Marked]] = []
     names: list[str] = []
-    for part in COCO_PARTS:
-        classes, pictures = read_coco(root / "annotations" / f"instances_{part}.json")
+    for file in files:
+        classes, pictures = read_coco(file)
         names += [name for name in classes if name not in names]
-        folder = root / part
+        folder = root / file.stem.removeprefix("instances_")
         parts.append([Marked(name, folder / Path(name).name, objects) for name, objects in pictures])
-    return _build(root.resolve().name, COCO_PARTS[1], parts, names, [], job)
+    return _build(root.resolve().name, files[1].stem.removeprefix("instances_"), parts, names, [], job)
 
 
 def _voc(root: Path, year: str, job: Job) -> Detectable:
@@ -99,17 +103,31 @@ def _voc(root: Path, year: str, job: Job) -> Detectable:
     return _build(f"voc{year}", VOC_PARTS[year][1], parts, _names(parts), [], job)
 
 
-def _plain(root: Path, job: Job) -> Detectable:
+def _pictures(root: Path, part: str) -> list[Path]:
+    return [one for one in sorted((root / part / "images").glob("*")) if has_picture_ending(one.name.encode())]
+
+
+def _beside_text(root: Path, job: Job) -> Detectable:
+    file = root / "classes.txt"
+    known = file.read_text().splitlines() if file.is_file() else []
+    parts = [
+        [
+            Marked(one.relative_to(root).as_posix(), one, read_yolo(root / part / "labels" / f"{one.stem}.txt", known))
+            for one in _pictures(root, part)
+        ]
+        for part in ("train", "val")
+    ]
+    return _build(root.resolve().name, "val", parts, known or sorted(_names(parts), key=int), [], job)
+
+
+def _beside_xml(root: Path, job: Job) -> Detectable:
     parts: list[list[Marked]] = []
     skipped = []
     for part in ("train", "val"):
         marked = {file.stem: file for file in (root / part / "annotations").glob("*.xml")}
-        pictures = sorted((root / part / "images").glob("*"))
         parts.append([])
-        for image in pictures:
+        for image in _pictures(root, part):
             name = image.relative_to(root).as_posix()
-            if not has_picture_ending(image.name.encode()):
-                continue
             if image.stem in marked:
                 parts[-1].append(Marked(name, image, read_voc(marked.pop(image.stem))))
             else:

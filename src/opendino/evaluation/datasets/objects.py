@@ -1,8 +1,9 @@
-"""Objects that were marked in pictures: VOC's XML and COCO's JSON."""
+"""Objects that were marked in pictures: VOC's XML, COCO's JSON and the text files of YOLO."""
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ MAX_XML_BYTES = 1 << 20
 @dataclass(frozen=True)
 class Objects:
     """Boxes [n, 4] xyxy in pixels, exclusive ends; names of their n classes; areas [n] in square pixels, of outlines
-    where they are known; crowd [n]: many in one box; difficult [n]: VOC's mark.
+    where they are known; crowd [n]: many in one box; difficult [n]: VOC's mark; relative: boxes and areas are shares of
+    the picture's sides and area.
     """
 
     boxes: NDArray[np.float64]
@@ -27,6 +29,7 @@ class Objects:
     areas: NDArray[np.float64]
     crowd: NDArray[np.bool_]
     difficult: NDArray[np.bool_]
+    relative: bool = False
 
 
 def read_voc(path: Path) -> Objects:
@@ -69,6 +72,30 @@ def read_coco(path: Path) -> tuple[list[str], list[tuple[str, Objects]]]:
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(path, f"is no COCO instances file ({error})") from None
+
+
+def read_yolo(path: Path, class_names: Sequence[str]) -> Objects:
+    """Rows "class x y width height", the middle and sides as shares of the picture, or "class x y x y ..." of an
+    outline, whose box is taken; a missing file is a picture without objects.
+
+    Raises:
+        DataError: other rows, a class beyond `class_names` where there are any, or a box without area.
+    """
+    boxes, names = [], []
+    try:
+        rows = [line.split() for line in path.read_text().splitlines()] if path.is_file() else []
+        for number, *values in filter(None, rows):
+            names.append(class_names[int(number)] if class_names else str(int(number)))
+            points = np.array(values, np.float64).reshape(-1, 2)
+            middle, half = points[0], points[-1] / 2
+            outline = len(points) > 2
+            boxes.append([*points.min(0), *points.max(0)] if outline else [*(middle - half), *(middle + half)])
+    except (OSError, ValueError, IndexError) as error:
+        raise DataError(path, f"holds a row that is no object of YOLO's ({error})") from None
+    array = np.array(boxes, np.float64).reshape(-1, 4)
+    _require_area(path, array)
+    none = np.zeros(len(array), bool)
+    return Objects(array, tuple(names), _areas(array), none, none, relative=True)
 
 
 def _of_coco(marked: list[dict[str, Any]], categories: dict[int, str]) -> Objects:
