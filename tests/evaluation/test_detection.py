@@ -8,8 +8,8 @@ from opendino.errors import DataError
 from opendino.evaluation.datasets.boxes import open_boxes
 from opendino.evaluation.datasets.detections import open_detections
 from opendino.evaluation.datasets.objects import read_coco, read_voc
-from opendino.evaluation.detection import SeenObjects, patch_targets, patches_loss, to_detections
 from opendino.evaluation.metrics.detection import Truth, match, mean_ap
+from opendino.evaluation.patch_objects import SeenObjects, patch_targets, patches_loss, to_detections
 from opendino.evaluation.protocol import Job
 from tests.evaluation import layouts
 

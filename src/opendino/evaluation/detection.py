@@ -8,8 +8,8 @@ whole pictures that were extracted once. What it scores is what the features hol
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -24,91 +24,15 @@ from opendino.evaluation.dense import patch_map, whole_input
 from opendino.evaluation.examples import MOST, Example, of_detections
 from opendino.evaluation.metrics.boxes import is_localised
 from opendino.evaluation.metrics.detection import AREAS, IOUS, Detections, Truth, match, mean_ap
+from opendino.evaluation.patch_objects import SeenObjects, patch_targets, patches_loss, to_detections
 from opendino.evaluation.protocol import Choice, Job, Outcome, Score, Subject, set_score
 from opendino.evaluation.reading import read_each
 from opendino.evaluation.segmentation import HELD_OUT_EVERY
-from opendino.losses.detection import detection_loss
 from opendino.models.linear_heads import LinearHeads
-from opendino.models.patch_boxes import decode_boxes, encode_boxes, patch_centres
 from opendino.pages.overlay import class_colour
 from opendino.train.methods.head_fitting import Recipe, Setting, fit_heads
 
 GRID = tuple(Setting(lr, decay) for lr in (1e-3, 3e-3, 1e-2, 3e-2) for decay in (1e-4, 1e-3))
-NEAR_PATCHES = 1.5
-"""A patch shows an object when the object's middle is no farther along either axis, as in FCOS."""
-LEAST_SCORE, MOST_CANDIDATES, SAME_IOU = 0.01, 500, 0.5
-
-
-@dataclass(frozen=True)
-class SeenObjects:
-    """A picture's patches [h, w, D], its height and width in pixels, and its objects."""
-
-    marked: Marked
-    patches: Tensor
-    size: tuple[int, int]
-    truth: Truth
-
-    @property
-    def patch_px(self) -> Tensor:
-        """Width and height of a patch in pixels of the picture."""
-        height, width = self.patches.shape[:2]
-        return torch.tensor([self.size[1] / width, self.size[0] / height])
-
-
-def patch_targets(one: SeenObjects, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Targets [h * w, C + 4] of a picture's patches, and which of them [h * w] count.
-
-    The patches about an object's middle and inside its box show it, the nearest one at least; of two objects the
-    smaller one. Others show nothing; inside a crowd nobody knows.
-    """
-    height, width = one.patches.shape[:2]
-    centres = patch_centres(height, width)
-    boxes = torch.from_numpy(one.truth.boxes).float() / one.patch_px.repeat(2)
-    targets = torch.zeros(len(centres), num_classes + 4)
-    known = torch.ones(len(centres), dtype=torch.bool)
-    for index in (boxes[:, 2:] - boxes[:, :2]).prod(1).argsort(descending=True).tolist():
-        box = boxes[index]
-        inside = ((centres > box[:2]) & (centres < box[2:])).all(1)
-        if one.truth.unclear[index]:
-            known &= ~inside
-            continue
-        if not (box[2:] > box[:2]).all():  # COCO has some
-            continue
-        away = (centres - (box[:2] + box[2:]) / 2).abs().amax(1)
-        shows = inside & (away < NEAR_PATCHES)
-        shows[away.argmin()] = True
-        targets[shows] = 0.0
-        targets[shows, int(one.truth.classes[index])] = 1.0
-        targets[shows, -4:] = encode_boxes(box.expand(int(shows.sum()), 4), centres[shows])
-    return targets, known | (targets[:, :-4].sum(1) > 0)
-
-
-def patches_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """`detection_loss` of outputs [b, C + 4], logits and the code of a box, against rows of `patch_targets`."""
-    shown = targets[:, :-4].sum(1) > 0
-    nowhere = outputs.new_zeros(int(shown.sum()), 2)
-    boxes, truth = (decode_boxes(one[shown, -4:], nowhere) for one in (outputs, targets))
-    return detection_loss(outputs[:, :-4], targets[:, :-4], boxes, truth)
-
-
-def to_detections(outputs: Tensor, one: SeenObjects) -> Detections:
-    """The best boxes of a picture from outputs [h * w, C + 4]: of the same class those apart by more than half."""
-    from kornia.geometry.bbox import nms
-
-    height, width = one.patches.shape[:2]
-    scores = outputs[:, :-4].sigmoid()
-    best, index = scores.flatten().topk(min(MOST_CANDIDATES, scores.numel()))
-    index = index[best > LEAST_SCORE]
-    patch, label = index // scores.shape[1], index % scores.shape[1]
-    boxes = decode_boxes(outputs[patch, -4:], patch_centres(height, width)[patch]) * one.patch_px.repeat(2)
-    boxes = torch.minimum(boxes.clamp_min(0), torch.tensor([one.size[1], one.size[0]]).repeat(2))
-    solid = (boxes[:, 2:] - boxes[:, :2] > 1e-3).all(1)
-    boxes, label, patch = boxes[solid], label[solid], patch[solid]
-    # Classes lie side by side for the suppression, so that boxes of two never meet.
-    apart = 2.0 * max(one.size) * label[:, None]
-    kept = nms(boxes + apart, scores[patch, label], SAME_IOU)
-    found = (boxes[kept], label[kept], scores[patch, label][kept])
-    return Detections(*(part.numpy() for part in (found[0].double(), found[1], found[2].double())))
 
 
 @torch.no_grad()
@@ -157,35 +81,38 @@ def evaluate_linear_detection(subject: Subject, data: Detectable, job: Job) -> O
         progress=lambda done, total: job.progress("head", done, total),
     )
     chosen, choice = _choose(heads, held, classes)
-    truths, found, ids, examples = [], [], [], []
+    seen, found, examples = [], [], []
     drawn = {one.id for one in evenly(data.val, MOST)}
     for one in look(subject, data, list(data.val), skipped, job, "val"):
-        truths.append(one.truth)
+        seen.append((one.marked.id, one.truth))
         found.append(detect(heads, chosen, one))
-        ids.append(one.marked.id)
         if one.marked.id in drawn:
             examples.append(_drawn(one, found[-1]))
-    matched = match(truths, found, classes)
-    # Three numbers are made of each draw of pictures.
-    by_class = functools.lru_cache(maxsize=None)(lambda drawn: matched.by_class(np.frombuffer(drawn, np.int64)))
-
-    def score(metric: str, thresholds: slice) -> Score:
-        return set_score(metric, lambda times: 100 * mean_ap(by_class(times.tobytes())[thresholds]), ids, choice=choice)
-
-    scores = [
-        score("ap", slice(None)),
-        score("ap50", slice(0, 1)),
-        score("ap75", slice(IOUS.index(0.75), IOUS.index(0.75) + 1)),
-    ]
-    each = matched.by_class()
-    sizes = {name: mean_ap(match(truths, found, classes, area).by_class()) for name, area in AREAS.items()}
-    breakdown = {
-        "ap_by_class": _known(dict(zip(data.class_names, each.mean(0).tolist(), strict=True))),
-        "ap50_by_class": _known(dict(zip(data.class_names, each[0].tolist(), strict=True))),
-        "ap_by_size": _known(sizes),
-    }
+    ids, truths = zip(*seen, strict=True)
+    scores, breakdown = _score(ids, truths, found, data.class_names, choice)
     legend = [(name, class_colour(number)) for number, name in enumerate(data.class_names)]
     return Outcome(scores, skipped, breakdown=breakdown, examples=examples, legend=legend)
+
+
+def _score(
+    ids: Sequence[str], truths: Sequence[Truth], found: Sequence[Detections], names: Sequence[str], choice: Choice
+) -> tuple[list[Score], dict[str, dict[str, float]]]:
+    """AP over thresholds, at 0.5 and at 0.75; and AP by class and by size."""
+    matched = match(truths, found, len(names))
+    # Three numbers are made of each draw of pictures.
+    by_class = functools.cache(lambda drawn: matched.by_class(np.frombuffer(drawn, np.int64)))
+
+    def score(metric: str, at: list[int]) -> Score:
+        return set_score(metric, lambda times: 100 * mean_ap(by_class(times.tobytes())[at]), ids, choice=choice)
+
+    scores = [score("ap", list(range(len(IOUS)))), score("ap50", [IOUS.index(0.5)]), score("ap75", [IOUS.index(0.75)])]
+    each = matched.by_class()
+    sizes = {name: mean_ap(match(truths, found, len(names), area).by_class()) for name, area in AREAS.items()}
+    return scores, {
+        "ap_by_class": _known(dict(zip(names, each.mean(0).tolist(), strict=True))),
+        "ap50_by_class": _known(dict(zip(names, each[0].tolist(), strict=True))),
+        "ap_by_size": _known(sizes),
+    }
 
 
 def _start(heads: LinearHeads, targets: Tensor) -> None:
