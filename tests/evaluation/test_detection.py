@@ -113,6 +113,8 @@ def test_crowds_and_difficult_objects_are_unclear_and_classes_keep_their_names(t
     first, last = (data.truth(data.val[number], 48, 48) for number in (0, 9))
     assert first.classes.tolist() == [1] and first.boxes.tolist() == [[0, 16, 16, 32]] and first.areas.tolist() == [256]
     assert last.unclear.tolist() == [True] and not first.unclear.any()
+    one = open_detections(Job(tmp_path / "coco", settings={"agnostic": True}))
+    assert one.class_names == ["object"] and {int(one.truth(each, 48, 48).classes[0]) for each in one.val} == {0}
     voc = open_detections(Job(layouts.voc_parts(tmp_path / "voc")))
     assert (voc.name, voc.split, len(voc.train), len(voc.val)) == ("voc2007", "test", 6, 4)
     assert [voc.truth(one, 48, 48).unclear.tolist() for one in voc.train[2:5]] == [[False], [True], [False]]

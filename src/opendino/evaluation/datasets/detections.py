@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,13 +37,16 @@ class Marked:
 
 @dataclass(frozen=True)
 class Detectable:
-    """train, val: marked pictures; skipped: those without an annotation, where what they show is not known."""
+    """train, val: marked pictures; class_names: of the classes that are scored; numbers: which of them a name in the
+    annotations is; skipped: pictures without an annotation, where what they show is not known.
+    """
 
     name: str
     split_hash: str
     train: Sequence[Marked]
     val: Sequence[Marked]
     class_names: Sequence[str]
+    numbers: Mapping[str, int]
     skipped: Sequence[Skipped]
     split: str
 
@@ -55,14 +58,16 @@ class Detectable:
         """Objects of a picture of so many pixels; those that VOC calls difficult count as crowds do."""
         objects = one.objects
         scale = np.array([width, height, width, height]) if objects.relative else np.ones(4)
-        numbers = {name: number for number, name in enumerate(self.class_names)}
-        classes = np.array([numbers[name] for name in objects.names], np.int64)
+        classes = np.array([self.numbers[name] for name in objects.names], np.int64)
         areas = objects.areas * scale[:2].prod()
         return Truth(objects.boxes * scale, classes, areas, objects.crowd | objects.difficult)
 
 
 def open_detections(job: Job) -> Detectable:
-    """Recognise the layout; `--limit` takes pictures evenly over each part. Raises DataError."""
+    """Recognise the layout; `--limit` takes pictures evenly over each part.
+
+    settings: `agnostic`, whether all objects are of one class. Raises DataError.
+    """
     root = job.data
     for year in VOC_PARTS:
         for voc in (root / "VOCdevkit" / f"VOC{year}", root):
@@ -154,4 +159,7 @@ def _build(
             raise DataError(job.data, f"has no {part} picture with a box", f"expected: {LAYOUT}")
     train, val = (evenly(part, job.limit) for part in parts)
     digest = hash_ids([*(one.id for one in train), "|", *(one.id for one in val)])
-    return Detectable(name, digest, train, val, class_names, skipped, split)
+    numbers = {name: number for number, name in enumerate(class_names)}
+    if job.settings.get("agnostic"):
+        class_names, numbers = ["object"], dict.fromkeys(numbers, 0)
+    return Detectable(name, digest, train, val, class_names, numbers, skipped, split)
