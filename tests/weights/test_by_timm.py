@@ -1,5 +1,7 @@
 """Backbones of timm for frozen use: the features are timm's own, and what cannot be done is said in one line."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -140,7 +142,7 @@ def test_options_of_the_family_and_training_are_refused(weights, tmp_path, capsy
         assert "is no model of the family" in capsys.readouterr().err, command
 
 
-def test_it_is_scored_beside_models_of_the_family_and_embedded(weights, tmp_path):
+def test_it_is_scored_beside_models_of_the_family_and_embedded(weights, tmp_path, monkeypatch):
     data = layouts.ade20k(tmp_path / "masks")
     named = [weights(one) for one in ("resnet10t", "vit_tiny_patch16_224")]
     settings = {"rows": "3", "steps": "30"}
@@ -150,6 +152,7 @@ def test_it_is_scored_beside_models_of_the_family_and_embedded(weights, tmp_path
         "vit_tiny_patch16_224",
     }
     write_photos(tmp_path / "photos", 4)
-    embed(tmp_path / "photos", named[0], tmp_path / "store")
+    monkeypatch.chdir(Path(named[0].partition("=")[2]).parent)
+    embed(tmp_path / "photos", "timm:resnet10t=resnet10t.safetensors", tmp_path / "store")
     store = open_store(tmp_path / "store")
-    assert len(store) == 4 and store.info.dim == 512
+    assert len(store) == 4 and store.info.dim == 512 and store.info.model == named[0], "it opens again from elsewhere"

@@ -91,9 +91,9 @@ def choose_model(
             raise UsageError("model", "is open already", "give its changes to opendino.load, or set model.transform")
         return Chosen(what, str(what.card["source"]))  # type: ignore[index]
     if is_timm(what):
-        foreign = load(what, device, **given)
+        foreign: Any = load(what, device, **given)
         _normalise_by(foreign, mean, std)
-        return Chosen(foreign, str(what))
+        return Chosen(foreign, foreign.card["source"])
     origin = locate(what, accept_licence=accept_licence)
     if what is None:
         named = origin.name or str(origin.path.resolve())

@@ -126,7 +126,8 @@ def load_timm(what: str, device: str | torch.device, overrides: Mapping[str, Any
     # torch's stubs type every attribute of a module as a tensor or a module.
     model.transform = _transform(settings, model.patch, name)  # type: ignore[assignment]
     licence = network.pretrained_cfg.get("license") or "not stated"
-    card = {"name": name, "licence": "not stated" if file else licence, "source": what, "layout": "timm"}
+    source = f"{PREFIX}{name}={Path(file).resolve()}" if file else what
+    card = {"name": name, "licence": "not stated" if file else licence, "source": source, "layout": "timm"}
     model.card = card  # type: ignore[assignment]
     return model.to(device).eval()
 
