@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from opendino.errors import DataError
 from opendino.evaluation.datasets.boxes import open_boxes
 from opendino.evaluation.datasets.detections import open_detections
-from opendino.evaluation.datasets.objects import read_coco, read_voc
+from opendino.evaluation.datasets.objects import read_coco, read_voc, require_placed
 from opendino.evaluation.metrics.detection import Truth, match, mean_ap
 from opendino.evaluation.patch_objects import SeenObjects, patch_targets, patches_loss, to_detections
 from opendino.evaluation.protocol import Job
@@ -135,15 +136,84 @@ def test_text_files_say_shares_of_the_picture_and_outlines_their_box(tmp_path):
     assert len(nothing.boxes) == 0, "a picture without a file shows nothing"
     (tmp_path / "classes.txt").unlink()
     assert open_detections(Job(tmp_path)).class_names == ["0", "1"]
-    file = tmp_path / "val" / "labels" / "000000000001.txt"
-    for text in ("0 0.5 0.5 0.1", "0 a b c d", "cat 0.5 0.5 0.1 0.1", "0 0.5 0.5 0 0.1", "0 nan 0.5 0.1 0.1", "3"):
-        file.write_text(text)
-        with pytest.raises(DataError, match=r"000000000001.txt: holds a (row that is no object|box without area)"):
-            open_detections(Job(tmp_path))
-    (tmp_path / "classes.txt").write_text("red")
-    file.write_text("1 0.5 0.5 0.1 0.1")
-    with pytest.raises(DataError, match="no object"):
-        open_detections(Job(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("0 0.5 0.5 0.1", "line 1 has 3 numbers after its class"),
+        ("0 0.5 0.5 0.1 0.1\n\n1 0.5 0.5 0.1 0.1 0.9", "line 3 has 5 numbers after its class"),
+        ("0 a b c d", "line 1 is no class number and numbers"),
+        ("cat 0.5 0.5 0.1 0.1", "line 1 is no class number and numbers"),
+        ("-1 0.5 0.5 0.1 0.1", "line 1 is of class -1, classes.txt names 2"),
+        ("2 0.5 0.5 0.1 0.1", "line 1 is of class 2, classes.txt names 2"),
+        ("0 24 24 8 8", "no shares of the picture's sides"),
+        ("0 nan 0.5 0.1 0.1", "no shares of the picture's sides"),
+        ("0 0.5 0.5 0 0.1", "holds a box without area"),
+    ],
+)
+def test_rows_that_are_no_objects_of_yolo_are_told_by_their_line(rows, said, tmp_path):
+    root = layouts.yolo(tmp_path)
+    (root / "val" / "labels" / "000000000001.txt").write_text(rows)
+    with pytest.raises(DataError, match=f"000000000001.txt.*{said}"):
+        open_detections(Job(root))
+
+
+def test_folders_of_yolo_by_their_other_names_are_read_and_doubtful_ones_refused(tmp_path):
+    root = layouts.yolo(tmp_path)
+    usual = open_detections(Job(root))
+    for kind in ("images", "labels"):
+        (root / kind).mkdir()
+        for part, name in (("train", "train"), ("val", "valid")):
+            (root / part / kind).rename(root / kind / name)
+    for part in ("train", "val"):
+        (root / part).rmdir()
+    other = open_detections(Job(root))
+    assert [one.image.name for one in other.val] == [one.image.name for one in usual.val]
+    assert "2 without objects" in other.words()
+    (root / "labels" / "valid" / "typo.txt").write_text("0 0.5 0.5 0.1 0.1")
+    with pytest.raises(DataError, match=r"typo.txt: has no picture in images/valid/"):
+        open_detections(Job(root))
+    (root / "labels" / "valid" / "typo.txt").unlink()
+    for names, said in (("red\nred", "names red twice"), ("red\n\ngreen", "has an empty line")):
+        (root / "classes.txt").write_text(names)
+        with pytest.raises(DataError, match=said):
+            open_detections(Job(root))
+    (root / "classes.txt").write_bytes("gr\xfcn".encode("latin-1"))
+    with pytest.raises(DataError, match="cannot be read as text"):
+        open_detections(Job(root))
+    (root / "annotations").mkdir()
+    for part in ("train", "valid"):
+        (root / "annotations" / part).mkdir()
+    with pytest.raises(DataError, match="has annotations/ and labels/"):
+        open_detections(Job(root))
+
+
+def test_pictures_that_are_not_those_that_were_marked_are_left_out_by_name(tmp_path):
+    data = open_detections(Job(layouts.plain_boxes(tmp_path)))
+    assert len(data.truth(data.val[0], 48, 48).boxes) == 1
+    for size in ((24, 24), (48, 24)):
+        with pytest.raises(DataError, match=f"was marked at 48x48 pixels, upright it has {size[1]}x{size[0]}"):
+            data.truth(data.val[0], *size)
+    boxed = open_boxes(Job(tmp_path)).pictures[0]
+    assert boxed.read().array.shape == (48, 48, 3)
+    Image.open(boxed.image).resize((24, 24)).save(boxed.image)
+    with pytest.raises(DataError, match="was marked at 48x48"):
+        boxed.read()
+    require_placed(np.array([[-5.0, 0, 3, 3]]), (10, 10), 10, 10)
+    for outside in ((10.0, 0, 12, 3), (-4, -4, 0, 3)):
+        with pytest.raises(DataError, match="outside the picture"):
+            require_placed(np.array([outside]), None, 10, 10)
+
+
+def test_classes_that_nothing_teaches_are_named(tmp_path):
+    root = layouts.yolo(tmp_path)
+    assert not open_detections(Job(root)).warnings()
+    for file in (root / "train" / "labels").iterdir():
+        file.write_text(file.read_text().replace("1 0", "0 0", 1))
+    (said,) = open_detections(Job(root)).warnings()
+    assert said == "1 of 2 scored classes are in no train picture and count as 0: green"
+    assert not open_detections(Job(root, settings={"agnostic": True})).warnings()
 
 
 def test_parts_of_objects_are_no_objects(tmp_path):
@@ -170,8 +240,17 @@ def test_files_that_are_no_annotations_say_so(tmp_path):
             read_coco(broken)
     square = '{"image_id": 1, "category_id": 5, "bbox": [0, 0, 4, 4]}'
     broken.write_text(f'{{"images": [{{"id": 1, "file_name": "a.jpg"}}], "annotations": [{square}], "categories": []}}')
-    with pytest.raises(DataError, match="no COCO instances file"):
+    with pytest.raises(DataError, match="is of category 5, not listed"):
         read_coco(broken)
+    for box in ("[0, 0, -4, 4]", "[0, 0, NaN, 4]"):
+        broken.write_text(
+            '{"images": [{"id": 1, "file_name": "a.jpg"}], "categories": [{"id": 5, "name": "a"}], '
+            f'"annotations": [{{"id": 8, "image_id": 1, "category_id": 5, "bbox": {box}}}]}}'
+        )
+        with pytest.raises(DataError, match="annotation 8 has the box"):
+            read_coco(broken)
+    broken.write_text(broken.read_text().replace("NaN", "0").replace('"image_id": 1', '"image_id": 3'))
+    assert read_coco(broken)[2] == 1, "annotations of pictures that are not listed are counted"
     xml = tmp_path / "a.xml"
     box = "<xmin>{}</xmin><ymin>2</ymin><xmax>9</xmax><ymax>9</ymax>"
     for left in ("12", "x"):
@@ -186,3 +265,8 @@ def test_sets_without_boxes_on_one_side_are_refused(tmp_path):
         file.write_text("<annotation></annotation>")
     with pytest.raises(DataError, match="has no val picture with a box"):
         open_detections(Job(root))
+    unnamed = layouts.plain_boxes(tmp_path / "unnamed")
+    for file in (unnamed / "val" / "annotations").iterdir():
+        file.write_text(file.read_text().replace("<name>cat</name>", ""))
+    with pytest.raises(DataError, match="has an object without a name"):
+        open_detections(Job(unnamed))

@@ -73,6 +73,9 @@ def test_pictures_with_masks_are_no_classes_no_videos_and_their_masks_no_picture
     for name, cause in (("knn", "no classes"), ("vos", "parts of a data set and no videos")):
         with pytest.raises(DataError, match=cause):
             open_data(PROTOCOLS[name], root, Job(root, settings=PROTOCOLS[name].settings))
+    boxes = layouts.plain_boxes(tmp_path / "boxes")
+    with pytest.raises(DataError, match="holds no video"):
+        open_data(PROTOCOLS["video"], boxes, Job(boxes, settings=PROTOCOLS["video"].settings))
     pictures = open_data(PROTOCOLS["health"], root, Job(root, settings=PROTOCOLS["health"].settings))
     assert len(pictures.data.source) == len(list((root / "val" / "images").iterdir()))
 

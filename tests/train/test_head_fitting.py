@@ -127,7 +127,7 @@ def test_stopping_says_that_heads_are_fitted_anew(monkeypatch):
         if done == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(StoppedError, match="the same command fits them"):
+    with pytest.raises(StoppedError, match="the same command begins it again"):
         fit_heads(new_heads(1), features, labels, F.cross_entropy, SETTINGS[:1], Recipe(50, 16, "sgd"), progress=stop)
     assert kept and not any(os.path.exists(name) for name in kept)
 

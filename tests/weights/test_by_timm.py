@@ -100,10 +100,30 @@ def test_padding_reaches_whole_patches_and_sizes_that_do_not_fit_say_so(weights)
         model.attention(images, 0)
 
 
+def test_checkpoints_of_training_scripts_are_unwrapped(weights, tmp_path):
+    plain = load(weights("resnet10t"))
+    state = timm.create_model("resnet10t").state_dict()
+    ours = {**state, **{name.removeprefix("network."): tensor for name, tensor in plain.state_dict().items()}}
+    wrapped = {f"module.{name}": tensor for name, tensor in ours.items()}
+    for number, saved in enumerate(({"model": ours, "epoch": 3}, {"state_dict": wrapped})):
+        torch.save(saved, tmp_path / f"{number}.pth")
+        again = load(f"timm:resnet10t={tmp_path / str(number)}.pth")
+        images = torch.randn(1, 3, 64, 64)
+        with torch.no_grad():
+            assert torch.equal(again(images).cls, plain(images).cls)
+
+
+@pytest.mark.parametrize("network", ["inception_v3", "crossvit_tiny_240", "levit_128s"])
+def test_networks_whose_map_is_no_grid_of_patches_are_refused(network, weights):
+    with pytest.raises(WeightsError, match="its last feature map is no grid of patches"):
+        load(weights(network))
+
+
 @pytest.mark.parametrize(
     ("what", "said"),
     [
         ("timm:resnet1O", "did you mean timm:resnet1"),
+        ("timm:resnet10t=", "names no file after ="),
         ("timm:resnet10t=nowhere.safetensors", "no such file"),
         ("timm:resnet18=OTHER", "tensors do not fit"),
     ],
@@ -129,6 +149,8 @@ def test_options_of_the_family_and_training_are_refused(weights, tmp_path, capsy
     named = weights("resnet10t")
     with pytest.raises(UsageError, match="takes no stride"):
         load(named, stride=8)
+    with pytest.raises(UsageError, match="takes no partial"):
+        load(named, partial=True)
     for kind in ("cats", "dogs"):
         write_photos(tmp_path / "photos" / kind, 12)
     photos = str(tmp_path / "photos")

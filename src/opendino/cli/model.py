@@ -91,7 +91,7 @@ def choose_model(
             raise UsageError("model", "is open already", "give its changes to opendino.load, or set model.transform")
         return Chosen(what, str(what.card["source"]))  # type: ignore[index]
     if is_timm(what):
-        foreign: Any = load(what, device, **given)
+        foreign: Any = load(what, device, partial=partial, **given)
         _normalise_by(foreign, mean, std)
         return Chosen(foreign, foreign.card["source"])
     origin = locate(what, accept_licence=accept_licence)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from opendino.data.beside import read_declared
+from opendino.data.images import Image
 from opendino.data.sources import Skipped
 from opendino.errors import DataError
 from opendino.evaluation.datasets.detections import Detectable, Marked
@@ -46,10 +47,14 @@ def look(
 ) -> Iterator[SeenObjects]:
     """Patches of whole pictures, one at a time; a file that cannot be read is skipped by name."""
     rows, layer = int(job.settings["rows"]), int(job.settings["layer"])
-    for one, picture in read_each(pictures, lambda one: read_declared(one.image), skipped, job, f"{what} pictures"):
+
+    def read(one: Marked) -> tuple[Image, Truth]:
+        picture = read_declared(one.image)
+        return picture, data.truth(one, *picture.array.shape[:2])
+
+    for one, (picture, truth) in read_each(pictures, read, skipped, job, f"{what} pictures"):
         patches = patch_map(subject, whole_input(subject, picture, rows), layer)
-        height, width = picture.array.shape[:2]
-        yield SeenObjects(one, patches, (height, width), data.truth(one, height, width))
+        yield SeenObjects(one, patches, (picture.array.shape[0], picture.array.shape[1]), truth)
 
 
 def evaluate_linear_detection(subject: Subject, data: Detectable, job: Job) -> Outcome:
@@ -91,7 +96,8 @@ def evaluate_linear_detection(subject: Subject, data: Detectable, job: Job) -> O
     ids, truths = zip(*seen, strict=True)
     scores, breakdown = _score(ids, truths, found, data.class_names, choice)
     legend = [(name, class_colour(number)) for number, name in enumerate(data.class_names)]
-    return Outcome(scores, skipped, breakdown=breakdown, examples=examples, legend=legend)
+    told = data.warnings()
+    return Outcome(scores, skipped, breakdown=breakdown, warnings=told, examples=examples, legend=legend)
 
 
 def _score(

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from opendino.data.beside import read_declared
 from opendino.evaluation.datasets.boxes import Boxed, Boxes
 from opendino.evaluation.datasets.units import evenly
 from opendino.evaluation.dense import native_input, patch_map, whole_input
@@ -99,7 +98,7 @@ def evaluate_discovery(subject: Subject, data: Boxes, job: Job) -> Outcome:
     kept: list[tuple[Boxed, NDArray[np.uint8], list[Box], list[NDArray[np.bool_]]]] = []
     wanted = {one.id for one in evenly(data.pictures, MOST)}
     skipped = list(data.skipped)
-    for one, picture in read_each(data.pictures, lambda one: read_declared(one.image), skipped, job, "pictures"):
+    for one, picture in read_each(data.pictures, Boxed.read, skipped, job, "pictures"):
         image = native_input(subject, picture) if rows == 0 else whole_input(subject, picture, rows)
         patches = patch_map(subject, image, int(job.settings["layer"]))
         height, width = picture.array.shape[:2]

@@ -69,7 +69,12 @@ def failure_words(failures: Mapping[str, str]) -> list[str]:
 def open_data(entry: Entry, root: Path | None, job: Job) -> Planned:
     """A built protocol with the data at `root`. Raises DataError saying what is expected there and where to get it."""
     if root is None or not root.is_dir() or not any(root.iterdir()):
-        cause = "no --data given" if root is None else "holds nothing" if root.is_dir() else "no such folder"
+        if root is None:
+            cause = "no --data given"
+        elif not root.exists():
+            cause = "no such folder"
+        else:
+            cause = "holds nothing" if root.is_dir() else "is a file"
         raise DataError(root or entry.id, cause, f"expected: {entry.layout}{_GET}{entry.source}")
     job = replace(job, data=root)
     try:

@@ -103,8 +103,10 @@ class Choice:
     scores: Sequence[float] = ()
 
     def edge_words(self) -> str:
-        """What to think of a learning rate at the end of those that were tried; "" where there is nothing to say."""
+        """What to think of the choice where all scored alike, or a rate at the end was best; else ""."""
         rates = sorted({float(point["lr"]) for point in self.points if "lr" in point})
+        if len(self.scores) > 1 and len(set(self.scores)) == 1:
+            return "nothing told the settings apart, so the first one was taken"
         if len(rates) < 3 or self.values.get("lr") not in (rates[0], rates[-1]):
             return ""
         end = "smallest" if self.values["lr"] == rates[0] else "largest"
@@ -295,6 +297,8 @@ def parse_setting(protocol: str, key: str, text: str, default: Any) -> Any:
     except (KeyError, ValueError):
         raise UsageError(f"--set {name}={text}", f"must be like {default}") from None
     low, high = RANGES.get(key, (1, math.inf))
+    if key == "rows" and default != 0:  # 0 is full resolution, where a protocol has it
+        low = 1
     if isinstance(values[0], int | float) and not all(low <= one <= high for one in values):
         least = "above 0" if low == 1e-9 else f"{low} at least" if high == math.inf else f"from {low} to {high}"
         raise UsageError(f"--set {name}={text}", f"must be {least}")

@@ -7,8 +7,10 @@ code that comes with weights.
 from __future__ import annotations
 
 import difflib
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,7 +69,9 @@ class TimmBackbone(nn.Module):
         except (AssertionError, RuntimeError) as error:
             if isinstance(error, torch.OutOfMemoryError) or "allocate" in str(error):
                 raise
-            raise DataError(f"pictures of {width}x{height}", f"the model does not take them ({error})") from None
+            own = self.network.pretrained_cfg["input_size"][-1]
+            fix = f"it may take {own}x{own} alone: embed --crop, and protocols on CLS"
+            raise DataError(f"pictures of {width}x{height}", "the model does not take them", fix) from error
         found = []
         for layer, each in zip(layers or [last], maps, strict=True):
             patches = each.permute(0, 2, 3, 1)
@@ -111,7 +115,9 @@ def load_timm(what: str, device: str | torch.device, overrides: Mapping[str, Any
     except (ImportError, RuntimeError) as error:
         cause = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be imported ({error})"
         raise WeightsError("timm", cause, "pip install 'opendino[timm]'") from None
-    name, _, file = what.removeprefix(PREFIX).partition("=")
+    name, given, file = what.removeprefix(PREFIX).partition("=")
+    if given and not file:
+        raise UsageError(what, "names no file after =")
     if ":" not in name and not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=1)
         raise WeightsError(what, "timm knows no such model", f"did you mean {PREFIX}{near[0]}?" if near else "")
@@ -121,22 +127,36 @@ def load_timm(what: str, device: str | torch.device, overrides: Mapping[str, Any
     if not hasattr(network, "forward_intermediates") or not len(getattr(network, "feature_info", ())):
         raise WeightsError(what, "timm gives no feature maps of this model")
     network.requires_grad_(False)
-    model = TimmBackbone(network)
-    settings = timm.data.resolve_model_data_config(network)
+    model = TimmBackbone(network).eval()
+    transform = _transform(timm.data.resolve_model_data_config(network), model.patch, name)
+    _require_grid(model, transform.size, what)
     # torch's stubs type every attribute of a module as a tensor or a module.
-    model.transform = _transform(settings, model.patch, name)  # type: ignore[assignment]
+    model.transform = transform  # type: ignore[assignment]
     licence = network.pretrained_cfg.get("license") or "not stated"
     source = f"{PREFIX}{name}={Path(file).resolve()}" if file else what
     card = {"name": name, "licence": "not stated" if file else licence, "source": source, "layout": "timm"}
     model.card = card  # type: ignore[assignment]
-    return model.to(device).eval()
+    return model.to(device)
+
+
+def _require_grid(model: TimmBackbone, size: int, what: str) -> None:
+    """Some networks end in several maps, or in one whose cells are no patches of the picture."""
+    wanted = (size // model.patch, size // model.patch, model.dim)
+    try:
+        with torch.no_grad():
+            found = tuple(model(torch.zeros(1, 3, size, size)).patches.shape[1:])
+    except (DataError, AttributeError, TypeError, ValueError):
+        found = ()
+    if found != wanted:
+        raise WeightsError(what, "its last feature map is no grid of patches", "other networks of timm are")
 
 
 def _create(timm: Any, name: str, what: str, pretrained: bool) -> Any:
     """Sizes other than its own are taken where the network can."""
     for changes in ({"dynamic_img_size": True}, {}):
         try:
-            return timm.create_model(name, pretrained=pretrained, num_classes=0, **changes)
+            with _quiet("huggingface_hub", "timm"):
+                return timm.create_model(name, pretrained=pretrained, num_classes=0, **changes)
         except TypeError:
             continue
         except Exception as error:  # timm's, its hub's and its transport's, which differ between versions
@@ -145,16 +165,42 @@ def _create(timm: Any, name: str, what: str, pretrained: bool) -> Any:
     raise WeightsError(what, "timm cannot build it")
 
 
+@contextmanager
+def _quiet(*loggers: str) -> Iterator[None]:
+    """What libraries say of each try is left out: the error at the end tells it once."""
+    levels = {name: logging.getLogger(name).level for name in loggers}
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
 def _fill(network: nn.Module, file: Path) -> None:
-    """All tensors of the network from a file; those of its classifier, which it was built without, are left out."""
+    """All tensors of the network from a file, plain or below one prefix, as training scripts save them; those of its
+    classifier, which it was built without, are left out.
+    """
     if not file.is_file():
         raise WeightsError(file, "no such file")
     tensors = read_tensors(file)
     wanted = network.state_dict()
-    absent = [name for name in wanted if name not in tensors or tensors[name].shape != wanted[name].shape]
-    if absent:
-        raise WeightsError(file, f"{len(absent)} of {len(wanted)} tensors do not fit, {absent[0]} first")
-    network.load_state_dict({name: tensors[name] for name in wanted})
+    first = next(iter(wanted))
+    prefixes = ["", *(name.removesuffix(first) for name in tensors if name.endswith(f".{first}"))]
+    absent = {
+        prefix: [
+            name
+            for name, tensor in wanted.items()
+            if prefix + name not in tensors or tensors[prefix + name].shape != tensor.shape
+        ]
+        for prefix in prefixes
+    }
+    best = min(prefixes, key=lambda prefix: len(absent[prefix]))
+    if absent[best]:
+        cause = f"{len(absent[best])} of {len(wanted)} tensors do not fit, {absent[best][0]} first"
+        raise WeightsError(file, cause)
+    network.load_state_dict({name: tensors[best + name] for name in wanted})
 
 
 def _transform(settings: Mapping[str, Any], patch: int, name: str) -> Transform:

@@ -19,6 +19,8 @@ LAYOUT = (
     "SSv2: ID.webm and labels/{train,validation,labels}.json; "
     "Kinetics: annotations/{train,val}.csv and {train,val}/ID_START_END.mp4; or {train,val}/CLASS/VIDEO"
 )
+NO_FILMS = (".csv", ".json", ".txt", ".xml")
+"""Annotations of pictures: their folders are no classes of films."""
 _GROUP = re.compile(r"_(g\d+)_c\d+$")
 
 
@@ -72,7 +74,7 @@ def open_actions(job: Job) -> Actions:
                 Clip(video, number, f"{name}/{video.stem}")
                 for number, name in enumerate(classes)
                 for video in sorted((folder / name).glob("[!.]*"))
-                if video.is_dir() or not has_picture_ending(video.name.encode())
+                if video.is_dir() or not (has_picture_ending(video.name.encode()) or video.suffix in NO_FILMS)
             ]
             for folder in parts.values()
         )

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from opendino.data.beside import read_declared
+from opendino.data.images import Image
 from opendino.data.sources import Skipped
 from opendino.errors import DataError
-from opendino.evaluation.datasets.objects import read_coco, read_voc
+from opendino.evaluation.datasets.objects import Objects, read_coco, read_voc, require_placed
 from opendino.evaluation.datasets.units import evenly, hash_ids
 from opendino.evaluation.protocol import Job
 
@@ -25,11 +27,18 @@ COCO_20K = "coco_20k_filenames.txt"
 
 @dataclass(frozen=True)
 class Boxed:
-    """A picture with its true boxes [n, 4], xyxy in pixels, n >= 1."""
+    """A picture with its true boxes [n, 4], xyxy in pixels, n >= 1; size: of the picture that was marked, if known."""
 
     id: str
     image: Path
     boxes: NDArray[np.float64]
+    size: tuple[int, int] | None = None
+
+    def read(self) -> Image:
+        """The picture. Raises DataError when it is not the one that was marked."""
+        picture = read_declared(self.image)
+        require_placed(self.boxes, self.size, *picture.array.shape[:2])
+        return picture
 
 
 @dataclass(frozen=True)
@@ -68,9 +77,13 @@ def _voc(root: Path) -> list[Boxed]:
     if not listing.is_file():
         raise DataError(listing, "is missing", f"expected: {LAYOUT}")
     return [
-        Boxed(name, root / "JPEGImages" / f"{name}.jpg", read_voc(root / "Annotations" / f"{name}.xml").boxes)
+        _boxed(name, root / "JPEGImages" / f"{name}.jpg", read_voc(root / "Annotations" / f"{name}.xml"))
         for name in listing.read_text().split()
     ]
+
+
+def _boxed(name: str, image: Path, objects: Objects) -> Boxed:
+    return Boxed(name, image, objects.boxes, objects.size)
 
 
 def _plain(root: Path) -> list[Boxed]:
@@ -80,8 +93,11 @@ def _plain(root: Path) -> list[Boxed]:
     for part in parts:
         marked = {file.stem: file for file in (part / "annotations").glob("*.xml")}
         for image in sorted((part / "images").iterdir()) if marked and (part / "images").is_dir() else ():
-            boxes = read_voc(marked.pop(image.stem)).boxes if image.stem in marked else np.empty((0, 4))
-            found.append(Boxed(image.relative_to(root).as_posix(), image, boxes))
+            name = image.relative_to(root).as_posix()
+            if image.stem in marked:
+                found.append(_boxed(name, image, read_voc(marked.pop(image.stem))))
+            else:
+                found.append(Boxed(name, image, np.empty((0, 4))))
         if marked:
             raise DataError(next(iter(marked.values())), "has no picture in images/", "add it, or take the file away")
     return found
@@ -91,7 +107,7 @@ def _coco(root: Path, file: Path) -> list[Boxed]:
     """Crowds left out; sides in whole pixels, as those who compare by CorLoc read them."""
     folder = root / file.stem.removeprefix("instances_")
     return [
-        Boxed(name, folder / Path(name).name, objects.boxes[~objects.crowd].round())
+        Boxed(name, folder / Path(name).name, objects.boxes[~objects.crowd].round(), objects.size)
         for name, objects in read_coco(file)[1]
     ]
 

@@ -11,7 +11,7 @@ import numpy as np
 from opendino.data.listing import has_picture_ending
 from opendino.data.sources import Skipped
 from opendino.errors import DataError
-from opendino.evaluation.datasets.objects import Objects, read_coco, read_voc, read_yolo
+from opendino.evaluation.datasets.objects import Objects, read_coco, read_lines, read_voc, read_yolo, require_placed
 from opendino.evaluation.datasets.units import evenly, hash_ids
 from opendino.evaluation.metrics.detection import Truth
 from opendino.evaluation.protocol import Job
@@ -20,8 +20,12 @@ LAYOUT = (
     "annotations/instances_{train2017,val2017}.json beside train2017/ and val2017/, or other parts named so; "
     "VOCdevkit/VOC2007 or VOC2012/{JPEGImages,Annotations,ImageSets/Main/*.txt}; "
     "{train,val}/images/ beside {train,val}/annotations/ of VOC's XML, one a picture; "
-    "or {train,val}/images/ beside {train,val}/labels/ of YOLO's text files, with classes.txt"
+    "or {train,val}/images/ beside {train,val}/labels/ of YOLO's text files, or images/{train,val}/ beside "
+    "labels/{train,val}/, with classes.txt"
 )
+PARTS = (("train", ("train",)), ("val", ("val", "valid")))
+"""Of plain folders, with the names that they go by."""
+CLASSES = "classes.txt"
 VOC_PARTS = {"2007": ("trainval", "test"), "2012": ("train", "val")}
 """Lists to fit on and to score: the truth of VOC 2012's test is not published."""
 
@@ -52,15 +56,31 @@ class Detectable:
 
     def words(self) -> str:
         """Pictures and classes."""
-        return f"{len(self.train):,} train and {len(self.val):,} val pictures, {len(self.class_names)} classes"
+        empty = sum(not len(one.objects.boxes) for one in (*self.train, *self.val))
+        without = f" ({empty:,} without objects)" if empty else ""
+        pictures = f"{len(self.train):,} train and {len(self.val):,} val pictures{without}"
+        return f"{pictures}, {len(self.class_names)} classes"
 
     def truth(self, one: Marked, height: int, width: int) -> Truth:
-        """Objects of a picture of so many pixels; those that VOC calls difficult count as crowds do."""
+        """Objects of a picture of so many pixels; those that VOC calls difficult count as crowds do.
+
+        Raises DataError for a picture of another size than the one that was marked, and for boxes outside.
+        """
         objects = one.objects
-        scale = np.array([width, height, width, height]) if objects.relative else np.ones(4)
+        scale = np.array([width, height, width, height]) if objects.size == (1, 1) else np.ones(4)
+        boxes = objects.boxes * scale
+        require_placed(boxes, objects.size, height, width)
         classes = np.array([self.numbers[name] for name in objects.names], np.int64)
-        areas = objects.areas * scale[:2].prod()
-        return Truth(objects.boxes * scale, classes, areas, objects.crowd | objects.difficult)
+        return Truth(boxes, classes, objects.areas * scale[:2].prod(), objects.crowd | objects.difficult)
+
+    def warnings(self) -> list[str]:
+        """Of classes that nothing is learned of."""
+        taught, asked = ({name for one in part for name in one.objects.names} for part in (self.train, self.val))
+        lacking = sorted(asked - taught)
+        if not lacking or len(self.class_names) == 1:
+            return []
+        named = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
+        return [f"{len(lacking)} of {len(asked)} scored classes are in no train picture and count as 0: {named}"]
 
 
 def open_detections(job: Job) -> Detectable:
@@ -76,21 +96,26 @@ def open_detections(job: Job) -> Detectable:
     listed = [sorted((root / "annotations").glob(f"instances_{part}*.json"), reverse=True) for part in ("train", "val")]
     if all(listed):
         return _coco(root, [files[0] for files in listed], job)
-    for folder in ("annotations", "labels"):
-        if all((root / part / folder).is_dir() for part in ("train", "val")):
-            return (_beside_xml if folder == "annotations" else _beside_text)(root, job)
+    kinds = [kind for kind in ("annotations", "labels") if all(_folder(root, part, kind) for part, _ in PARTS)]
+    if len(kinds) == 2:
+        raise DataError(root, "has annotations/ and labels/", "move the one away that is not meant")
+    if kinds:
+        return (_beside_xml if kinds[0] == "annotations" else _beside_text)(root, job)
     raise DataError(root, "is no detection set that is known", f"expected: {LAYOUT}")
 
 
 def _coco(root: Path, files: Sequence[Path], job: Job) -> Detectable:
     parts: list[list[Marked]] = []
     names: list[str] = []
+    skipped = []
     for file in files:
-        classes, pictures = read_coco(file)
+        classes, pictures, strays = read_coco(file)
         names += [name for name in classes if name not in names]
         folder = root / file.stem.removeprefix("instances_")
         parts.append([Marked(name, folder / Path(name).name, objects) for name, objects in pictures])
-    return _build(root.resolve().name, files[1].stem.removeprefix("instances_"), parts, names, [], job)
+        if strays:
+            skipped.append(Skipped(file.name, f"{strays} annotations of pictures that it does not list"))
+    return _build(root.resolve().name, files[1].stem.removeprefix("instances_"), parts, names, skipped, job)
 
 
 def _voc(root: Path, year: str, job: Job) -> Detectable:
@@ -108,38 +133,56 @@ def _voc(root: Path, year: str, job: Job) -> Detectable:
     return _build(f"voc{year}", VOC_PARTS[year][1], parts, _names(parts), [], job)
 
 
-def _pictures(root: Path, part: str) -> list[Path]:
-    return [one for one in sorted((root / part / "images").glob("*")) if has_picture_ending(one.name.encode())]
+def _folder(root: Path, part: str, kind: str) -> Path | None:
+    """PART/KIND or KIND/PART, whichever there is."""
+    names = dict(PARTS)[part]
+    found = [path for name in names for path in (root / name / kind, root / kind / name) if path.is_dir()]
+    return found[0] if found else None
+
+
+def _beside(root: Path, part: str, kind: str, suffix: str) -> tuple[list[Path], dict[str, Path]]:
+    """Pictures of a part and its files of annotations by stem. Raises DataError for one without a picture."""
+    images, marks = _folder(root, part, "images"), _folder(root, part, kind)
+    if images is None or marks is None:
+        raise DataError(root / part / "images", "is missing", f"expected: {LAYOUT}")
+    pictures = [one for one in sorted(images.iterdir()) if has_picture_ending(one.name.encode())]
+    marked = {file.stem: file for file in sorted(marks.glob(f"*{suffix}")) if file.name != CLASSES}
+    if strays := sorted(marked.keys() - {one.stem for one in pictures}):
+        more = f", nor have {len(strays) - 1} more" if len(strays) > 1 else ""
+        raise DataError(
+            marked[strays[0]], f"has no picture in {images.relative_to(root)}/{more}", "add it, or take it away"
+        )
+    return pictures, marked
 
 
 def _beside_text(root: Path, job: Job) -> Detectable:
-    file = root / "classes.txt"
-    known = file.read_text().splitlines() if file.is_file() else []
-    parts = [
-        [
-            Marked(one.relative_to(root).as_posix(), one, read_yolo(root / part / "labels" / f"{one.stem}.txt", known))
-            for one in _pictures(root, part)
-        ]
-        for part in ("train", "val")
-    ]
+    file = root / CLASSES
+    known = [line.strip() for line in read_lines(file)] if file.is_file() else []
+    if twice := [name for name in known if not name or known.count(name) > 1]:
+        cause = f"names {twice[0]} twice" if twice[0] else "has an empty line"
+        raise DataError(file, cause, "its lines are the names of classes 0, 1, ...")
+    parts = []
+    for part, _ in PARTS:
+        pictures, marked = _beside(root, part, "labels", ".txt")
+        none = Path()
+        parts.append([Marked(_id(root, one), one, read_yolo(marked.get(one.stem, none), known)) for one in pictures])
     return _build(root.resolve().name, "val", parts, known or sorted(_names(parts), key=int), [], job)
 
 
 def _beside_xml(root: Path, job: Job) -> Detectable:
     parts: list[list[Marked]] = []
     skipped = []
-    for part in ("train", "val"):
-        marked = {file.stem: file for file in (root / part / "annotations").glob("*.xml")}
-        parts.append([])
-        for image in _pictures(root, part):
-            name = image.relative_to(root).as_posix()
-            if image.stem in marked:
-                parts[-1].append(Marked(name, image, read_voc(marked.pop(image.stem))))
-            else:
-                skipped.append(Skipped(name, "no annotation"))
-        if marked:
-            raise DataError(next(iter(marked.values())), "has no picture in images/", "add it, or take the file away")
+    for part, _ in PARTS:
+        pictures, marked = _beside(root, part, "annotations", ".xml")
+        parts.append(
+            [Marked(_id(root, one), one, read_voc(marked[one.stem])) for one in pictures if one.stem in marked]
+        )
+        skipped += [Skipped(_id(root, one), "no annotation") for one in pictures if one.stem not in marked]
     return _build(root.resolve().name, "val", parts, _names(parts), skipped, job)
+
+
+def _id(root: Path, image: Path) -> str:
+    return image.relative_to(root).as_posix()
 
 
 def _names(parts: Sequence[Sequence[Marked]]) -> list[str]:
@@ -154,9 +197,11 @@ def _build(
     skipped: Sequence[Skipped],
     job: Job,
 ) -> Detectable:
-    for part, marked in zip(("train", "val"), parts, strict=True):
+    for (part, _), marked in zip(PARTS, parts, strict=True):
         if not any(len(one.objects.boxes) for one in marked):
-            raise DataError(job.data, f"has no {part} picture with a box", f"expected: {LAYOUT}")
+            raise DataError(job.data, f"has no {part} picture with a box", "mark objects in some")
+        if unnamed := [one for one in marked if "" in one.objects.names]:
+            raise DataError(unnamed[0].image, "has an object without a name", "name its class in the annotation")
     train, val = (evenly(part, job.limit) for part in parts)
     digest = hash_ids([*(one.id for one in train), "|", *(one.id for one in val)])
     numbers = {name: number for number, name in enumerate(class_names)}

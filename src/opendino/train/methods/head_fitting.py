@@ -189,5 +189,6 @@ def fit_heads(
                 on_step=lambda step, result, speed: progress(step, recipe.steps),
             )
         except StoppedError:
-            raise StoppedError("heads", "stopped before they were fitted", "the same command fits them") from None
+            cause = "stopped before its end, and nothing of it is kept"
+            raise StoppedError("fitting the head", cause, "the same command begins it again") from None
     return heads.eval()
