@@ -70,7 +70,10 @@ def open_weights(path: Path, heads: int | None = None, depth: Depth | None = Non
     else:
         some = ", ".join(name[:60] for name in sorted(names)[:2])
         cause = f"keys look like {some}: no layout that is known"
-        raise WeightsError(file, cause, "known: official, transformers, timm and opendino names of DINOv3 and DINOv2")
+        fix = (
+            "known: official, transformers, timm and opendino names of DINOv3 and DINOv2; other models: timm:NAME=FILE"
+        )
+        raise WeightsError(file, cause, fix)
     rules = layout.rules(config, names)
     ours = empty_model(config).state_dict()
     coverage = measure(layout, rules, config, ours, found.tensors, found.left_out)

@@ -68,7 +68,8 @@ def plain_names(tensors: Mapping[str, Tensor], where: object) -> Found:
         for pattern, form in _RENAMED:
             short = pattern.sub(form, short)
         if short in plain:
-            raise WeightsError(where, "holds several models under different prefixes", "keep one of them in the file")
+            cause = "holds several models under different prefixes, or one outside the family"
+            raise WeightsError(where, cause, "keep one of them in the file; timm's are timm:NAME=FILE")
         plain[short] = tensors[name]
     for name in [name for name in plain if _GATES.match(name)]:
         # transformers 5 holds apart what version 4 and the files hold as one.
