@@ -114,6 +114,7 @@ def test_crowds_and_difficult_objects_are_unclear_and_classes_keep_their_names(t
     first, last = (data.truth(data.val[number], 48, 48) for number in (0, 9))
     assert first.classes.tolist() == [1] and first.boxes.tolist() == [[0, 16, 16, 32]] and first.areas.tolist() == [256]
     assert last.unclear.tolist() == [True] and not first.unclear.any()
+    assert first.boxes.shape == (1, 4) and data.val[0].image.is_file()
     one = open_detections(Job(tmp_path / "coco", settings={"agnostic": True}))
     assert one.class_names == ["object"] and {int(one.truth(each, 48, 48).classes[0]) for each in one.val} == {0}
     voc = open_detections(Job(layouts.voc_parts(tmp_path / "voc")))
@@ -134,7 +135,9 @@ def test_text_files_say_shares_of_the_picture_and_outlines_their_box(tmp_path):
     assert square.classes.tolist() == [1] and square.areas.tolist() == [pytest.approx(16 * 32)]
     np.testing.assert_allclose(outline.boxes, [(0, 32, 16, 64)])
     assert len(nothing.boxes) == 0, "a picture without a file shows nothing"
-    (tmp_path / "classes.txt").unlink()
+    (tmp_path / "classes.txt").rename(tmp_path / "train" / "labels" / "classes.txt")
+    assert open_detections(Job(tmp_path)).class_names == ["red", "green"], "as tools that draw boxes leave it"
+    (tmp_path / "train" / "labels" / "classes.txt").unlink()
     assert open_detections(Job(tmp_path)).class_names == ["0", "1"]
 
 
@@ -150,6 +153,7 @@ def test_text_files_say_shares_of_the_picture_and_outlines_their_box(tmp_path):
         ("0 24 24 8 8", "no shares of the picture's sides"),
         ("0 nan 0.5 0.1 0.1", "no shares of the picture's sides"),
         ("0 0.5 0.5 0 0.1", "holds a box without area"),
+        ("0 0.5 0.5 -0.04 0.1", "holds a box without area"),
     ],
 )
 def test_rows_that_are_no_objects_of_yolo_are_told_by_their_line(rows, said, tmp_path):
@@ -201,7 +205,7 @@ def test_pictures_that_are_not_those_that_were_marked_are_left_out_by_name(tmp_p
     with pytest.raises(DataError, match="was marked at 48x48"):
         boxed.read()
     require_placed(np.array([[-5.0, 0, 3, 3]]), (10, 10), 10, 10)
-    for outside in ((10.0, 0, 12, 3), (-4, -4, 0, 3)):
+    for outside in ((10.5, 0, 12, 3), (-4, -4, -1, 3)):
         with pytest.raises(DataError, match="outside the picture"):
             require_placed(np.array([outside]), None, 10, 10)
 

@@ -23,7 +23,7 @@ LAYOUT = (
     "or {train,val}/images/ beside {train,val}/labels/ of YOLO's text files, or images/{train,val}/ beside "
     "labels/{train,val}/, with classes.txt"
 )
-PARTS = (("train", ("train",)), ("val", ("val", "valid")))
+PARTS = {"train": ("train",), "val": ("val", "valid")}
 """Of plain folders, with the names that they go by."""
 CLASSES = "classes.txt"
 VOC_PARTS = {"2007": ("trainval", "test"), "2012": ("train", "val")}
@@ -93,10 +93,10 @@ def open_detections(job: Job) -> Detectable:
         for voc in (root / "VOCdevkit" / f"VOC{year}", root):
             if (voc / "Annotations").is_dir() and voc.name == f"VOC{year}":
                 return _voc(voc, year, job)
-    listed = [sorted((root / "annotations").glob(f"instances_{part}*.json"), reverse=True) for part in ("train", "val")]
+    listed = [sorted((root / "annotations").glob(f"instances_{part}*.json"), reverse=True) for part in PARTS]
     if all(listed):
         return _coco(root, [files[0] for files in listed], job)
-    kinds = [kind for kind in ("annotations", "labels") if all(_folder(root, part, kind) for part, _ in PARTS)]
+    kinds = [kind for kind in ("annotations", "labels") if all(_folder(root, part, kind).is_dir() for part in PARTS)]
     if len(kinds) == 2:
         raise DataError(root, "has annotations/ and labels/", "move the one away that is not meant")
     if kinds:
@@ -112,10 +112,16 @@ def _coco(root: Path, files: Sequence[Path], job: Job) -> Detectable:
         classes, pictures, strays = read_coco(file)
         names += [name for name in classes if name not in names]
         folder = root / file.stem.removeprefix("instances_")
-        parts.append([Marked(name, folder / Path(name).name, objects) for name, objects in pictures])
+        parts.append([Marked(name, _in_folder(folder, name), objects) for name, objects in pictures])
         if strays:
             skipped.append(Skipped(file.name, f"{strays} annotations of pictures that it does not list"))
     return _build(root.resolve().name, files[1].stem.removeprefix("instances_"), parts, names, skipped, job)
+
+
+def _in_folder(folder: Path, name: str) -> Path:
+    """A picture by its name in COCO's list, which may begin with the part or have folders of its own."""
+    whole = folder / name
+    return whole if ".." not in whole.parts and whole.is_file() else folder / whole.name
 
 
 def _voc(root: Path, year: str, job: Job) -> Detectable:
@@ -133,50 +139,49 @@ def _voc(root: Path, year: str, job: Job) -> Detectable:
     return _build(f"voc{year}", VOC_PARTS[year][1], parts, _names(parts), [], job)
 
 
-def _folder(root: Path, part: str, kind: str) -> Path | None:
-    """PART/KIND or KIND/PART, whichever there is."""
-    names = dict(PARTS)[part]
-    found = [path for name in names for path in (root / name / kind, root / kind / name) if path.is_dir()]
-    return found[0] if found else None
+def _folder(root: Path, part: str, kind: str) -> Path:
+    """PART/KIND or KIND/PART, the first of them that there is."""
+    found = [path for name in PARTS[part] for path in (root / name / kind, root / kind / name)]
+    return next((path for path in found if path.is_dir()), found[0])
 
 
 def _beside(root: Path, part: str, kind: str, suffix: str) -> tuple[list[Path], dict[str, Path]]:
     """Pictures of a part and its files of annotations by stem. Raises DataError for one without a picture."""
-    images, marks = _folder(root, part, "images"), _folder(root, part, kind)
-    if images is None or marks is None:
-        raise DataError(root / part / "images", "is missing", f"expected: {LAYOUT}")
+    images = _folder(root, part, "images")
+    if not images.is_dir():
+        raise DataError(images, "is missing", f"expected: {LAYOUT}")
     pictures = [one for one in sorted(images.iterdir()) if has_picture_ending(one.name.encode())]
-    marked = {file.stem: file for file in sorted(marks.glob(f"*{suffix}")) if file.name != CLASSES}
+    files = sorted(_folder(root, part, kind).glob(f"*{suffix}"))
+    marked = {file.stem: file for file in files if file.name != CLASSES}
     if strays := sorted(marked.keys() - {one.stem for one in pictures}):
         more = f", nor have {len(strays) - 1} more" if len(strays) > 1 else ""
-        raise DataError(
-            marked[strays[0]], f"has no picture in {images.relative_to(root)}/{more}", "add it, or take it away"
-        )
+        cause = f"has no picture in {images.relative_to(root)}/{more}"
+        raise DataError(marked[strays[0]], cause, "add it, or take the file away")
     return pictures, marked
 
 
 def _beside_text(root: Path, job: Job) -> Detectable:
-    file = root / CLASSES
-    known = [line.strip() for line in read_lines(file)] if file.is_file() else []
+    # Tools that draw boxes leave the names beside the labels.
+    places = (root / CLASSES, _folder(root, "train", "labels") / CLASSES)
+    file = next((one for one in places if one.is_file()), None)
+    known = [line.strip() for line in read_lines(file)] if file is not None else []
     if twice := [name for name in known if not name or known.count(name) > 1]:
         cause = f"names {twice[0]} twice" if twice[0] else "has an empty line"
         raise DataError(file, cause, "its lines are the names of classes 0, 1, ...")
     parts = []
-    for part, _ in PARTS:
+    for part in PARTS:
         pictures, marked = _beside(root, part, "labels", ".txt")
-        none = Path()
-        parts.append([Marked(_id(root, one), one, read_yolo(marked.get(one.stem, none), known)) for one in pictures])
+        parts.append([Marked(_id(root, one), one, read_yolo(marked.get(one.stem), known)) for one in pictures])
     return _build(root.resolve().name, "val", parts, known or sorted(_names(parts), key=int), [], job)
 
 
 def _beside_xml(root: Path, job: Job) -> Detectable:
     parts: list[list[Marked]] = []
     skipped = []
-    for part, _ in PARTS:
+    for part in PARTS:
         pictures, marked = _beside(root, part, "annotations", ".xml")
-        parts.append(
-            [Marked(_id(root, one), one, read_voc(marked[one.stem])) for one in pictures if one.stem in marked]
-        )
+        known = [one for one in pictures if one.stem in marked]
+        parts.append([Marked(_id(root, one), one, read_voc(marked[one.stem])) for one in known])
         skipped += [Skipped(_id(root, one), "no annotation") for one in pictures if one.stem not in marked]
     return _build(root.resolve().name, "val", parts, _names(parts), skipped, job)
 
@@ -197,7 +202,7 @@ def _build(
     skipped: Sequence[Skipped],
     job: Job,
 ) -> Detectable:
-    for (part, _), marked in zip(PARTS, parts, strict=True):
+    for part, marked in zip(PARTS, parts, strict=True):
         if not any(len(one.objects.boxes) for one in marked):
             raise DataError(job.data, f"has no {part} picture with a box", "mark objects in some")
         if unnamed := [one for one in marked if "" in one.objects.names]:

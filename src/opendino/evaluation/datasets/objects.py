@@ -39,7 +39,7 @@ def require_placed(boxes: NDArray[np.float64], size: tuple[int, int] | None, hei
     if size not in (None, (1, 1), (height, width)):
         cause = f"was marked at {size[1]}x{size[0]} pixels, upright it has {width}x{height}"
         raise DataError("boxes", cause)
-    if ((boxes[:, :2] >= (width, height)) | (boxes[:, 2:] <= 0)).any():
+    if ((boxes[:, :2] > (width, height)) | (boxes[:, 2:] < 0)).any():
         raise DataError("boxes", "has a box outside the picture")
 
 
@@ -59,7 +59,7 @@ def read_voc(path: Path) -> Objects:
             [float(one.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")] for one in found
         ]
         difficult = [float(one.findtext("difficult") or 0) > 0 for one in found]
-        size = int(root.findtext("size/height") or 0), int(root.findtext("size/width") or 0)
+        size = int(float(root.findtext("size/height") or 0)), int(float(root.findtext("size/width") or 0))
     except (OSError, ElementTree.ParseError, ValueError) as error:
         raise DataError(path, f"cannot be read as an annotation ({type(error).__name__})") from None
     boxes = np.array(sides, np.float64).reshape(-1, 4) - [1, 1, 0, 0]
@@ -107,36 +107,33 @@ def _of_coco(marked: list[dict[str, Any]], categories: dict[int, str], image: di
     return Objects(boxes, names, areas, crowd, np.zeros(len(marked), bool), size)
 
 
-def read_yolo(path: Path, class_names: Sequence[str]) -> Objects:
+def read_yolo(path: Path | None, class_names: Sequence[str]) -> Objects:
     """Rows "class x y width height", the middle and sides as shares of the picture, or "class x y x y x y ..." of an
-    outline, whose box is taken; a missing file is a picture without objects.
+    outline, whose box is taken; without a file a picture has no objects.
 
     Raises:
         DataError: other rows, a class beyond `class_names` where there are any, pixels instead of shares, no area.
     """
     boxes, names = [], []
-    for line, row in enumerate(read_lines(path) if path.is_file() else (), 1):
-        if not row.split():
+    for line, row in enumerate(() if path is None else read_lines(path), 1):
+        words = row.split()
+        if not words:
             continue
         try:
-            number, *values = int(row.split()[0]), *map(float, row.split()[1:])
+            number, values = int(words[0]), [float(word) for word in words[1:]]
         except ValueError:
             raise DataError(path, f"line {line} is no class number and numbers: {row[:40]}") from None
         if not 0 <= number < (len(class_names) or number + 1):
             raise DataError(path, f"line {line} is of class {number}, classes.txt names {len(class_names)}")
-        if len(values) != 4 and (len(values) < 6 or len(values) % 2):
+        if len(values) < 4 or len(values) % 2:
             cause = f"line {line} has {len(values)} numbers after its class"
             raise DataError(path, cause, "4 are a box, 6, 8, ... an outline; leave confidences out")
         points = np.array(values).reshape(-1, 2)
         if not ((points > -OVER) & (points < 1 + OVER)).all():
-            raise DataError(
-                path, f"line {line} has numbers that are no shares of the picture's sides", "0 to 1, not pixels"
-            )
-        low, high = (
-            (points[0] - points[1] / 2, points[0] + points[1] / 2)
-            if len(points) == 2
-            else (points.min(0), points.max(0))
-        )
+            cause = f"line {line} has numbers that are no shares of the picture's sides"
+            raise DataError(path, cause, "0 to 1, not pixels")
+        middle, half = points[0], points[1] / 2
+        low, high = (points.min(0), points.max(0)) if len(points) > 2 else (middle - half, middle + half)
         names.append(class_names[number] if class_names else str(number))
         boxes.append([*low, *high])
     array = np.array(boxes, np.float64).reshape(-1, 4)
@@ -158,6 +155,6 @@ def _areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     return areas
 
 
-def _require_area(path: Path, boxes: NDArray[np.float64]) -> None:
+def _require_area(path: Path | None, boxes: NDArray[np.float64]) -> None:
     if not (np.isfinite(boxes).all() and (boxes[:, 2:] > boxes[:, :2]).all()):
         raise DataError(path, "holds a box without area")
