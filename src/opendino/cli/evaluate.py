@@ -29,6 +29,7 @@ from opendino.evaluation.protocol import Job, Subject
 from opendino.evaluation.record import DRAWS, RESULTS, UNITS, read_record, write_record
 from opendino.evaluation.results import Result, weights_hash
 from opendino.evaluation.side_by_side import to_lines
+from opendino.evaluation.stored import StoredFeatures, is_stored, stored_subject
 from opendino.evaluation.suite import BOTH, ENTRIES, find
 from opendino.evaluation.surroundings import Scored, scored
 from opendino.files import write_atomic
@@ -117,6 +118,8 @@ def evaluate(
         subject.model.to(place)
         for one in planned:
             try:
+                if isinstance(subject.model, StoredFeatures) and one.entry.reads != "CLS":
+                    raise DataError(one.entry.id, "shows pictures to a model, a store has none", "name the model")
                 found += _score(replace(subject, device=place), one, layers, console)
             except KeyboardInterrupt:
                 if found:
@@ -148,6 +151,10 @@ def _run_of(started: float, place: torch.device, seed: int) -> dict[str, Any]:
 
 
 def _subject(what: Path | str, size: int | None, changes: Mapping[str, Any]) -> Subject:
+    if is_stored(what):
+        if given := [name for name, value in {"size": size, **changes}.items() if value]:
+            raise UsageError(str(what), f"takes no {', '.join(given)}", "its features are made already")
+        return stored_subject(str(what))
     model = choose_model(what, **changes).model
     transform = model.transform if size is None else replace(model.transform, size=size)
     path = Path(what)
@@ -251,8 +258,9 @@ class EvaluateArgs(ModelChanges):
     suite: OptionalText = None
     """A named set instead of protocols: fast or full; what has no data in --data is left out and listed."""
     model: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A run directory, a model folder, a weights file, a name (`opendino models`), timm:NAME or timm:NAME=FILE; give
-    it again for more models, the first is what others are compared with."""
+    """A run directory, a model folder, a weights file, a name (`opendino models`), timm:NAME, timm:NAME=FILE,
+    or features:STORE as `opendino embed` wrote it (protocols on CLS); give it again for more models, the first is what
+    others are compared with."""
     data: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Root of the data in the layout that --list shows; PROTOCOL=DIR gives one protocol its own."""
     out: OptionalPath = None

@@ -14,6 +14,7 @@ from safetensors.torch import save
 from opendino.data.sources import Skipped, Source, subset
 from opendino.evaluation.probes import labels_of, stratified
 from opendino.evaluation.protocol import Job, Subject
+from opendino.evaluation.stored import StoredFeatures
 from opendino.features.extract import Bank, extract
 from opendino.files import write_atomic
 
@@ -29,10 +30,13 @@ def limited(source: Source, job: Job) -> Source:
 
 
 def features(subject: Subject, source: Source, job: Job, what: str) -> Bank:
-    """CLS and mean patch of every picture; kept by weights, transform, and ids and sizes of the files.
+    """CLS and mean patch of every picture; kept by weights, transform, and ids and sizes of the files, or from a store.
 
     Corrupted copies of a set may have equal names and sizes, so `what` names the part within `job.data`.
     """
+
+    if isinstance(subject.model, StoredFeatures):
+        return subject.model.bank(source, lambda done: job.progress(what, done, len(source)))
 
     def compute() -> Bank:
         return extract(

@@ -37,7 +37,8 @@ def evaluate_retrieval(subject: Subject, data: Instances, job: Job) -> Outcome:
     asked = bank if data.queries is None else features(subject, data.queries, job, "queries")
     if skipped := [*bank.skipped, *(asked.skipped if asked is not bank else ())]:
         # Indices of the truth count the pictures as listed.
-        raise DataError(skipped[0].id, f"cannot be read, and {len(skipped) - 1} more", "retrieval needs every picture")
+        more = f", and {len(skipped) - 1} more pictures" if len(skipped) > 1 else ""
+        raise DataError(skipped[0].id, f"left out: {skipped[0].reason}{more}", "retrieval needs every picture")
     gallery, queries = F.normalize(bank.cls, dim=1), F.normalize(asked.cls, dim=1)
     ids = [question.id for question in data.questions]
     if data.kind == "revisited":

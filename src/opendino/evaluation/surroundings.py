@@ -8,6 +8,7 @@ from typing import Any
 
 from opendino.evaluation.protocol import Dataset, Entry, Job, Outcome, Subject, to_results
 from opendino.evaluation.results import Result
+from opendino.evaluation.stored import StoredFeatures
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def describe_features(entry: Entry, subject: Subject, job: Job) -> dict[str, Any
     transform = subject.transform
     size, resize, crop = _geometry(subject, job)
     layer = int(job.settings.get("layer", -1)) % subject.model.num_layers
+    layers = None if isinstance(subject.model, StoredFeatures) else [layer]  # a store does not say
     return {
         "size": size,
         "resize": resize,
@@ -65,7 +67,7 @@ def describe_features(entry: Entry, subject: Subject, job: Job) -> dict[str, Any
         "antialias": True,
         "mean": list(transform.mean),
         "std": list(transform.std),
-        "layers": [layer],
+        "layers": layers,
         "final_norm": True,
         "pooling": entry.reads,
         **entry.shown,
