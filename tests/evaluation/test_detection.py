@@ -179,6 +179,8 @@ def test_folders_of_yolo_by_their_other_names_are_read_and_doubtful_ones_refused
     with pytest.raises(DataError, match=r"typo.txt: has no picture in images/valid/"):
         open_detections(Job(root))
     (root / "labels" / "valid" / "typo.txt").unlink()
+    (root / "classes.txt").write_text("red\ngreen", encoding="utf-8-sig")
+    assert open_detections(Job(root)).class_names == ["red", "green"], "a mark of byte order is no part of a name"
     for names, said in (("red\nred", "names red twice"), ("red\n\ngreen", "has an empty line")):
         (root / "classes.txt").write_text(names)
         with pytest.raises(DataError, match=said):
@@ -255,6 +257,15 @@ def test_files_that_are_no_annotations_say_so(tmp_path):
             read_coco(broken)
     broken.write_text(broken.read_text().replace("NaN", "0").replace('"image_id": 1', '"image_id": 3'))
     assert read_coco(broken)[2] == 1, "annotations of pictures that are not listed are counted"
+    twice = '{"id": 1, "file_name": "a.jpg"}'
+    broken.write_text(f'{{"images": [{twice}, {twice}], "annotations": [], "categories": []}}')
+    with pytest.raises(DataError, match="lists an id of images twice"):
+        read_coco(broken)
+    image, category = '{"id": 1, "file_name": "a.jpg", "height": 0, "width": 0}', '{"id": 5, "name": "a"}'
+    mark = '{"id": 8, "image_id": 1, "category_id": 5, "bbox": [1, 2, 3, 4], "area": null}'
+    broken.write_text(f'{{"images": [{image}], "categories": [{category}], "annotations": [{mark}]}}')
+    ((_, objects),) = read_coco(broken)[1]
+    assert objects.areas.tolist() == [12] and objects.size is None
     xml = tmp_path / "a.xml"
     box = "<xmin>{}</xmin><ymin>2</ymin><xmax>9</xmax><ymax>9</ymax>"
     for left in ("12", "x"):
@@ -267,7 +278,7 @@ def test_sets_without_boxes_on_one_side_are_refused(tmp_path):
     root = layouts.plain_boxes(tmp_path)
     for file in (root / "val" / "annotations").iterdir():
         file.write_text("<annotation></annotation>")
-    with pytest.raises(DataError, match="has no val picture with a box"):
+    with pytest.raises(DataError, match="has no val picture with a clear object"):
         open_detections(Job(root))
     unnamed = layouts.plain_boxes(tmp_path / "unnamed")
     for file in (unnamed / "val" / "annotations").iterdir():

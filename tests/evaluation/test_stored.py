@@ -4,12 +4,20 @@ import json
 import shutil
 
 import pytest
+import torch
 
+from opendino import load
 from opendino.cli import main
 from opendino.cli.embed import embed
 from opendino.cli.evaluate import evaluate
+from opendino.data.sources import open_source
+from opendino.data.transform import Transform
 from opendino.errors import DataError, UsageError
-from tests.cli.test_evaluate import save_model
+from opendino.evaluation.cache import features
+from opendino.evaluation.protocol import Job, Subject
+from opendino.evaluation.stored import stored_subject
+from opendino.models.family import build_model
+from opendino.weights import write_model
 from tests.data.drawing import write_photos
 from tests.evaluation import layouts, schema
 
@@ -20,7 +28,10 @@ pytest.importorskip("lance")
 def made(tmp_path_factory):
     """A model, its store of all pictures of a set, the set, and a copy whose files have other names."""
     root = tmp_path_factory.mktemp("stored")
-    model, data = save_model(root / "net", 0, depth=2, patch=8), layouts.imagenet(root / "data")
+    torch.manual_seed(0)
+    backbone, model, data = build_model("vit_tiny", depth=2, patch=8), root / "net", layouts.imagenet(root / "data")
+    card = {"name": "vit_tiny", "licence": "Apache-2.0", "source": "test"}
+    write_model(model, backbone, Transform(size=48, patch=8, mode="center"), card)
     embed(data, model, root / "store", crop=True, dtype="fp32")
     renamed = root / "renamed"
     shutil.copytree(data, renamed)
@@ -43,6 +54,36 @@ def test_a_store_scores_as_its_model_does_whatever_the_files_are_called(made, tm
     (first, _) = raw["evaluations"]
     assert first["features"]["layers"] is None and first["model"]["name"] == "vit_tiny in store"
     assert stored.results[0].config["licence"] == "Apache-2.0"
+
+
+def test_its_features_are_those_that_the_model_gives(made):
+    model, store, data, renamed = made
+    direct = Subject(load(model), load(model).transform, "net", "")
+    sources = open_source(data / "val"), open_source(renamed / "val")
+    job = Job(data)
+    wanted = features(direct, sources[0], job, "val")
+    found = features(stored_subject(store), sources[1], job, "val")
+    by_pixels = [[part.read(index).array.tobytes() for index in range(len(part))] for part in sources]
+    order = [by_pixels[1].index(pixels) for pixels in by_pixels[0]]
+    torch.testing.assert_close(found.cls[order], wanted.cls, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.pooled[order], wanted.pooled, atol=1e-5, rtol=1e-4)
+
+
+def test_stores_that_differ_are_told_apart_and_other_readings_refused(made, tmp_path):
+    model, store, data, _ = made
+    embed(data, model, tmp_path / "store", crop=False, dtype="fp32")
+    whole = f"features:{tmp_path / 'store'}"
+    done = evaluate("knn", model=[store, whole], data=data, out=tmp_path / "out", quiet=True)
+    assert len({result.config["model"] for result in done.results}) == 2
+    (data / "val" / "opendino-reading.json").write_text('{"bands": [0, 0, 0]}')
+    try:
+        with pytest.raises(DataError, match="made with another reading"):
+            evaluate("knn", model=store, data=data, out=tmp_path / "other", quiet=True)
+    finally:
+        (data / "val" / "opendino-reading.json").unlink()
+    objects = layouts.objectnet(tmp_path / "objects")
+    with pytest.raises(DataError, match="without its red borders"):
+        evaluate("ood-objectnet", model=store, data=objects, out=tmp_path / "objects-scored", quiet=True)
 
 
 def test_pictures_that_the_store_lacks_are_left_out_by_name(made, tmp_path):

@@ -2,16 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from opendino import load, open_store
 from opendino.cli import main
 from opendino.cli.embed import embed
 from opendino.cli.evaluate import evaluate
+from opendino.data.images import read
 from opendino.errors import DataError, UsageError, WeightsError
-from tests.data.drawing import write_photos
+from tests.data.drawing import encoded, write_photos
 from tests.evaluation import layouts
 
 timm = pytest.importorskip("timm")
@@ -81,9 +84,32 @@ def test_a_model_of_the_family_gives_the_same_through_timm(weights):
 def test_the_transform_is_timms(weights):
     model = load(weights("vit_tiny_patch16_224"))
     transform = model.transform
-    assert (transform.size, transform.mode, transform.filter, transform.share) == (224, "center", "bicubic", 0.9)
+    assert (transform.size, transform.mode, transform.filter, transform.short_side) == (224, "center", "bicubic", 248)
     assert transform.mean == (0.5, 0.5, 0.5) == transform.std
     assert model.card["name"] == "vit_tiny_patch16_224" and model.card["licence"] == "not stated"
+
+
+@pytest.mark.parametrize("network", ["vit_tiny_patch16_224", "resnet10t"])
+def test_pictures_go_through_what_timm_makes_of_them(network, weights):
+    model = load(weights(network))
+    array = np.kron(np.random.default_rng(0).integers(0, 256, (25, 32, 3)), np.ones((16, 16, 1))).astype(np.uint8)
+    settings = {**timm.data.resolve_model_data_config(model.network), "input_size": (3, *[model.transform.size] * 2)}
+    wanted = timm.data.create_transform(**settings)(Image.fromarray(array))
+    found = model.transform.apply(read(encoded(array, "PNG")))
+    # Odd margins are cut half a pixel apart.
+    limit = 1e-3 if model.transform.short_side % 2 == 0 else 0.4
+    assert float((found - wanted).abs().mean()) < limit
+
+
+def test_a_final_norm_is_left_out_when_it_is_not_wanted(weights):
+    model = load(weights("swin_tiny_patch4_window7_224"))
+    model.network.norm.weight.data.mul_(3)
+    images = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        (normed,), (plain,) = (model.intermediate(images, [3], norm=norm) for norm in (True, False))
+        expected = model.network.forward_intermediates(images)[1][-1].permute(0, 2, 3, 1)
+    torch.testing.assert_close(plain.patches, expected)
+    assert not torch.allclose(plain.patches, normed.patches)
 
 
 def test_padding_reaches_whole_patches_and_sizes_that_do_not_fit_say_so(weights):
@@ -111,6 +137,18 @@ def test_checkpoints_of_training_scripts_are_unwrapped(weights, tmp_path):
         images = torch.randn(1, 3, 64, 64)
         with torch.no_grad():
             assert torch.equal(again(images).cls, plain(images).cls)
+
+
+def test_files_of_a_larger_network_or_of_two_are_refused(tmp_path):
+    deep = timm.create_model("vit_tiny_patch16_224", depth=14).state_dict()
+    save_file(deep, tmp_path / "deep.safetensors")
+    with pytest.raises(WeightsError, match="holds 24 tensors more than this network"):
+        load(f"timm:vit_tiny_patch16_224={tmp_path / 'deep.safetensors'}")
+    state = timm.create_model("resnet10t").state_dict()
+    both = {f"{prefix}.{name}": tensor.clone() for prefix in ("model", "model_ema") for name, tensor in state.items()}
+    save_file(both, tmp_path / "both.safetensors")
+    with pytest.raises(WeightsError, match=r"holds 2 models \(model., model_ema.\)"):
+        load(f"timm:resnet10t={tmp_path / 'both.safetensors'}")
 
 
 @pytest.mark.parametrize("network", ["inception_v3", "crossvit_tiny_240", "levit_128s"])

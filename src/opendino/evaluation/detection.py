@@ -34,6 +34,8 @@ from opendino.pages.overlay import class_colour
 from opendino.train.methods.head_fitting import Recipe, Setting, fit_heads
 
 GRID = tuple(Setting(lr, decay) for lr in (1e-3, 3e-3, 1e-2, 3e-2) for decay in (1e-4, 1e-3))
+MOST_HELD = 2000
+"""Held-out pictures that choose the setting, at most."""
 
 
 @torch.no_grad()
@@ -57,21 +59,32 @@ def look(
         yield SeenObjects(one, patches, (picture.array.shape[0], picture.array.shape[1]), truth)
 
 
-def evaluate_linear_detection(subject: Subject, data: Detectable, job: Job) -> Outcome:
-    """AP of COCO by the head whose setting was best on every fifth training picture, fitted on the others."""
-    skipped = list(data.skipped)
-    classes = len(data.class_names)
+def look_at_train(
+    subject: Subject, data: Detectable, skipped: list[Skipped], job: Job
+) -> tuple[Tensor, Tensor, list[SeenObjects]]:
+    """Patches [n, D] and targets [n, C + 4] to fit on, and every fifth picture, which is held out.
+
+    Raises DataError where nothing is left to fit on.
+    """
     rows: list[tuple[Tensor, Tensor]] = []
     held: list[SeenObjects] = []
     for number, one in enumerate(look(subject, data, list(data.train), skipped, job, "train"), 1):
         if number % HELD_OUT_EVERY == 0:
             held.append(one)
         else:
-            targets, known = patch_targets(one, classes)
+            targets, known = patch_targets(one, len(data.class_names))
             rows.append((one.patches.flatten(0, 1)[known], targets[known]))
     features, targets = (torch.cat(parts) for parts in zip(*rows, strict=True))
     if not targets[:, :-4].any():
         raise DataError(job.data, "has no box on training pictures that are fitted on", "give more of them")
+    return features, targets, held
+
+
+def evaluate_linear_detection(subject: Subject, data: Detectable, job: Job) -> Outcome:
+    """AP of COCO by the head whose setting was best on every fifth training picture, fitted on the others."""
+    skipped = list(data.skipped)
+    classes = len(data.class_names)
+    features, targets, held = look_at_train(subject, data, skipped, job)
     heads = LinearHeads(features.shape[1], classes + 4, len(GRID), batch_norm=True, seed=job.seed)
     _start(heads, targets)
     steps = int(job.settings["steps"])
@@ -85,7 +98,8 @@ def evaluate_linear_detection(subject: Subject, data: Detectable, job: Job) -> O
         seed=job.seed,
         progress=lambda done, total: job.progress("head", done, total),
     )
-    chosen, choice = _choose(heads, held, classes)
+    chosen, choice = _choose(heads, evenly(held, MOST_HELD), classes)
+    del features, targets, held  # val comes one picture at a time
     seen, found, examples = [], [], []
     drawn = {one.id for one in evenly(data.val, MOST)}
     for one in look(subject, data, list(data.val), skipped, job, "val"):

@@ -87,6 +87,6 @@ def to_detections(outputs: Tensor, one: SeenObjects) -> Detections:
     boxes, label, patch = boxes[solid], label[solid], patch[solid]
     # Classes lie side by side for the suppression, so that boxes of two never meet.
     apart = 2.0 * max(one.size) * label[:, None]
-    kept = nms(boxes + apart, scores[patch, label], SAME_IOU)
+    kept = nms(boxes.double() + apart, scores[patch, label], SAME_IOU)
     found = (boxes[kept], label[kept], scores[patch, label][kept])
     return Detections(*(part.numpy() for part in (found[0].double(), found[1], found[2].double())))

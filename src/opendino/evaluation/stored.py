@@ -5,7 +5,9 @@ Pictures are found by the hash of their files: names and folders may differ, and
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ class StoredFeatures(nn.Module):
         if len(rows) != len(store):
             raise DataError(store.path, "holds tiles, whose features are not those of pictures", "embed without --tile")
         self.path, self.patch, self.transform = store.path, store.info.patch, store.info.transform
+        self._reading = replace(store.info.reading, at_least=None)
         self.card = {**store.info.card, "name": f"{store.path} at version {store.version}"}
         self._rows = {digest: row for row, digest in enumerate(rows)}
         self._cls, self._mean = (torch.from_numpy(store.matrix(column).copy()) for column in ("cls", "mean"))
@@ -40,8 +43,10 @@ class StoredFeatures(nn.Module):
     def bank(self, source: Source, progress: Callable[[int], None]) -> Bank:
         """Features of the pictures of a source; those that the store lacks are skipped by name.
 
-        Raises DataError when it has not one of them.
+        Raises DataError when it has not one of them, or read files in another way.
         """
+        if replace(source.reading, at_least=None) != self._reading:
+            raise DataError(self.path, "was made with another reading (bands, value range)", "embed again")
         rows, labels, ids, skipped = [], [], [], []
         for index in range(len(source)):
             try:
@@ -76,8 +81,13 @@ def is_stored(what: object) -> bool:
 
 
 def stored_subject(what: str) -> Subject:
-    """The store of `features:STORE` as what is scored. Raises DataError for what is none."""
+    """The store of `features:STORE` as what is scored; its hash is of the model, the transform and the number type.
+
+    Raises DataError for what is none.
+    """
     store = open_store(Path(what.removeprefix(PREFIX)))
     model = StoredFeatures(store)
     name = f"{store.info.card.get('name', 'model')} in {store.path.name}"
-    return Subject(model, model.transform, name, store.info.model_hash, licence=store.info.licence)
+    made_by = f"{store.info.model_hash} {store.info.transform_hash} {store.info.dtype}"
+    digest = hashlib.sha256(made_by.encode()).hexdigest()
+    return Subject(model, model.transform, name, digest, licence=store.info.licence)

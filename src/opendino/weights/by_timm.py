@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import difflib
 import logging
-import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from opendino.data.transform import Transform
 from opendino.errors import DataError, UsageError, WeightsError
 from opendino.models.contract import Features
+from opendino.weights.folder import timm_transform
 from opendino.weights.read import read_tensors
 from opendino.weights.where import say_on_stderr
 
 PREFIX = "timm:"
+_LEFT_OUT = re.compile(
+    r"^(head|head_dist|aux_head|fc|classifier|last_linear|fc_norm)\b|(position_index|attn_mask|_tracked|_coords_table)$"
+)
+"""Of a file: classifiers, which the network is built without, and tables that it makes itself."""
 
 
 class TimmBackbone(nn.Module):
@@ -75,7 +79,8 @@ class TimmBackbone(nn.Module):
         found = []
         for layer, each in zip(layers or [last], maps, strict=True):
             patches = each.permute(0, 2, 3, 1)
-            if layer == last and final.ndim == 4:  # some end with a layer that belongs to no stage
+            # Some end with a layer that belongs to no stage, or with a norm.
+            if layer == last and final.ndim == 4 and (norm or patches.shape[-1] != self.dim):
                 patches = final if getattr(self.network, "output_fmt", "NCHW") == "NHWC" else final.permute(0, 2, 3, 1)
             cls = self._embedding(final, patches) if layers is None else patches.mean((1, 2))
             found.append(Features(cls, cls.new_empty(len(cls), 0, cls.shape[1]), patches))
@@ -128,7 +133,11 @@ def load_timm(what: str, device: str | torch.device, overrides: Mapping[str, Any
         raise WeightsError(what, "timm gives no feature maps of this model")
     network.requires_grad_(False)
     model = TimmBackbone(network).eval()
-    transform = _transform(timm.data.resolve_model_data_config(network), model.patch, name)
+    settings = timm.data.resolve_model_data_config(network)
+    transform = timm_transform(settings, model.patch)
+    if transform.size != settings["input_size"][-1]:
+        patches = f"{transform.size} are whole patches of {model.patch}"
+        say_on_stderr(f"{PREFIX}{name} was trained at {settings['input_size'][-1]} px; {patches}")
     _require_grid(model, transform.size, what)
     # torch's stubs type every attribute of a module as a tensor or a module.
     model.transform = transform  # type: ignore[assignment]
@@ -161,7 +170,8 @@ def _create(timm: Any, name: str, what: str, pretrained: bool) -> Any:
             continue
         except Exception as error:  # timm's, its hub's and its transport's, which differ between versions
             fix = f"weights of a file: {what}=FILE" if pretrained else ""
-            raise WeightsError(what, f"timm cannot open it ({str(error).splitlines()[0][:200]})", fix) from None
+            said = (str(error) or type(error).__name__).splitlines()[0][:200]
+            raise WeightsError(what, f"timm cannot open it ({said})", fix) from None
     raise WeightsError(what, "timm cannot build it")
 
 
@@ -200,15 +210,10 @@ def _fill(network: nn.Module, file: Path) -> None:
     if absent[best]:
         cause = f"{len(absent[best])} of {len(wanted)} tensors do not fit, {absent[best][0]} first"
         raise WeightsError(file, cause)
+    if len(fitting := [prefix for prefix in prefixes if not absent[prefix]]) > 1:
+        raise WeightsError(file, f"holds {len(fitting)} models ({', '.join(fitting)})", "keep one of them in the file")
+    theirs = {name.removeprefix(best) for name in tensors if name.startswith(best)}
+    if more := sorted(name for name in theirs - wanted.keys() if not _LEFT_OUT.search(name)):
+        cause = f"holds {len(more)} tensors more than this network, {more[0]} first"
+        raise WeightsError(file, cause, "name the network that they are of")
     network.load_state_dict({name: tensors[best + name] for name in wanted})
-
-
-def _transform(settings: Mapping[str, Any], patch: int, name: str) -> Transform:
-    own = int(settings["input_size"][-1])
-    size = max(patch, math.floor(own / patch) * patch)
-    if size != own:
-        say_on_stderr(f"{PREFIX}{name} was trained at {own} px; {size} are whole patches of {patch}")
-    mode: Literal["square", "center"] = "square" if settings.get("crop_mode") == "squash" else "center"
-    kind: Literal["bilinear", "bicubic"] = "bilinear" if settings["interpolation"] == "bilinear" else "bicubic"
-    share = float(settings.get("crop_pct") or 1.0)
-    return Transform(size, mode, tuple(settings["mean"]), tuple(settings["std"]), patch, kind, share)

@@ -127,7 +127,7 @@ def _stated_transform(folder: Path, raw: Any, patch: int) -> Transform | None:
         timm = raw.get("pretrained_cfg") if isinstance(raw, Mapping) else None
         if isinstance(timm, Mapping) and "mean" in timm:
             path = folder / "config.json"
-            return _timm_transform(timm, patch)
+            return timm_transform(timm, patch)
     except WeightsError as error:
         if error.thing == str(path):
             raise
@@ -137,12 +137,12 @@ def _stated_transform(folder: Path, raw: Any, patch: int) -> Transform | None:
     return None
 
 
-def _timm_transform(fields: Mapping[str, Any], patch: int) -> Transform:
-    """timm brings the short side to size / crop_pct and cuts the middle."""
+def timm_transform(fields: Mapping[str, Any], patch: int) -> Transform:
+    """timm brings the short side to size / crop_pct and cuts the middle, or squeezes where its crop_mode says so."""
     side = _whole_patches(int(fields.get("input_size", (3, 224, 224))[-1]), patch)
     return Transform(
         size=side,
-        mode="center",
+        mode="square" if fields.get("crop_mode") == "squash" else "center",
         mean=tuple(map(float, fields["mean"])),
         std=tuple(map(float, fields["std"])),
         patch=patch,

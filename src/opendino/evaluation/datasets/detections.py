@@ -202,12 +202,13 @@ def _build(
     skipped: Sequence[Skipped],
     job: Job,
 ) -> Detectable:
-    for part, marked in zip(PARTS, parts, strict=True):
-        if not any(len(one.objects.boxes) for one in marked):
-            raise DataError(job.data, f"has no {part} picture with a box", "mark objects in some")
+    train, val = (evenly(part, job.limit) for part in parts)
+    for part, marked in zip(PARTS, (train, val), strict=True):
+        if not any((~(one.objects.crowd | one.objects.difficult)).any() for one in marked):
+            among = "" if job.limit is None else f" among {len(marked)}"
+            raise DataError(job.data, f"has no {part} picture with a clear object{among}", "mark objects in some")
         if unnamed := [one for one in marked if "" in one.objects.names]:
             raise DataError(unnamed[0].image, "has an object without a name", "name its class in the annotation")
-    train, val = (evenly(part, job.limit) for part in parts)
     digest = hash_ids([*(one.id for one in train), "|", *(one.id for one in val)])
     numbers = {name: number for number, name in enumerate(class_names)}
     if job.settings.get("agnostic"):

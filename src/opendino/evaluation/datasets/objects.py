@@ -35,10 +35,11 @@ class Objects:
 
 
 def require_placed(boxes: NDArray[np.float64], size: tuple[int, int] | None, height: int, width: int) -> None:
-    """Raise DataError where boxes [n, 4] are of a picture of another size, or one has nothing in the picture."""
+    """Raise DataError where boxes [n, 4] are of a picture of another size, or one does not even touch it."""
     if size not in (None, (1, 1), (height, width)):
         cause = f"was marked at {size[1]}x{size[0]} pixels, upright it has {width}x{height}"
         raise DataError("boxes", cause)
+    # A side on the border is what rounding leaves of an object there.
     if ((boxes[:, :2] > (width, height)) | (boxes[:, 2:] < 0)).any():
         raise DataError("boxes", "has a box outside the picture")
 
@@ -87,6 +88,8 @@ def read_coco(path: Path) -> tuple[list[str], list[tuple[str, Objects]], int]:
             if one["category_id"] not in categories:
                 raise DataError(path, f"annotation {one.get('id')} is of category {one['category_id']}, not listed")
             marked.setdefault(one["image_id"], []).append(one)
+        if len({image["id"] for image in raw["images"]}) < len(raw["images"]):
+            raise DataError(path, "lists an id of images twice")
         pictures = [
             (str(image["file_name"]), _of_coco(marked.pop(image["id"], []), categories, image))
             for image in raw["images"]
@@ -100,11 +103,11 @@ def read_coco(path: Path) -> tuple[list[str], list[tuple[str, Objects]], int]:
 def _of_coco(marked: list[dict[str, Any]], categories: dict[int, str], image: dict[str, Any]) -> Objects:
     boxes = np.array([one["bbox"] for one in marked], np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    areas = np.array([one.get("area", one["bbox"][2] * one["bbox"][3]) for one in marked], np.float64)
+    areas = np.array([one.get("area") or one["bbox"][2] * one["bbox"][3] for one in marked], np.float64)
     crowd = np.array([bool(one.get("iscrowd")) for one in marked], bool)
     names = tuple(categories[one["category_id"]] for one in marked)
-    size = (int(image["height"]), int(image["width"])) if "height" in image and "width" in image else None
-    return Objects(boxes, names, areas, crowd, np.zeros(len(marked), bool), size)
+    size = int(image.get("height") or 0), int(image.get("width") or 0)
+    return Objects(boxes, names, areas, crowd, np.zeros(len(marked), bool), size if all(size) else None)
 
 
 def read_yolo(path: Path | None, class_names: Sequence[str]) -> Objects:
@@ -145,7 +148,7 @@ def read_yolo(path: Path | None, class_names: Sequence[str]) -> Objects:
 def read_lines(path: Path) -> list[str]:
     """Lines of a text file, without empty ones at its end. Raises DataError."""
     try:
-        return path.read_text(encoding="utf-8").rstrip().splitlines()
+        return path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(path, f"cannot be read as text ({type(error).__name__})", "save it as UTF-8") from None
 
