@@ -13,6 +13,7 @@ from dataclasses import asdict
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from opendino.data.beside import read_declared
@@ -25,6 +26,7 @@ from opendino.evaluation.dense import patch_map, whole_input
 from opendino.evaluation.examples import MOST, Example, of_detections
 from opendino.evaluation.metrics.boxes import is_localised
 from opendino.evaluation.metrics.detection import AREAS, IOUS, Detections, Truth, match, mean_ap
+from opendino.evaluation.metrics.interval import RESAMPLES
 from opendino.evaluation.patch_objects import SeenObjects, patch_targets, patches_loss, to_detections
 from opendino.evaluation.protocol import Choice, Job, Outcome, Score, Subject, set_score
 from opendino.evaluation.reading import read_each
@@ -108,19 +110,27 @@ def evaluate_linear_detection(subject: Subject, data: Detectable, job: Job) -> O
         if one.marked.id in drawn:
             examples.append(_drawn(one, found[-1]))
     ids, truths = zip(*seen, strict=True)
-    scores, breakdown = _score(ids, truths, found, data.class_names, choice)
+    scores, breakdown = _score(ids, truths, found, data.class_names, choice, job)
     legend = [(name, class_colour(number)) for number, name in enumerate(data.class_names)]
     told = data.warnings()
     return Outcome(scores, skipped, breakdown=breakdown, warnings=told, examples=examples, legend=legend)
 
 
 def _score(
-    ids: Sequence[str], truths: Sequence[Truth], found: Sequence[Detections], names: Sequence[str], choice: Choice
+    ids: Sequence[str],
+    truths: Sequence[Truth],
+    found: Sequence[Detections],
+    names: Sequence[str],
+    choice: Choice,
+    job: Job,
 ) -> tuple[list[Score], dict[str, dict[str, float]]]:
     """AP over thresholds, at 0.5 and at 0.75; and AP by class and by size."""
     matched = match(truths, found, len(names))
-    # Three numbers are made of each draw of pictures.
-    by_class = functools.cache(lambda drawn: matched.by_class(np.frombuffer(drawn, np.int64)))
+
+    @functools.cache  # three numbers are made of each draw of pictures, which takes up to a second on COCO
+    def by_class(drawn: bytes) -> NDArray[np.float64]:
+        job.progress("intervals", by_class.cache_info().misses, RESAMPLES)
+        return matched.by_class(np.frombuffer(drawn, np.int64))
 
     def score(metric: str, at: list[int]) -> Score:
         return set_score(metric, lambda times: 100 * mean_ap(by_class(times.tobytes())[at]), ids, choice=choice)
