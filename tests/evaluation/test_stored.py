@@ -82,7 +82,7 @@ def test_stores_that_differ_are_told_apart_and_other_readings_refused(made, tmp_
     finally:
         (data / "val" / "opendino-reading.json").unlink()
     objects = layouts.objectnet(tmp_path / "objects")
-    with pytest.raises(DataError, match="without its red borders"):
+    with pytest.raises(DataError, match="in its own way, a store has none"):
         evaluate("ood-objectnet", model=store, data=objects, out=tmp_path / "objects-scored", quiet=True)
 
 

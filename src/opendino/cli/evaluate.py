@@ -118,8 +118,8 @@ def evaluate(
         subject.model.to(place)
         for one in planned:
             try:
-                if isinstance(subject.model, StoredFeatures) and one.entry.reads != "CLS":
-                    raise DataError(one.entry.id, "shows pictures to a model, a store has none", "name the model")
+                if isinstance(subject.model, StoredFeatures):
+                    subject.model.require(one.entry)
                 found += _score(replace(subject, device=place), one, layers, console)
             except KeyboardInterrupt:
                 if found:

@@ -14,7 +14,6 @@ from opendino.evaluation.datasets.variants import SEVERITIES, Corrupted, Variant
 from opendino.evaluation.linear import LinearChoice, fit_best_linear
 from opendino.evaluation.metrics.robustness import ALEXNET_ERROR, mapped_correct, mean_corruption_error, real_correct
 from opendino.evaluation.protocol import Choice, Job, Outcome, Score, Subject, mean_score, set_score
-from opendino.evaluation.stored import StoredFeatures
 from opendino.features.extract import Bank
 
 
@@ -72,8 +71,6 @@ def evaluate_objectnet(subject: Subject, data: ObjectNet, job: Job) -> Outcome:
 
     `top1` looks at all outputs, so one that names no object is wrong; `top1_masked` at those that name one.
     """
-    if isinstance(subject.model, StoredFeatures):
-        raise DataError(data.name, "is shown without its red borders, which stored features have", "name the model")
     fit = _fit(subject, data.train, job)
     bank = features(subject, data.pictures, job, "objectnet")
     if not bank.ids:

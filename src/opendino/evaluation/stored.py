@@ -6,17 +6,16 @@ Pictures are found by the hash of their files: names and folders may differ, and
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from opendino.data.sources import Skipped, Source
 from opendino.errors import DataError
-from opendino.evaluation.protocol import Subject
+from opendino.evaluation.protocol import Entry, Subject
 from opendino.features.encode import hash_content
 from opendino.features.extract import NO_LABEL, Bank
 from opendino.features.store import Store, open_store
@@ -39,6 +38,11 @@ class StoredFeatures(nn.Module):
         self.card = {**store.info.card, "name": f"{store.path} at version {store.version}"}
         self._rows = {digest: row for row, digest in enumerate(rows)}
         self._cls, self._mean = (torch.from_numpy(store.matrix(column).copy()) for column in ("cls", "mean"))
+
+    def require(self, entry: Entry) -> None:
+        """Raise DataError for a protocol that shows more than whole files to a model, or reads more than CLS of it."""
+        if entry.reads != "CLS" or entry.shown:
+            raise DataError(entry.id, "shows pictures to a model in its own way, a store has none", "name the model")
 
     def bank(self, source: Source, progress: Callable[[int], None]) -> Bank:
         """Features of the pictures of a source; those that the store lacks are skipped by name.
@@ -67,12 +71,6 @@ class StoredFeatures(nn.Module):
             raise DataError(self.path, f"holds none of {len(source)} pictures", fix)
         found = torch.tensor(rows)
         return Bank(self._cls[found], self._mean[found], torch.tensor(labels), tuple(ids), tuple(skipped))
-
-    def forward(self, images: Tensor, **_: Any) -> Any:
-        raise DataError(self.path, "is a store, and this protocol shows pictures to a model", "name the model instead")
-
-    def intermediate(self, images: Tensor, layers: Sequence[int], norm: bool = True) -> Any:
-        return self.forward(images)
 
 
 def is_stored(what: object) -> bool:

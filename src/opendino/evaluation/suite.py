@@ -171,6 +171,7 @@ ENTRIES = (
         objectnet.LAYOUT,
         open=objectnet.open_objectnet,
         score=shifts.evaluate_objectnet,
+        shown={"crop": f"{objectnet.BORDER_PX} pixels off each side, then as the transform says"},
         source=IMAGENET + "; objectnet.dev",
     ),
     Entry(

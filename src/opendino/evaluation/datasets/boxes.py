@@ -13,7 +13,7 @@ from opendino.data.beside import read_declared
 from opendino.data.images import Image
 from opendino.data.sources import Skipped
 from opendino.errors import DataError
-from opendino.evaluation.datasets.objects import Objects, read_coco, read_voc, require_placed
+from opendino.evaluation.datasets.objects import Objects, in_folder, read_coco, read_voc, require_placed
 from opendino.evaluation.datasets.units import evenly, hash_ids
 from opendino.evaluation.protocol import Job
 
@@ -107,7 +107,7 @@ def _coco(root: Path, file: Path) -> list[Boxed]:
     """Crowds left out; sides in whole pixels, as those who compare by CorLoc read them."""
     folder = root / file.stem.removeprefix("instances_")
     return [
-        Boxed(name, folder / Path(name).name, objects.boxes[~objects.crowd].round(), objects.size)
+        Boxed(name, in_folder(folder, name), objects.boxes[~objects.crowd].round(), objects.size)
         for name, objects in read_coco(file)[1]
     ]
 

@@ -11,7 +11,15 @@ import numpy as np
 from opendino.data.listing import has_picture_ending
 from opendino.data.sources import Skipped
 from opendino.errors import DataError
-from opendino.evaluation.datasets.objects import Objects, read_coco, read_lines, read_voc, read_yolo, require_placed
+from opendino.evaluation.datasets.objects import (
+    Objects,
+    in_folder,
+    read_coco,
+    read_lines,
+    read_voc,
+    read_yolo,
+    require_placed,
+)
 from opendino.evaluation.datasets.units import evenly, hash_ids
 from opendino.evaluation.metrics.detection import Truth
 from opendino.evaluation.protocol import Job
@@ -112,16 +120,10 @@ def _coco(root: Path, files: Sequence[Path], job: Job) -> Detectable:
         classes, pictures, strays = read_coco(file)
         names += [name for name in classes if name not in names]
         folder = root / file.stem.removeprefix("instances_")
-        parts.append([Marked(name, _in_folder(folder, name), objects) for name, objects in pictures])
+        parts.append([Marked(name, in_folder(folder, name), objects) for name, objects in pictures])
         if strays:
             skipped.append(Skipped(file.name, f"{strays} annotations of pictures that it does not list"))
     return _build(root.resolve().name, files[1].stem.removeprefix("instances_"), parts, names, skipped, job)
-
-
-def _in_folder(folder: Path, name: str) -> Path:
-    """A picture by its name in COCO's list, which may begin with the part or have folders of its own."""
-    whole = folder / name
-    return whole if ".." not in whole.parts and whole.is_file() else folder / whole.name
 
 
 def _voc(root: Path, year: str, job: Job) -> Detectable:

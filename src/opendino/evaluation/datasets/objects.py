@@ -100,6 +100,12 @@ def read_coco(path: Path) -> tuple[list[str], list[tuple[str, Objects]], int]:
     return list(categories.values()), pictures, sum(map(len, marked.values()))
 
 
+def in_folder(folder: Path, name: str) -> Path:
+    """A picture by its name in COCO's list, which may begin with the part or have folders of its own."""
+    whole = folder / name
+    return whole if ".." not in whole.parts and whole.is_file() else folder / whole.name
+
+
 def _of_coco(marked: list[dict[str, Any]], categories: dict[int, str], image: dict[str, Any]) -> Objects:
     boxes = np.array([one["bbox"] for one in marked], np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
