@@ -61,7 +61,7 @@ def load(
         WeightsError: in one line, for everything that is missing, unsafe, unknown or does not fit.
     """
     if is_timm(what):
-        return load_timm(str(what), device, {**overrides, **({"partial": True} if partial else {})})
+        return load_timm(str(what), device, overrides | {"partial": True} if partial else overrides)
     origin = what if isinstance(what, Origin) else locate(what, accept_licence=accept_licence)
     depths = overrides.get("depth", overrides.get("depths"))
     depth = tuple(depths) if isinstance(depths, list) else depths
